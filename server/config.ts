@@ -1,0 +1,115 @@
+import { z } from "zod";
+
+import { TIERS } from "./storage_class.ts";
+
+/** What a process does; it is asked only for the settings of its own roles. */
+export type Role = "migrate" | "server" | "worker";
+
+const whole = (from: number, to: number, otherwise: number) =>
+  z.coerce
+    .number("must be a whole number")
+    .int("must be a whole number")
+    .min(from)
+    .max(to)
+    .default(otherwise);
+
+/** Below this a secret can be guessed. */
+const SECRET_LENGTH = 32;
+
+const secrets = z
+  .string("is missing: one secret, or several separated by commas")
+  .transform((text) => text.split(",").map((secret) => secret.trim()))
+  .refine((list) => list.every((secret) => secret.length >= SECRET_LENGTH), {
+    message: `each secret must have at least ${SECRET_LENGTH} characters; make one with: openssl rand -hex 32`,
+  })
+  .refine((list) => list.every((secret) => /^[\x21-\x7e]+$/.test(secret)), {
+    message: "use printable ASCII only: it travels in an HTTP header",
+  });
+
+const mailbox = z
+  .string("is missing")
+  .regex(/^([^<>\r\n]*<)?[^@\s<>,]+@[^@\s<>,]+>?$/, "must be an address like 'Thaw <thaw@example.com>'");
+
+const common = z.object({
+  DATABASE_URL: z
+    .string("is missing: a postgres:// URL, or 'embedded' to try Thaw out")
+    .regex(/^(embedded$|postgres(ql)?:\/\/)/, "must be a postgres:// URL, or 'embedded'"),
+  LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
+  // How long to wait for more before a mail goes out, and how long at most (design: 2 and 15 minutes).
+  NOTIFY_QUIET_SECONDS: whole(0, 86_400, 120),
+  NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400, 900),
+});
+
+const server = z.object({
+  RESTORE_SECRET: secrets,
+  // Plain HTTP: loopback unless somebody decides otherwise; a proxy in front speaks TLS.
+  HOST: z.string().default("127.0.0.1"),
+  PORT: whole(0, 65_535, 3000),
+});
+
+const worker = z.object({
+  RESEND_API_KEY: z.string("is missing: see resend.com/api-keys").min(1, "is empty"),
+  RESEND_BASE_URL: z.url("must be a URL").optional(),
+  MAIL_FROM: mailbox,
+  MAIL_REPLY_TO: mailbox.optional(),
+  AWS_REGION: z.string().optional(),
+  AWS_ENDPOINT_URL_S3: z.url("must be a URL").optional(),
+  S3_FORCE_PATH_STYLE: z.enum(["true", "false"]).default("false"),
+  // S3 rounds the end up to the next midnight UTC, so 7 is at least a full week.
+  RESTORE_DAYS: whole(1, 365, 7),
+  RESTORE_TIER: z.enum(TIERS).default("Standard"),
+  POLL_AFTER_HOURS: z.coerce.number("must be a number").min(0).max(1000).default(23),
+  // The five tasks, and one to spare.
+  WORKER_CONCURRENCY: whole(1, 100, 6),
+  // Enough to hide S3's latency; the SDK's CPU cost is the limit beyond (about 500 objects/s on two cores).
+  S3_CONCURRENCY: whole(1, 1000, 50),
+});
+
+export type Config = z.infer<typeof common> & {
+  server?: z.infer<typeof server>;
+  worker?: z.infer<typeof worker>;
+};
+export type ServerConfig = z.infer<typeof server>;
+export type WorkerConfig = z.infer<typeof worker>;
+
+/** Settings that cannot be used; the message lists every problem. */
+export class ConfigError extends Error {
+  override name = "ConfigError";
+}
+
+/** Reads the environment. Empty variables count as absent. @throws ConfigError with all problems at once. */
+export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Config {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
+  const problems: string[] = [];
+  const read = <S extends z.ZodType>(schema: S): z.infer<S> | undefined => {
+    const result = schema.safeParse(given);
+    if (result.success) return result.data;
+    problems.push(...result.error.issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`));
+    return undefined;
+  };
+  const config = {
+    common: read(common),
+    server: roles.includes("server") ? read(server) : undefined,
+    worker: roles.includes("worker") ? read(worker) : undefined,
+  };
+  if (config.common && config.common.NOTIFY_MAX_WAIT_SECONDS < config.common.NOTIFY_QUIET_SECONDS) {
+    problems.push("  NOTIFY_MAX_WAIT_SECONDS: must not be less than NOTIFY_QUIET_SECONDS");
+  }
+  if (problems.length > 0 || config.common === undefined) {
+    throw new ConfigError(
+      `These settings need your attention (README, "Configuration"):\n${problems.join("\n")}`,
+    );
+  }
+  return {
+    ...config.common,
+    ...(config.server && { server: config.server }),
+    ...(config.worker && { worker: config.worker }),
+  };
+}
+
+/** The waits after which a mail may be due, as the SQL functions take them: quiet window, longest wait. */
+export function notifyWaits(
+  config: Pick<Config, "NOTIFY_QUIET_SECONDS" | "NOTIFY_MAX_WAIT_SECONDS">,
+): string[] {
+  return [`${config.NOTIFY_QUIET_SECONDS} seconds`, `${config.NOTIFY_MAX_WAIT_SECONDS} seconds`];
+}

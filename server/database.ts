@@ -1,0 +1,94 @@
+import { Kysely, PostgresDialect, type Generated } from "kysely";
+import { Pool } from "pg";
+
+import type { Log } from "./log.ts";
+
+export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
+export type NotificationKind = "pre" | "post";
+
+/** A row of `restores`, as the claim functions return it. Times of S3's side may be null; `''` is "none named". */
+export interface RestoreRow {
+  id: string;
+  s3_bucket: string;
+  s3_key: string;
+  version_id: string;
+  region: string | null;
+  status: RestoreStatus;
+  /** Names the claim that may report on the row. */
+  claim_id: string;
+  failing_since: Date | null;
+  storage_class: string | null;
+  archive_status: string | null;
+  /** bigint: pg gives it as text. */
+  size_bytes: string | null;
+  etag: string | null;
+  pinned_version_id: string | null;
+  tier: string | null;
+  accepted_at: Date | null;
+  restored_at: Date | null;
+  restore_expires_at: Date | null;
+  last_checked_at: Date | null;
+  failure_code: string | null;
+  failure_message: string | null;
+}
+
+interface RestoreRequestRow {
+  id: string;
+  restore_id: string;
+  access_key_id: string;
+  principal: string;
+  email: string | null;
+  restore_status: RestoreStatus;
+  requested_at: Date;
+  pre_notification_id: string | null;
+  post_notification_id: string | null;
+}
+
+interface NotificationRow {
+  id: string;
+  kind: NotificationKind;
+  email: string;
+  status: Generated<"sealed" | "sent" | "failed" | "unknown">;
+  body: string;
+}
+
+/** The columns that TypeScript reads or writes by name; sql/ has the whole truth. */
+export interface Tables {
+  restores: RestoreRow;
+  restore_requests: RestoreRequestRow;
+  notifications: NotificationRow;
+}
+
+export type Database = Kysely<Tables>;
+
+export interface PoolOptions {
+  /** Shows in pg_stat_activity. */
+  name: string;
+  max: number;
+  /** Ends a query that Postgres does not answer, in milliseconds; 0: never. */
+  query_timeout_ms: number;
+}
+
+/** A pool that says what happens to its connections instead of crashing the process. */
+export function createPool(connectionString: string, options: PoolOptions, log: Log): Pool {
+  const pool = new Pool({
+    connectionString,
+    application_name: options.name,
+    max: options.max,
+    keepAlive: true,
+    // A caller of ours gets its 503 within two seconds, so a dead Postgres must show sooner.
+    connectionTimeoutMillis: 1500,
+    ...(options.query_timeout_ms > 0 && {
+      query_timeout: options.query_timeout_ms,
+      statement_timeout: options.query_timeout_ms,
+    }),
+  });
+  // Without handlers a lost connection ends the process; with them the next query reports it.
+  pool.on("error", (error) => log.warn({ err: error }, "an idle Postgres connection broke"));
+  pool.on("connect", (client) => client.on("error", () => {}));
+  return pool;
+}
+
+export function createDatabase(pool: Pool): Database {
+  return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+}

@@ -1,0 +1,168 @@
+/**
+ * A private Postgres for trying Thaw out, for the demo and for the tests.
+ *
+ * It is an ordinary Postgres with an ordinary data directory. What is special is only that it starts
+ * everywhere: as root too, from a checkout that only root can enter, and beside what a killed start
+ * has left.
+ */
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client, DatabaseError } from "pg";
+import { USE_YOUR_OWN, accountFor, postgresBinaries } from "./postgres_binaries.ts";
+import { type Cluster, openCluster, removeLeftovers, saveUrl } from "./postgres_cluster.ts";
+import {
+  type Postmaster,
+  isRunning,
+  lastPostmaster,
+  launch,
+  logSize,
+  logTail,
+  stop,
+} from "./postgres_process.ts";
+
+export interface EmbeddedPostgresOptions {
+  /** Holds the data, the log and, in the file `url`, the way in. Made when missing. */
+  dir: string;
+  /** Without it a free port, the same as last time if it is still free. */
+  port?: number;
+  /** Server settings, as after `-c`. A server that runs already keeps those it was started with. */
+  settings?: Record<string, string>;
+}
+
+export interface EmbeddedPostgres {
+  /** Of the database "thaw", as a superuser. */
+  url: string;
+  pid: number;
+  /** Where the data really is: outside `dir` when only root can enter there. */
+  dataDirectory: string;
+  /** "fast" (the default) closes cleanly; "immediate" leaves recovery to the next start. */
+  stop(mode?: "fast" | "immediate"): Promise<void>;
+}
+
+/** Crash recovery included; what takes longer is more likely a fault. */
+const START_TIMEOUT_MS = 60_000;
+/** How long a start that fails is repeated, if the reason may pass. */
+const PATIENCE_MS = 15_000;
+
+/**
+ * Starts the Postgres of a directory, or joins the one that runs there already (a survivor of a
+ * killed process, or another starter's).
+ *
+ * It does not keep this process alive and does not hear its Ctrl-C: whoever starts it drains first
+ * and calls `stop` last.
+ */
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  const dir = resolve(options.dir);
+  const account = await accountFor(join(dir, "data"));
+  const bin = await postgresBinaries(account);
+  const cluster = await openCluster(dir, account, bin).catch((error: unknown) => {
+    throw new Error(
+      `Cannot keep a Postgres in ${dir}: ${String(error)}\n` +
+        `Name a directory that you can write to, or remove this one to start anew. ${USE_YOUR_OWN}`,
+      { cause: error },
+    );
+  });
+  const server = await joinOrStart(cluster, options, async (predecessor) =>
+    launch({
+      cluster,
+      account,
+      program: join(bin, "postgres"),
+      port: options.port || (await freePort(Number(cluster.url.port))),
+      settings: options.settings ?? {},
+      predecessor,
+    }),
+  );
+  cluster.url.port = String(server.port);
+  await saveUrl(dir, cluster.url);
+  await removeLeftovers(dir);
+  return {
+    url: cluster.url.href,
+    pid: server.pid,
+    dataDirectory: cluster.data,
+    stop: (mode = "fast") => stop(server, cluster, mode),
+  };
+}
+
+async function joinOrStart(
+  cluster: Cluster,
+  options: EmbeddedPostgresOptions,
+  start: (predecessor: Postmaster | undefined) => Promise<Postmaster>,
+): Promise<Postmaster> {
+  const begin = Date.now();
+  for (;;) {
+    const since = await logSize(cluster);
+    const last = await lastPostmaster(cluster);
+    const joins = last !== undefined && (await isRunning(last, cluster));
+    const server = joins ? last : await start(last);
+    while (await isRunning(server, cluster)) {
+      const trouble = await prepare(server, cluster);
+      if (trouble === undefined) return server;
+      if (Date.now() - begin > START_TIMEOUT_MS) {
+        throw new Error(
+          `Postgres (process ${server.pid}) runs but has not let us in for ${START_TIMEOUT_MS / 1000} s: ` +
+            `${trouble}. If it still recovers from a crash, start again to wait on; ` +
+            `else kill -QUIT ${server.pid}. ${await logTail(cluster)}`,
+        );
+      }
+      await sleep(30);
+    }
+    // It is gone: for good, or because of something that passes.
+    const tail = await logTail(cluster, since);
+    if (Date.now() - begin > PATIENCE_MS || !(joins || passes(tail, options))) {
+      throw new Error(`Postgres does not start. ${tail}\n${USE_YOUR_OWN}`);
+    }
+    await sleep(30);
+  }
+}
+
+/**
+ * Another starter was faster; children of a killed server have not noticed yet; somebody took the
+ * port that was free a moment ago.
+ */
+function passes(log: string, options: EmbeddedPostgresOptions): boolean {
+  if (/lock file "postmaster.pid"|pre-existing shared memory block/.test(log)) return true;
+  return !options.port && log.includes("could not bind");
+}
+
+/** Makes the database where it is missing; returns why that is not possible yet. */
+async function prepare(server: Postmaster, cluster: Cluster): Promise<string | undefined> {
+  // Until its file says so, whoever answers on the port is not our server.
+  const now = await lastPostmaster(cluster);
+  if (now?.pid !== server.pid || !now.isReady) return "it is not ready";
+  const url = new URL(cluster.url);
+  url.port = String(server.port);
+  url.pathname = "/postgres";
+  const client = new Client({ connectionString: url.href, connectionTimeoutMillis: 5_000 });
+  client.on("error", () => undefined); // The query reports it too.
+  try {
+    await client.connect();
+    const { rowCount } = await client.query("select from pg_database where datname = 'thaw'");
+    if (rowCount === 0) await client.query("create database thaw");
+    return undefined;
+  } catch (error) {
+    if (error instanceof DatabaseError && error.code === "28P01") {
+      throw new Error(`The password in ${cluster.urlFile} is not that of ${cluster.data}.`, { cause: error });
+    }
+    return String(error);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+async function freePort(preferred: number): Promise<number> {
+  for (const port of [preferred, 0]) {
+    const server = createServer();
+    try {
+      await once(server.listen(port, "127.0.0.1"), "listening");
+      const address = server.address();
+      if (typeof address === "object" && address !== null) return address.port;
+    } catch {
+      // Taken: any other.
+    } finally {
+      server.close();
+    }
+  }
+  throw new Error("There is no free port on 127.0.0.1.");
+}

@@ -1,0 +1,56 @@
+import type { Context } from "hono";
+import { HTTPException } from "hono/http-exception";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+
+import { Overloaded } from "./group_commit.ts";
+import type { Log } from "./log.ts";
+import { isUnavailable } from "./postgres_errors.ts";
+
+export interface Issue {
+  field: string;
+  message: string;
+}
+
+const STATUS = {
+  invalid_request: 400,
+  unauthorized: 401,
+  not_found: 404,
+  too_large: 413,
+  unsupported_media_type: 415,
+  unavailable: 503,
+  internal: 500,
+} as const satisfies Record<string, ContentfulStatusCode>;
+
+/** What a caller did wrong, or what we cannot do now. */
+export class ApiError extends Error {
+  override name = "ApiError";
+  readonly code: keyof typeof STATUS;
+  readonly issues: Issue[] | undefined;
+
+  constructor(code: keyof typeof STATUS, message: string, issues?: Issue[]) {
+    super(message);
+    this.code = code;
+    this.issues = issues;
+  }
+}
+
+/** Seconds until a caller tries again while Postgres is away: a restart takes about as long. */
+const RETRY_AFTER_SECONDS = "5";
+
+const asApiError = (error: Error): ApiError => {
+  if (error instanceof ApiError) return error;
+  if (error instanceof HTTPException) return new ApiError("invalid_request", error.message);
+  if (error instanceof Overloaded)
+    return new ApiError("unavailable", "Too many requests are waiting; try again.");
+  if (isUnavailable(error)) return new ApiError("unavailable", "The database is not available; try again.");
+  return new ApiError("internal", "Internal error.");
+};
+
+/** Answers `{"error":{code,message,issues?}}`; whatever is not the caller's fault is logged. */
+export function answerError(error: Error, c: Context, log: Log): Response {
+  const { code, message, issues } = asApiError(error);
+  if (code === "internal" || code === "unavailable")
+    log.error({ err: error, path: c.req.path }, "a request failed");
+  if (code === "unavailable") c.header("Retry-After", RETRY_AFTER_SECONDS);
+  return c.json({ error: { code, message, ...(issues && { issues }) } }, STATUS[code]);
+}

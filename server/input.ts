@@ -1,0 +1,56 @@
+import { z } from "zod";
+
+/**
+ * What callers may send. Keys are bytes to us: never normalised, never decoded; what cannot be stored byte for
+ * byte is refused. Unknown fields are refused too: a misspelt version_id must not restore another version.
+ */
+
+const text = (max_bytes: number) =>
+  z
+    .string()
+    .refine((value) => Buffer.byteLength(value) <= max_bytes, {
+      message: `must not be longer than ${max_bytes} bytes`,
+    })
+    .refine((value) => value.isWellFormed(), { message: "must not contain a lone surrogate" })
+    .refine((value) => !value.includes("\0"), { message: "must not contain NUL" });
+
+const filled = (max_bytes: number) => text(max_bytes).min(1, "must not be empty");
+
+/** Names of buckets go into a host name, so nothing else may pass. Old buckets have up to 255 characters. */
+const bucket = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$/, "must be the name of an S3 bucket");
+
+const time = z.iso.datetime({
+  offset: true,
+  error: "must be an ISO 8601 time with zone, like 2026-11-20T10:15:30Z",
+});
+
+/** S3 allows 1,024 bytes for keys and version ids; IAM 2,048 characters for an ARN. */
+const object = {
+  s3_bucket: bucket,
+  s3_key: filled(1024),
+  version_id: text(1024).optional(),
+  event_id: text(256).optional(),
+  event_time: time.optional(),
+};
+
+export const restoreRequest = z.strictObject({
+  ...object,
+  access_key_id: z
+    .string()
+    .regex(/^[\w-]{0,128}$/, "must be an AWS access key id")
+    .optional(),
+  principal_arn: text(2048).optional(),
+  account_id: text(64).optional(),
+  // Goes into a host name as well.
+  region: z
+    .string()
+    .regex(/^[a-z]{2,}(-[a-z0-9]+){1,4}$/, "must be an AWS region like eu-central-1")
+    .optional(),
+});
+
+export const restoreCompleted = z.strictObject({ ...object, restore_expires_at: time.optional() });
+
+export type RestoreRequest = z.infer<typeof restoreRequest>;
+export type RestoreCompleted = z.infer<typeof restoreCompleted>;

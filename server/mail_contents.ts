@@ -1,0 +1,71 @@
+import { sql } from "kysely";
+
+import type { Database, NotificationKind } from "./database.ts";
+import { FILES_SHOWN, type MailContents, type MailFile } from "./mail/render_mail.ts";
+
+interface Summary {
+  email: string;
+  file_count: number;
+  restored_count: number;
+  failed_count: number;
+  expired_count: number;
+  waiting_count: number;
+  readers: string[];
+  first_read_at: Date;
+  now: Date;
+}
+
+/** Reads what a sealed notification tells its person: one entry per object, whatever keys they used. */
+export async function mailContents(
+  trx: Database,
+  kind: NotificationKind,
+  notification_id: string,
+  person: string,
+): Promise<{ email: string; contents: MailContents }> {
+  const attached = kind === "pre" ? sql.ref("q.pre_notification_id") : sql.ref("q.post_notification_id");
+  const {
+    rows: [summary],
+  } = await sql<Summary>`
+    select min(q.email) as email,
+           count(distinct r.id)::int as file_count,
+           count(distinct r.id) filter (where r.status = 'restored' and (r.restore_expires_at > now() or r.restore_expires_at is null))::int as restored_count,
+           count(distinct r.id) filter (where r.status = 'failed')::int as failed_count,
+           count(distinct r.id) filter (where r.status = 'restored' and r.restore_expires_at <= now())::int as expired_count,
+           (select count(distinct w.restore_id)::int from restore_requests w
+             where lower(w.email) = ${person} and w.restore_status in ('not_started', 'pending') and w.post_notification_id is null) as waiting_count,
+           array_agg(distinct nullif(q.reader, '')) filter (where q.reader <> '') as readers,
+           min(q.requested_at) as first_read_at,
+           now() as now
+      from restore_requests q
+      join restores r on r.id = q.restore_id
+     where ${attached} = ${notification_id}`.execute(trx);
+  if (summary === undefined) throw new Error(`notification ${notification_id} has no contents`);
+
+  // Some of each outcome: fifty ready files must not push out the failed ones and their reasons.
+  const { rows: files } = await sql<MailFile>`
+    select s3_bucket, s3_key, version_id, restore_status, storage_class, archive_status, tier, size_bytes::float8,
+           accepted_at, restored_at, restore_expires_at, failure_code, failure_message
+      from (select r.*, r.status as restore_status,
+                   row_number() over (partition by r.status, r.restore_expires_at <= now()
+                                      order by r.restore_expires_at nulls last, r.s3_bucket, r.s3_key, r.version_id) as place
+              from restores r
+             where r.id in (select q.restore_id from restore_requests q where ${attached} = ${notification_id})) r
+     order by place, restore_status
+     limit ${FILES_SHOWN}`.execute(trx);
+  files.sort(
+    (a, b) =>
+      (a.restore_expires_at?.getTime() ?? Infinity) - (b.restore_expires_at?.getTime() ?? Infinity) ||
+      (a.s3_key < b.s3_key ? -1 : 1),
+  );
+
+  const { email, ...counts } = summary;
+  return {
+    email,
+    contents: {
+      kind,
+      ...counts,
+      readers: counts.readers ?? [],
+      files,
+    },
+  };
+}

@@ -1,0 +1,110 @@
+import { Resend } from "resend";
+
+import type { WorkerConfig } from "./config.ts";
+
+/** A claimed notification, as `claim_notifications` returns it. */
+export interface ClaimedMail {
+  id: string;
+  claim_id: string;
+  email: string;
+  /** The frozen JSON that Resend gets. */
+  body: string;
+  /** Since when it may have been sent already, before this claim; null: certainly not sent. */
+  uncertain_since_before: Date | null;
+}
+
+/** How Resend took a mail. */
+export type MailAnswer =
+  | { outcome: "sent"; resend_id: string }
+  /** Time-out, reset, 5xx: perhaps sent. Only the same key and body may follow. */
+  | { outcome: "uncertain"; code: string; message: string }
+  /** Certainly not sent, for a reason that every mail has: rate, quota, key, sender. */
+  | { outcome: "gate"; wait_seconds: number; code: string; message: string }
+  /** Certainly not sent, and never will be: this address. */
+  | { outcome: "failed"; code: string; message: string }
+  /** Resend knows this key with another body: some mail did go out under it. */
+  | { outcome: "unknown"; code: string; message: string };
+
+export interface Mailer {
+  send(mail: ClaimedMail, signal: AbortSignal): Promise<MailAnswer & { slow_down_seconds: number }>;
+}
+
+/** Well below the lease of a minute, so that nobody else sends the mail meanwhile. */
+export const SEND_TIMEOUT_MS = 20_000;
+
+/** A revoked key or an unverified domain needs a person; look again this often. */
+const MISCONFIGURED_WAIT_SECONDS = 300;
+
+/** Resend's daily quota starts anew at 00:00 UTC; more often than hourly is no use. */
+const QUOTA_WAIT_SECONDS = 3600;
+
+/** Resend's limits count per second, and it usually says how long to wait. */
+const RATE_WAIT_SECONDS = 1;
+
+/** Resend, read by its manners (see resend.com/docs: errors, idempotency keys, rate limits). */
+export function createMailer(settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL">): Mailer {
+  const resend = new Resend(settings.RESEND_API_KEY, {
+    ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
+  });
+  return {
+    async send(mail, signal) {
+      const { data, error, headers } = await resend.post<{ id: string }>("/emails", JSON.parse(mail.body), {
+        // Ours and constant: Resend answers a repeat with the first mail's id and sends nothing.
+        idempotencyKey: `thaw/${mail.id}`,
+        signal: AbortSignal.any([signal, AbortSignal.timeout(SEND_TIMEOUT_MS)]),
+      });
+      const slow_down_seconds = secondsToSlowDown(headers);
+      if (error === null && typeof data?.id === "string") {
+        return { outcome: "sent", resend_id: data.id, slow_down_seconds };
+      }
+      return { ...meaningOf(error, headers), slow_down_seconds };
+    },
+  };
+}
+
+/** By status first: the names differ between Resend's documents and its client. */
+function meaningOf(
+  error: { name: string; message: string; statusCode: number | null } | null,
+  headers: Record<string, string> | null,
+): MailAnswer {
+  const code = error?.name ?? "no_answer";
+  const message = error?.message ?? "Resend's answer could not be read.";
+  const gate = (wait_seconds: number): MailAnswer => ({ outcome: "gate", wait_seconds, code, message });
+  switch (error?.statusCode) {
+    case 429:
+      return gate(
+        retryAfter(headers) ?? (code.endsWith("quota_exceeded") ? QUOTA_WAIT_SECONDS : RATE_WAIT_SECONDS),
+      );
+    case 401:
+    case 403:
+      return gate(MISCONFIGURED_WAIT_SECONDS);
+    case 409:
+      return code === "invalid_idempotent_request"
+        ? { outcome: "unknown", code, message }
+        : { outcome: "uncertain", code, message };
+    case 400:
+    case 404:
+    case 405:
+    case 413:
+    case 422:
+      // The sender is our setting, not this mail's fault: no mail may be lost by it.
+      return code === "invalid_from_address" || /`from`/.test(message)
+        ? gate(MISCONFIGURED_WAIT_SECONDS)
+        : { outcome: "failed", code, message };
+    // No answer, or 408 and 5xx.
+    default:
+      return { outcome: "uncertain", code, message };
+  }
+}
+
+const retryAfter = (headers: Record<string, string> | null): number | undefined => {
+  const seconds = Number(headers?.["retry-after"]);
+  return Number.isFinite(seconds) && seconds > 0 ? seconds : undefined;
+};
+
+/** Resend says with every answer how many more it takes: at 0, wait for the reset instead of earning a 429. */
+const secondsToSlowDown = (headers: Record<string, string> | null): number => {
+  if (headers?.["ratelimit-remaining"] !== "0") return 0;
+  const seconds = Number(headers["ratelimit-reset"]);
+  return Number.isFinite(seconds) && seconds > 0 ? seconds : 0;
+};

@@ -1,0 +1,138 @@
+/**
+ * What an embedded Postgres keeps in its directory:
+ *
+ *   data          the cluster, or a link to it where the account cannot enter
+ *   url           where it listens and the password, for psql too: psql "$(cat .data/url)"
+ *   postgres.log
+ */
+import { randomBytes, randomUUID } from "node:crypto";
+import {
+  chmod,
+  chown,
+  link,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { type Account, exists, runAs } from "./postgres_binaries.ts";
+
+export interface Cluster {
+  /** The data directory itself, links resolved: Postgres is known by this path. */
+  data: string;
+  log: string;
+  urlFile: string;
+  /** Superuser, password, last port and the database "thaw". */
+  url: URL;
+}
+
+/**
+ * Opens the cluster of a directory, or makes one. Killed at any moment it leaves a whole cluster or
+ * none, and of two that make one at once, both get the same.
+ */
+export async function openCluster(dir: string, account: Account, bin: string): Promise<Cluster> {
+  const data = join(dir, "data");
+  if ((await mkdir(dir, { recursive: true })) !== undefined) {
+    await chmod(dir, account.uid === undefined ? 0o700 : 0o711);
+  }
+  const isNew = !(await exists(data));
+  if (isNew) await makeUrl(dir);
+  const urlFile = join(dir, "url");
+  const url = new URL(await readFile(urlFile, "utf8"));
+  if (isNew) {
+    try {
+      await makeCluster(dir, account, bin, url.password);
+    } catch (error) {
+      if (!(await exists(data))) throw error; // Else somebody was faster, and theirs is ours.
+    }
+  }
+  return { data: await realpath(data), log: join(dir, "postgres.log"), urlFile, url };
+}
+
+/** Remembers the port for the next start and for psql. */
+export async function saveUrl(dir: string, url: URL): Promise<void> {
+  await rename(await writeSecret(dir, `${url.href}\n`), join(dir, "url"));
+}
+
+/** Deletes what starters that were killed half-way have left. */
+export async function removeLeftovers(dir: string): Promise<void> {
+  for (const name of await readdir(dir)) {
+    if (name.startsWith("new-")) await rm(join(dir, name), { recursive: true, force: true });
+  }
+}
+
+/** The password must be on disk before the cluster that knows it; the first to write it wins. */
+async function makeUrl(dir: string): Promise<void> {
+  const password = randomBytes(24).toString("base64url");
+  const fresh = await writeSecret(dir, `postgres://thaw:${password}@127.0.0.1:0/thaw\n`);
+  await link(fresh, join(dir, "url")).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error;
+  });
+  await rm(fresh);
+}
+
+async function makeCluster(dir: string, account: Account, bin: string, password: string): Promise<void> {
+  const home = await makeHome(dir, account);
+  const data = join(home, "data");
+  try {
+    await mkdir(data, { mode: 0o700 });
+    const passwordFile = await writeSecret(home, password);
+    if (account.uid !== undefined) {
+      await chmod(home, 0o711);
+      await chown(data, account.uid, account.gid);
+      await chown(passwordFile, account.uid, account.gid);
+    }
+    // The built-in C.UTF-8 compares text by its bytes, whatever the machine's libc or ICU thinks.
+    const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
+    const login = ["--auth=scram-sha-256", "--username=thaw", `--pwfile=${passwordFile}`];
+    await runAs(account, join(bin, "initdb"), ["-D", data, ...locale, ...login]);
+    // Both ways it appears whole, and not at all if somebody was faster.
+    if (dirname(home) === dir) {
+      await rename(data, join(dir, "data"));
+    } else {
+      await rename(data, `${home}-data`);
+      try {
+        await symlink(`${home}-data`, join(dir, "data"));
+      } catch (error) {
+        await rm(`${home}-data`, { recursive: true });
+        throw error;
+      }
+    }
+  } finally {
+    await rm(home, { recursive: true, force: true });
+  }
+}
+
+/** A new directory where the account can go: below `dir`, or else (only root can enter) outside. */
+async function makeHome(dir: string, account: Account): Promise<string> {
+  if (account.uid === undefined) return mkdtemp(join(dir, "new-"));
+  const reasons: unknown[] = [];
+  // /var/tmp comes last: it is swept of files that nobody has touched for weeks.
+  for (const [place, prefix] of [
+    [dir, "new-"],
+    ["/var/lib", "thaw-"],
+    ["/var/tmp", "thaw-"],
+  ] as const) {
+    try {
+      await runAs(account, "/bin/sh", ["-c", 'cd "$1"', "sh", place]);
+      return await mkdtemp(join(place, prefix));
+    } catch (error) {
+      reasons.push(error);
+    }
+  }
+  throw new Error(
+    `No place that user ${account.uid} can enter (Postgres refuses to run as root).\n${reasons.join("\n")}`,
+  );
+}
+
+async function writeSecret(dir: string, text: string): Promise<string> {
+  const path = join(dir, `.secret-${randomUUID()}`);
+  await writeFile(path, text, { mode: 0o600, flag: "wx" });
+  return path;
+}

@@ -1,0 +1,35 @@
+/** What an error of `pg` means to us, by SQLSTATE; errors of the connection itself have none. */
+
+const sqlState = (error: unknown): string => {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : "";
+};
+
+/**
+ * Two transactions met and the same one, tried again, will do: deadlock, serialisation failure, and a status
+ * that moved between look and insert (`restore_requests_follow_restore`).
+ */
+export function isConflict(error: unknown): boolean {
+  const state = sqlState(error);
+  return (
+    state === "40P01" ||
+    state === "40001" ||
+    (state === "23503" && (error as { constraint?: string }).constraint === "restore_requests_follow_restore")
+  );
+}
+
+/** Postgres is there and refuses this very data (class 22: data exception, 23: constraint, 54: too long). */
+export function isBadRow(error: unknown): boolean {
+  return /^(22|23|54)/.test(sqlState(error));
+}
+
+/** Postgres is away, starting, stopping, full or read-only; the same request may succeed later. */
+export function isUnavailable(error: unknown): boolean {
+  const state = sqlState(error);
+  if (state !== "") return /^(08|25006|53|57|58)/.test(state);
+  // pg's own time-outs and broken sockets come as plain errors.
+  const text = `${(error as { code?: string } | null)?.code ?? ""} ${String((error as Error | null)?.message)}`;
+  return /ECONN|ENOTFOUND|EPIPE|ETIMEDOUT|EHOSTUNREACH|EAI_AGAIN|timeout|terminated|Connection ended|not queryable/i.test(
+    text,
+  );
+}

@@ -1,0 +1,54 @@
+import type { RestoreRow } from "./database.ts";
+import { GroupCommit } from "./group_commit.ts";
+import { CALLS_TIMEOUT_MS } from "./s3.ts";
+import { troubleOf } from "./s3_trouble.ts";
+import { outcomeOf, settleRestores, type Finding, type RestoreOutcome } from "./settle_restores.ts";
+import { walkDue } from "./walk_due.ts";
+import { workerContext } from "./worker_context.ts";
+
+/**
+ * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction.
+ * Whatever S3 or the network does wrong becomes the row's own trouble and holds up no other.
+ */
+export async function restoreWalk(walk: {
+  claim: (limit: number) => Promise<RestoreRow[]>;
+  ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
+  signal: AbortSignal | undefined;
+}): Promise<void> {
+  const { db, settings, notify_waits, log } = workerContext();
+  const concurrency = settings.S3_CONCURRENCY;
+  const settled = new GroupCommit<RestoreOutcome, void>(
+    async (outcomes) => {
+      await settleRestores(db, notify_waits, outcomes);
+      return outcomes.map(() => undefined);
+    },
+    { batch_size: concurrency, queue_size: concurrency },
+  );
+  const stop = walk.signal ?? new AbortController().signal;
+
+  await walkDue<RestoreRow>({
+    claim: walk.claim,
+    concurrency,
+    signal: stop,
+    work: async (restore) => {
+      const started = performance.now();
+      const signal = AbortSignal.any([stop, AbortSignal.timeout(CALLS_TIMEOUT_MS)]);
+      const finding = await walk.ask(restore, signal).catch((error: unknown): Finding => {
+        if (stop.aborted) throw error; // Shutting down: nobody's trouble, the lease brings the row back.
+        return { transition: "note_restore_troubles", ...troubleOf(error) };
+      });
+      await settled.push(outcomeOf(restore, finding));
+      log.info(
+        {
+          restore_id: restore.id,
+          s3_bucket: restore.s3_bucket,
+          s3_key: restore.s3_key,
+          transition: finding.transition,
+          ...("code" in finding && { code: finding.code }),
+          ms: Math.round(performance.now() - started),
+        },
+        "asked S3",
+      );
+    },
+  });
+}

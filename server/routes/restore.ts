@@ -1,0 +1,100 @@
+import { randomUUID } from "node:crypto";
+
+import { Hono, type Context } from "hono";
+import type pg from "pg";
+import type { z } from "zod";
+
+import { GroupCommit } from "../group_commit.ts";
+import { ApiError } from "../http_errors.ts";
+import { restoreCompleted, restoreRequest, type RestoreCompleted, type RestoreRequest } from "../input.ts";
+
+/** A batch stays below 100 ms of one statement; the queue below two seconds of waiting. */
+const LIMITS = { batch_size: 200, queue_size: 5000 };
+
+/** The two events of the outside world: a read failed, a restore is complete. */
+export function restoreRoutes(options: { pool: pg.Pool; notify_waits: string[] }): Hono {
+  const requests = new GroupCommit(
+    (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
+    LIMITS,
+  );
+  const completions = new GroupCommit(
+    (items: (RestoreCompleted & { id: string })[]) => completeRestores(options, items),
+    LIMITS,
+  );
+
+  return new Hono()
+    .post("/request", async (c) => {
+      const body = await readBody(c, restoreRequest);
+      const { request_id, duplicate } = await requests.push({ ...body, id: randomUUID() });
+      return c.json({ ok: true, id: request_id, duplicate });
+    })
+    .post("/completed", async (c) => {
+      const body = await readBody(c, restoreCompleted);
+      const { updated } = await completions.push({ ...body, id: randomUUID() });
+      return c.json({ ok: true, updated });
+    });
+}
+
+async function requestRestores(
+  { pool, notify_waits }: { pool: pg.Pool; notify_waits: string[] },
+  items: (RestoreRequest & { id: string })[],
+): Promise<{ request_id: string; duplicate: boolean }[]> {
+  const reads = items.map(({ principal_arn, ...item }) => ({ ...item, principal: principal_arn }));
+  const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
+    name: "request_restores",
+    text: "select * from request_restores($1, $2)",
+    values: [JSON.stringify(reads), notify_waits],
+  });
+  return inOrder(items, rows, (row) => row.read_id);
+}
+
+async function completeRestores(
+  { pool, notify_waits }: { pool: pg.Pool; notify_waits: string[] },
+  items: (RestoreCompleted & { id: string })[],
+): Promise<{ updated: number }[]> {
+  const { rows } = await pool.query<{ event_id: string; updated: number }>({
+    name: "complete_restores",
+    text: "select * from complete_restores($1, $2)",
+    values: [JSON.stringify(items), notify_waits],
+  });
+  return inOrder(items, rows, (row) => row.event_id);
+}
+
+/** One result per item; an item without one is our bug, not the caller's. */
+function inOrder<Row>(items: { id: string }[], rows: Row[], idOf: (row: Row) => string): Row[] {
+  const byId = new Map(rows.map((row) => [idOf(row), row]));
+  return items.map((item) => {
+    const row = byId.get(item.id);
+    if (row === undefined) throw new Error(`no result for ${item.id}`);
+    return row;
+  });
+}
+
+/** Bytes -> UTF-8 (refused, never replaced) -> JSON -> the schema, with errors that name the field. */
+async function readBody<S extends z.ZodType>(c: Context, schema: S): Promise<z.infer<S>> {
+  const type = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase();
+  if (type !== "application/json") {
+    throw new ApiError("unsupported_media_type", "Send JSON with content-type: application/json.");
+  }
+  const result = schema.safeParse(parseJson(await c.req.arrayBuffer()));
+  if (result.success) return result.data;
+  throw new ApiError(
+    "invalid_request",
+    "The body is not what this route takes.",
+    result.error.issues.map((issue) => ({
+      field: issue.code === "unrecognized_keys" ? issue.keys.join(", ") : issue.path.join("."),
+      message: issue.code === "unrecognized_keys" ? "is not a field of this route" : issue.message,
+    })),
+  );
+}
+
+function parseJson(bytes: ArrayBuffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes));
+  } catch (error) {
+    throw new ApiError(
+      "invalid_request",
+      error instanceof SyntaxError ? "The body is not valid JSON." : "The body is not valid UTF-8.",
+    );
+  }
+}

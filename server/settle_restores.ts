@@ -1,0 +1,47 @@
+import { sql } from "kysely";
+
+import type { Database, RestoreRow } from "./database.ts";
+import type { ObjectFacts } from "./s3.ts";
+import type { Trouble } from "./s3_trouble.ts";
+import type { Tier } from "./storage_class.ts";
+
+/** What a task learned about a claimed row, named by the function of sql/transitions.sql that notes it. */
+export type RestoreOutcome = { id: string; claim_id: string } & (
+  | ({ transition: "mark_restores_pending"; tier: Tier | null } & ObjectFacts)
+  | ({ transition: "mark_restores_restored"; restore_expires_at: Date | null } & ObjectFacts)
+  | ({ transition: "mark_restores_failed" } & Trouble)
+  | { transition: "mark_restores_lost" }
+  | { transition: "mark_restores_expired" }
+  | { transition: "note_restores_checked"; restore_expires_at: Date | null }
+  | ({ transition: "note_restore_troubles" } & Trouble)
+);
+
+/** An outcome without the row it belongs to. */
+export type Finding = RestoreOutcome extends infer O
+  ? O extends RestoreOutcome
+    ? Omit<O, "id" | "claim_id">
+    : never
+  : never;
+
+export const outcomeOf = (row: RestoreRow, finding: Finding): RestoreOutcome => ({
+  ...finding,
+  id: row.id,
+  claim_id: row.claim_id,
+});
+
+/** Notes a page of outcomes in one transaction, each kind in one guarded statement. */
+export async function settleRestores(
+  db: Database,
+  notify_waits: string[],
+  outcomes: RestoreOutcome[],
+): Promise<void> {
+  const pages = Map.groupBy(outcomes, (outcome) => outcome.transition);
+  await db.transaction().execute(async (trx) => {
+    // In order of name: two workers that settle at once take their locks alike.
+    for (const [transition, page] of [...pages].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      await sql`select ${sql.id(transition)}(${JSON.stringify(page)}, ${notify_waits}::interval[])`.execute(
+        trx,
+      );
+    }
+  });
+}

@@ -1,0 +1,108 @@
+import { EventEmitter } from "node:events";
+
+import { Logger, run, type LogLevel, type WorkerEvents } from "graphile-worker";
+import type pg from "pg";
+
+import { notifyWaits, type Config, type WorkerConfig } from "./config.ts";
+import { createDatabase } from "./database.ts";
+import type { Log } from "./log.ts";
+import { createMailer } from "./mailer.ts";
+import { createS3 } from "./s3.ts";
+import { provideWorkerContext } from "./worker_context.ts";
+
+const TASKS = ["resolve_users", "trigger_restores", "pre_notify", "post_notify", "poll_pending_restores"];
+
+/** Tasks get this long to end by themselves; then their calls are aborted. Below the 10 s supervisors grant. */
+const GRACE_MS = 5_000;
+
+export interface RunningWorker {
+  /** Lets running jobs end and leaves none locked. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts graphile-worker on tasks/ and crontab. The pool stays the caller's, and open until stop() has
+ * returned. `fatal` is called when the worker cannot go on: end the process, so that a supervisor restarts it.
+ */
+export async function startWorker(options: {
+  pool: pg.Pool;
+  config: Config & { worker: WorkerConfig };
+  log: Log;
+  fatal: (reason: string) => void;
+}): Promise<RunningWorker> {
+  const { pool, config, log, fatal } = options;
+  const s3 = createS3(config.worker);
+  const db = createDatabase(pool);
+  provideWorkerContext({
+    db,
+    s3,
+    mailer: createMailer(config.worker),
+    settings: { ...config.worker, ...config },
+    notify_waits: notifyWaits(config),
+    log,
+  });
+
+  const events = new EventEmitter() as WorkerEvents;
+  let poolId: string | undefined;
+  events.on("pool:create", ({ workerPool }) => (poolId = workerPool.id));
+  events.on("pool:fatalError", ({ action, error }) => fatal(`graphile-worker: ${action}: ${String(error)}`));
+  events.on("job:error", ({ job, error }) =>
+    log.error({ err: error, task: job.task_identifier, job_id: job.id }, "a job failed"),
+  );
+
+  const runner = await run({
+    pgPool: pool,
+    noHandleSignals: true,
+    taskDirectory: `${import.meta.dirname}/../tasks`,
+    crontabFile: `${import.meta.dirname}/../crontab`,
+    concurrency: config.worker.WORKER_CONCURRENCY,
+    events,
+    logger: workerLogger(log),
+    preset: { worker: { gracefulShutdownAbortTimeout: GRACE_MS } },
+  });
+  let stopping = false;
+  // It may also resolve when it dies (graphile/worker#635): any end that nobody asked for is fatal.
+  runner.promise.then(
+    () => stopping || fatal("graphile-worker ended by itself"),
+    (error: unknown) => stopping || fatal(`graphile-worker: ${String(error)}`),
+  );
+
+  // What was due while no worker ran.
+  await pool.query("select nudge(task) from unnest($1::text[]) task", [TASKS]);
+
+  return {
+    async stop() {
+      stopping = true;
+      await runner.stop();
+      // It does not wait for the last "completed" to be written; a job left locked stays so for four hours.
+      await noJobLockedBy(pool, poolId);
+      s3.destroy();
+    },
+  };
+}
+
+async function noJobLockedBy(pool: pg.Pool, poolId: string | undefined): Promise<void> {
+  for (let look = 0; look < 100; look++) {
+    const { rowCount } = await pool.query("select from graphile_worker.jobs where locked_by = $1 limit 1", [
+      poolId,
+    ]);
+    if (rowCount === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** graphile-worker's own lines, in our format; one per job at debug, for the tasks log what they did. */
+function workerLogger(log: Log): Logger {
+  const levels: Record<LogLevel, "error" | "warn" | "debug"> = {
+    error: "error",
+    warning: "warn",
+    info: "debug",
+    debug: "debug",
+  };
+  return new Logger((scope) => (level, message) => {
+    log[levels[level]](
+      { ...(scope.taskIdentifier && { task: scope.taskIdentifier, job_id: scope.jobId }) },
+      message,
+    );
+  });
+}

@@ -1,0 +1,28 @@
+import type { WorkerConfig } from "./config.ts";
+import type { Database } from "./database.ts";
+import type { Log } from "./log.ts";
+import type { Mailer } from "./mailer.ts";
+import type { S3 } from "./s3.ts";
+
+/** What tasks work with, beside their job. */
+export interface WorkerContext {
+  db: Database;
+  s3: S3;
+  mailer: Mailer;
+  settings: WorkerConfig & { NOTIFY_QUIET_SECONDS: number; NOTIFY_MAX_WAIT_SECONDS: number };
+  /** As the SQL functions take them: see notifyWaits. */
+  notify_waits: string[];
+  log: Log;
+}
+
+let context: WorkerContext | undefined;
+
+/** graphile-worker loads tasks by file name and passes them nothing of ours, so the worker leaves it here. */
+export function provideWorkerContext(provided: WorkerContext): void {
+  context = provided;
+}
+
+export function workerContext(): WorkerContext {
+  if (context === undefined) throw new Error("a task ran outside startWorker");
+  return context;
+}

@@ -1,0 +1,700 @@
+-- The state machine, on one page. Every function takes a set, is guarded by the state it leaves, and adds
+-- the job it causes in the same transaction. Each statement of a function sees what was committed before
+-- it (read committed), which is why locking and looking are separate statements.
+--
+--   not_started -> pending                mark_restores_pending      S3 accepted (202), or was at it already (409)
+--   not_started, pending -> restored      mark_restores_restored     HEAD says readable
+--                                         complete_restores          S3's Completed event says so
+--   not_started, pending -> failed        mark_restores_failed       gone, overwritten
+--                                         note_restore_troubles      24 hours of trouble
+--   pending -> not_started                mark_restores_lost         HEAD says archived; the third time: failed
+--   restored, failed -> closed            request_restores           a read newer than its end
+--                                         close_finished_restores    the sweep
+--                                         mark_restores_expired      HEAD says archived again
+--                                         retry_restore              an operator's wish
+--
+-- This file is applied again whenever its text changes; old and new processes run side by side during a
+-- deploy, so a function's arguments and results only ever grow.
+
+-- ---------------------------------------------------------------------------------------- constants
+
+-- CloudTrail delivers minutes late: a read this soon after restored_at was made before it.
+create or replace function late_read_grace() returns interval language sql immutable as $$ select interval '5 minutes' $$;
+-- Errors are tried again this long, then somebody is told.
+create or replace function give_up_after() returns interval language sql immutable as $$ select interval '24 hours' $$;
+-- A failed restore answers further reads this long; the next read after that tries again.
+create or replace function failed_stays_open() returns interval language sql immutable as $$ select interval '24 hours' $$;
+-- Right after S3 accepts, HEAD may not show it yet; only later does "archived" mean lost.
+create or replace function lost_grace() returns interval language sql immutable as $$ select interval '15 minutes' $$;
+-- Lost three times is no accident.
+create or replace function lost_limit() returns integer language sql immutable as $$ select 3 $$;
+-- A restore without expiry waits this long for readers whose address nobody knows.
+create or replace function unknown_reader_wait() returns interval language sql immutable as $$ select interval '7 days' $$;
+-- Resend remembers an idempotency key for 24 hours; an hour in hand.
+create or replace function resend_remembers() returns interval language sql immutable as $$ select interval '23 hours' $$;
+
+-- Lease, back-off and grace in one: 1 minute (longer than all calls for one row may take) ... 1 hour.
+create or replace function retry_delay(p_attempts integer) returns interval language sql immutable as $$
+  select least(interval '1 hour', interval '1 minute' * power(2, least(p_attempts, 10) - 1))
+$$;
+
+-- When a restore is over: a read event newer than this needs a new one. Null while S3 has not answered.
+create or replace function over_at(r restores) returns timestamptz language sql immutable as $$
+  select case
+    when r.status = 'failed' then r.status_at + failed_stays_open()
+    when r.status = 'restored' then coalesce(r.restore_expires_at, r.status_at + late_read_grace())
+  end
+$$;
+
+-- A nudge is a hint without payload: the tables say what is due, and the crontab finds what no nudge told.
+-- So it is not worth many attempts.
+create or replace function nudge(p_task text, p_waits interval[] default array[interval '0']) returns void
+language plpgsql volatile as $$
+begin
+  perform graphile_worker.add_job(p_task, run_at := now() + w.wait, max_attempts := 3) from unnest(p_waits) as w (wait);
+end
+$$;
+
+-- ---------------------------------------------------------------------------------------- events come in
+
+-- Failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
+-- region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: after how long a mail may be
+-- due (the quiet window, the longest wait). Answers each id with its row; duplicate: nothing began by it.
+create or replace function request_restores(p_requests jsonb, p_notify_waits interval[])
+returns table (read_id uuid, request_id uuid, duplicate boolean)
+language plpgsql volatile as $$
+declare
+  v_reads object_read[];
+  v_closed uuid[];
+  v_new_statuses restore_status[];
+  v_unresolved boolean;
+begin
+  -- One entry per object and reader, in key order so that two servers lock in the same order.
+  -- An event from the future would stay "newer" for ever: it counts as of now.
+  select array_agg((g.id, g.s3_bucket, g.s3_key, g.version_id, g.access_key_id, g.principal, g.account_id,
+                    g.reader, g.region, g.event_id, g.event_time, g.read_count)::object_read
+                   order by g.s3_bucket, g.s3_key, g.version_id, g.reader)
+    into v_reads
+    from (select (array_agg(p.id order by p.ord))[1] as id, p.s3_bucket, p.s3_key, p.version_id, max(p.access_key_id) as access_key_id,
+                 max(p.principal) as principal, max(p.account_id) as account_id, p.reader, max(p.region) as region,
+                 (array_agg(p.event_id order by p.event_time desc))[1] as event_id, max(p.event_time) as event_time,
+                 count(distinct coalesce(p.event_id, p.id::text))::integer as read_count
+            from parse_reads(p_requests) p
+           group by p.s3_bucket, p.s3_key, p.version_id, p.reader) g;
+
+  -- restored, failed -> closed: over before this read was made (the copy expired, or the failure is old).
+  with over as (
+    update restores r set closed_at = over_at(r)
+      from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3) i
+     where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
+       and r.closed_at is null and i.event_time > over_at(r)
+    returning r.id)
+  select array_agg(o.id) into v_closed from over o;
+
+  -- -> not_started: the first read of an object without an open restore. A late delivery starts nothing.
+  insert into restores (id, s3_bucket, s3_key, version_id, region)
+  select gen_random_uuid(), i.s3_bucket, i.s3_key, i.version_id, max(i.region)
+    from unnest(v_reads) i
+   where not exists (select from restores r where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key
+                        and r.version_id = i.version_id and r.closed_at is null)
+     and not is_late(i)
+   group by i.s3_bucket, i.s3_key, i.version_id
+   order by i.s3_bucket, i.s3_key, i.version_id
+      on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing;
+
+  -- Whoever still waits to hear of a restore that is over waits for the new one.
+  if v_closed is not null then
+    perform move_untold_requests(v_closed);
+  end if;
+
+  -- The reader's own row; a repeat is only counted. The lock keeps the status from moving between our
+  -- look at it and our insert.
+  with attached as (
+    insert into restore_requests as q (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id,
+                                       email, user_resolved, restore_status, status_at, read_count, last_read_at, last_event_id)
+    select i.id, r.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id,
+           m.email, m.email is not null, r.status, r.status_at, i.read_count, i.event_time, i.event_id
+      from unnest(v_reads) i
+      join restores r on r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id and r.closed_at is null
+      left join aws_key_user_map m on m.access_key_id = i.access_key_id
+     where not is_late(i)
+     order by i.s3_bucket, i.s3_key, i.version_id, i.reader
+       for key share of r
+        on conflict (restore_id, reader) do update
+           set read_count = q.read_count + excluded.read_count,
+               last_read_at = greatest(q.last_read_at, excluded.last_read_at),
+               last_event_id = excluded.last_event_id
+         where q.last_event_id is distinct from excluded.last_event_id or excluded.last_event_id is null
+    returning q.restore_status, q.user_resolved, q.xmax = 0 as is_new)
+  select array_agg(distinct a.restore_status) filter (where a.is_new), bool_or(a.is_new and not a.user_resolved)
+    into v_new_statuses, v_unresolved
+    from attached a;
+
+  if 'not_started' = any (v_new_statuses) then perform nudge('trigger_restores'); end if;
+  if 'pending' = any (v_new_statuses) then perform nudge('pre_notify', p_notify_waits); end if;
+  if v_new_statuses && array['restored', 'failed']::restore_status[] then perform nudge('post_notify', p_notify_waits); end if;
+  if v_unresolved then perform nudge('resolve_users'); end if;
+
+  -- A read failed although we believe the object readable: S3 must say, and nobody is told "ready" before.
+  update restores r set head_wanted_at = now()
+    from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3) i
+   where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
+     and r.closed_at is null and r.status = 'restored' and r.head_wanted_at is null
+     and i.event_time > greatest(r.status_at + late_read_grace(), r.last_checked_at);
+  if found then perform nudge('poll_pending_restores'); end if;
+
+  return query
+    select p.id, q.id, q.id <> p.id
+      from parse_reads(p_requests) p
+     cross join lateral (
+       select rq.id from restores r join restore_requests rq on rq.restore_id = r.id and rq.reader = p.reader
+        where r.s3_bucket = p.s3_bucket and r.s3_key = p.s3_key and r.version_id = p.version_id
+        order by r.closed_at desc nulls first limit 1) q
+     order by p.ord;
+end
+$$;
+
+create or replace function parse_reads(p_requests jsonb)
+returns table (ord bigint, id uuid, s3_bucket text, s3_key text, version_id text, access_key_id text, principal text,
+               account_id text, reader text, region text, event_id text, event_time timestamptz)
+language sql stable as $$
+  select p.ord, p.id, p.s3_bucket, p.s3_key, coalesce(p.version_id, ''), coalesce(p.access_key_id, ''), coalesce(p.principal, ''),
+         coalesce(p.account_id, ''), case when coalesce(p.access_key_id, '') <> '' then p.access_key_id else coalesce(p.principal, '') end,
+         p.region, p.event_id, least(coalesce(p.event_time, now()), now())
+    from rows from (jsonb_to_recordset(p_requests) as (id uuid, s3_bucket text, s3_key text, version_id text, access_key_id text,
+                    principal text, account_id text, region text, event_id text, event_time timestamptz))
+         with ordinality as p (id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, region, event_id, event_time, ord)
+$$;
+
+-- Whether this very reader already had a restore of this object that ended after the read was made: then the
+-- event comes from a replayed or delayed queue, and a paid restore must not start by it.
+create or replace function is_late(i object_read) returns boolean language sql stable as $$
+  select exists (select from restores r join restore_requests q on q.restore_id = r.id and q.reader = i.reader
+                  where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
+                    and r.closed_at >= i.event_time)
+$$;
+
+-- S3's Completed events. p_events: [{id, s3_bucket, s3_key, version_id?, restore_expires_at?, event_time?}].
+-- Answers how many requests each event moved. Events come late, twice and out of order; only one that fits
+-- the restore at hand is believed, any other only makes us ask S3.
+create or replace function complete_restores(p_events jsonb, p_notify_waits interval[])
+returns table (event_id uuid, updated integer)
+language plpgsql volatile as $$
+declare
+  v_moved jsonb;
+begin
+  -- not_started, pending -> restored (the event may overtake our own note that we asked).
+  -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told.
+  with moved as (
+    update restores r
+       set status = 'restored', status_at = now(), restore_expires_at = e.restore_expires_at,
+           head_wanted_at = case when e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING' then now() end,
+           attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+      from parse_completions(p_events) e
+     where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
+       and r.status in ('not_started', 'pending')
+       and e.version_id in (r.version_id, r.pinned_version_id)
+       and (r.pinned_version_id is null or e.version_id = r.pinned_version_id)
+       and (e.restore_expires_at is null or e.restore_expires_at > now())
+       and (e.event_time is null or r.accepted_at is null or e.event_time >= r.accepted_at - late_read_grace())
+    returning r.id, e.id as event_id, r.head_wanted_at)
+  select jsonb_agg(to_jsonb(m)) into v_moved from moved m;
+
+  if v_moved is not null then perform nudge('post_notify', p_notify_waits); end if;
+
+  update restores r set head_wanted_at = now()
+    from parse_completions(p_events) e
+   where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
+     and r.status = 'pending' and r.head_wanted_at is null;
+  if found or jsonb_path_exists(v_moved, '$[*].head_wanted_at ? (@ != null)') then perform nudge('poll_pending_restores'); end if;
+
+  return query
+    select e.id, count(q.id)::integer
+      from parse_completions(p_events) e
+      left join jsonb_to_recordset(v_moved) as m (id uuid, event_id uuid) on m.event_id = e.id
+      left join restore_requests q on q.restore_id = m.id
+     group by e.id;
+end
+$$;
+
+create or replace function parse_completions(p_events jsonb)
+returns table (id uuid, s3_bucket text, s3_key text, version_id text, restore_expires_at timestamptz, event_time timestamptz)
+language sql immutable as $$
+  select p.id, p.s3_bucket, p.s3_key, coalesce(p.version_id, ''), p.restore_expires_at, p.event_time
+    from jsonb_to_recordset(p_events) as p (id uuid, s3_bucket text, s3_key text, version_id text,
+                                            restore_expires_at timestamptz, event_time timestamptz)
+$$;
+
+-- ---------------------------------------------------------------------------------------- who reads
+
+-- Fills in addresses, a page at a time; answers how many rows it touched. An email once on a row stays.
+-- A key that the map does not know is resolved to nobody, and looked up again while its restore is open.
+create or replace function resolve_requests(p_limit integer, p_notify_waits interval[]) returns integer
+language plpgsql volatile as $$
+declare
+  v_known integer;
+  v_unknown integer;
+begin
+  update restore_requests q set email = m.email, user_resolved = true
+    from aws_key_user_map m
+   where m.access_key_id = q.access_key_id and q.email is null
+     and q.id in (select u.id from restore_requests u join aws_key_user_map k on k.access_key_id = u.access_key_id
+                   where not u.user_resolved
+                   union all
+                  select u.id from restores r join restore_requests u on u.restore_id = r.id
+                    join aws_key_user_map k on k.access_key_id = u.access_key_id
+                   where r.closed_at is null and u.email is null and u.user_resolved
+                   limit p_limit);
+  get diagnostics v_known = row_count;
+  if v_known > 0 then
+    perform nudge('pre_notify', interval '0' || p_notify_waits), nudge('post_notify', interval '0' || p_notify_waits);
+  end if;
+
+  update restore_requests q set user_resolved = true
+   where q.id in (select u.id from restore_requests u
+                   where not u.user_resolved
+                     and not exists (select from aws_key_user_map m where m.access_key_id = u.access_key_id)
+                   order by u.id limit p_limit for update skip locked);
+  get diagnostics v_unknown = row_count;
+  return v_known + v_unknown;
+end
+$$;
+
+-- ---------------------------------------------------------------------------------------- S3 is asked
+
+-- A page of objects to restore. The claim is a lease: whoever dies with it lets go of the rows by itself.
+create or replace function claim_restores_to_trigger(p_limit integer) returns setof restores
+language sql volatile as $$
+  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1), claim_id = gen_random_uuid()
+   where r.id in (select d.id from restores d
+                   where d.status = 'not_started' and d.attempt_after <= now()
+                   order by d.attempt_after limit p_limit for update skip locked)
+  returning r.*
+$$;
+
+-- A page of objects to ask S3 about: first those that an event made doubtful, then those pending that were
+-- not looked at for p_poll_after. One run walks the index once (p_after_checked, p_after_id: where the last
+-- page ended), so rows in back-off are not read again for each page.
+create or replace function claim_restores_to_poll(p_limit integer, p_poll_after interval,
+                                                  p_after_checked timestamptz default '-infinity',
+                                                  p_after_id uuid default '00000000-0000-0000-0000-000000000000') returns setof restores
+language sql volatile as $$
+  with doubtful as (
+    select d.id from restores d
+     where d.head_wanted_at is not null and d.closed_at is null and d.attempt_after <= now()
+     order by d.head_wanted_at limit p_limit for update skip locked),
+  due as (
+    select d.id from restores d
+     where d.status = 'pending' and coalesce(d.last_checked_at, d.accepted_at) <= now() - p_poll_after
+       and (coalesce(d.last_checked_at, d.accepted_at), d.id) > (p_after_checked, p_after_id)
+       and d.head_wanted_at is null and d.attempt_after <= now()
+     order by coalesce(d.last_checked_at, d.accepted_at), d.id
+     limit greatest(0, p_limit - (select count(*) from doubtful)) for update skip locked)
+  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1), claim_id = gen_random_uuid()
+   where r.id in (select id from doubtful union all select id from due)
+  returning r.*
+$$;
+
+-- What a task learned about a page: [{id, claim_id, code?, message?, storage_class?, ...}].
+create or replace function parse_outcomes(p_outcomes jsonb)
+returns table (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint, etag text,
+               pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
+language sql immutable as $$
+  select o.id, o.claim_id, o.storage_class, o.archive_status, o.size_bytes, o.etag,
+         o.pinned_version_id, o.tier, o.restore_expires_at, o.code, o.message
+    from jsonb_to_recordset(p_outcomes) as o (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint,
+      etag text, pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
+$$;
+
+-- not_started -> pending: S3 is at it. A fact, so whoever held the claim.
+create or replace function mark_restores_pending(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+begin
+  update restores r
+     set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null, tier = o.tier,
+         storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
+         pinned_version_id = o.pinned_version_id,
+         attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status = 'not_started';
+  if found then perform nudge('pre_notify', p_notify_waits); end if;
+end
+$$;
+
+-- not_started, pending -> restored: HEAD says that it can be read.
+create or replace function mark_restores_restored(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+begin
+  update restores r
+     set status = 'restored', status_at = now(), restore_expires_at = o.restore_expires_at,
+         storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
+         pinned_version_id = o.pinned_version_id, last_checked_at = now(), head_wanted_at = null,
+         attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status in ('not_started', 'pending');
+  if found then perform nudge('post_notify', p_notify_waits); end if;
+end
+$$;
+
+-- not_started, pending -> failed: S3 says that there is nothing (left) to restore.
+create or replace function mark_restores_failed(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+begin
+  update restores r
+     set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, head_wanted_at = null
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status in ('not_started', 'pending');
+  if found then perform nudge('post_notify', p_notify_waits); end if;
+end
+$$;
+
+-- pending -> not_started: accepted a while ago, and archived again without having been readable. Only HEAD may
+-- say so, and only to who still holds the claim: a worker that slept brings old news.
+create or replace function mark_restores_lost(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+begin
+  update restores r
+     set status = case when r.lost_count + 1 < lost_limit() then 'not_started' else 'failed' end::restore_status,
+         status_at = now(), lost_count = r.lost_count + 1, accepted_at = null, last_checked_at = null, head_wanted_at = null,
+         tier = null, attempts = 0, attempt_after = now(), failing_since = null,
+         failure_code = 'restore_lost',
+         failure_message = format('S3 accepted the restore %s but the file is still archived. %s',
+           case when r.lost_count = 0 then 'once' when r.lost_count = 1 then 'twice' else r.lost_count + 1 || ' times' end,
+           case when r.lost_count + 1 < lost_limit() then 'It is being asked for again.' else 'An administrator should look at it.' end)
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status = 'pending' and r.accepted_at <= now() - lost_grace()
+     and r.claim_id = o.claim_id and r.attempt_after > now();
+  if found then
+    perform nudge('trigger_restores'), nudge('post_notify', p_notify_waits);
+  end if;
+
+  -- Too soon to tell: look again once the grace is over.
+  perform from restores r join parse_outcomes(p_outcomes) o on o.id = r.id
+   where r.status = 'pending' and r.claim_id = o.claim_id and r.accepted_at > now() - lost_grace();
+  if found then
+    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now()), attempts = 0, attempt_after = r.accepted_at + lost_grace()
+      from parse_outcomes(p_outcomes) o
+     where r.id = o.id and r.status = 'pending' and r.claim_id = o.claim_id and r.accepted_at > now() - lost_grace();
+    perform nudge('poll_pending_restores', array[lost_grace()]);
+  end if;
+end
+$$;
+
+-- No arrow: S3 answered, and nothing has changed.
+create or replace function note_restores_checked(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+begin
+  update restores r
+     set last_checked_at = now(), head_wanted_at = null,
+         restore_expires_at = case when r.status = 'restored' then o.restore_expires_at end,
+         attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status in ('pending', 'restored') and r.claim_id = o.claim_id;
+
+  -- Whoever was held back while S3 was asked can be told now.
+  perform from restores r join parse_outcomes(p_outcomes) o on o.id = r.id where r.status = 'restored';
+  if found then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
+end
+$$;
+
+-- No arrow at first: trouble is noted where everybody can see it, and the claim's delay runs on. After 24
+-- hours without a break: not_started, pending -> failed. Only the claim's holder may report.
+create or replace function note_restore_troubles(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+begin
+  update restores r
+     set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status in ('not_started', 'pending', 'restored') and r.claim_id = o.claim_id;
+
+  update restores r
+     set status = 'failed', status_at = now(), head_wanted_at = null
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id
+     and r.failing_since <= now() - give_up_after();
+  if found then perform nudge('post_notify', p_notify_waits); end if;
+
+  perform nudge(case r.status when 'not_started' then 'trigger_restores' else 'poll_pending_restores' end, array[r.attempt_after - now()])
+     from (select distinct r.status, r.attempt_after from restores r join parse_outcomes(p_outcomes) o on o.id = r.id
+            where r.status in ('not_started', 'pending', 'restored') and r.claim_id = o.claim_id) r;
+
+  -- A restored object that S3 will not tell us about: its word that it was restored has to do.
+  update restores r
+     set head_wanted_at = null, attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status = 'restored' and r.claim_id = o.claim_id and r.failing_since <= now() - give_up_after();
+end
+$$;
+
+-- restored -> closed: HEAD says that it is archived again (or gone: the new restore will find out).
+create or replace function mark_restores_expired(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+begin
+  perform reopen_restores(array(
+    select r.id from restores r join parse_outcomes(p_outcomes) o on o.id = r.id
+     where r.status = 'restored' and r.claim_id = o.claim_id and r.attempt_after > now()));
+end
+$$;
+
+-- restored, failed -> closed, and a new restore in its place. Comes along: whoever was not told yet, and whoever read it since;
+-- with p_everyone all readers (an operator's retry of a failed one). Answers the new restores' ids.
+create or replace function reopen_restores(p_restore_ids uuid[], p_everyone boolean default false) returns setof uuid
+language plpgsql volatile as $$
+declare
+  v_closed uuid[];
+begin
+  with over as (
+    update restores r set closed_at = now(), head_wanted_at = null
+     where r.id = any (p_restore_ids) and r.closed_at is null and r.status in ('restored', 'failed')
+    returning r.id)
+  select array_agg(o.id) into v_closed from over o;
+
+  insert into restores (id, s3_bucket, s3_key, version_id, region)
+  select gen_random_uuid(), r.s3_bucket, r.s3_key, r.version_id, r.region
+    from restores r
+   where r.id = any (v_closed)
+     and exists (select from restore_requests q where q.restore_id = r.id
+                    and (p_everyone or q.post_notification_id is null or q.last_read_at > r.status_at + late_read_grace()))
+   order by r.s3_bucket, r.s3_key, r.version_id
+      on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing;
+
+  perform move_untold_requests(v_closed);
+
+  insert into restore_requests (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id,
+                                email, user_resolved, restore_status, status_at, last_read_at, last_event_id)
+  select gen_random_uuid(), n.id, q.s3_bucket, q.s3_key, q.version_id, q.access_key_id, q.principal, q.account_id,
+         q.email, q.user_resolved, n.status, n.status_at, q.last_read_at, q.last_event_id
+    from restores o
+    join restore_requests q on q.restore_id = o.id
+    join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null
+   where o.id = any (v_closed) and (p_everyone or q.last_read_at > o.status_at + late_read_grace())
+      on conflict (restore_id, reader) do nothing;
+
+  perform nudge('trigger_restores');
+  return query
+    select n.id from restores o
+      join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null
+     where o.id = any (v_closed);
+end
+$$;
+
+-- Requests of closed restores whose readers have not heard how it ended go to the object's open restore.
+create or replace function move_untold_requests(p_closed uuid[]) returns void
+language sql volatile as $$
+  update restore_requests q
+     set restore_id = n.id, restore_status = n.status, status_at = n.status_at
+    from restores o
+    join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null
+   where o.id = any (p_closed) and q.restore_id = o.id and q.post_notification_id is null
+     and not exists (select from restore_requests t where t.restore_id = n.id and t.reader = q.reader)
+$$;
+
+-- restored, failed -> closed, a page at a time; answers how many. Late or early does not matter: closed_at is
+-- when the restore was over, not when we noticed. Without an expiry it is over once everyone is told.
+create or replace function close_finished_restores(p_limit integer) returns integer
+language sql volatile as $$
+  with closed as (
+    update restores r set closed_at = over_at(r), head_wanted_at = null
+     where r.id in (
+       select d.id from restores d
+        where d.closed_at is null and d.status in ('restored', 'failed')
+          and coalesce(d.restore_expires_at, d.status_at) <= now() and over_at(d) <= now()
+          and (d.status = 'failed' or d.restore_expires_at is not null
+               or not exists (select from restore_requests q where q.restore_id = d.id and q.post_notification_id is null
+                                 and (q.email is not null or d.status_at > now() - unknown_reader_wait())))
+        order by coalesce(d.restore_expires_at, d.status_at) limit p_limit for update skip locked)
+    returning r.id)
+  select count(*)::integer from closed
+$$;
+
+-- ---------------------------------------------------------------------------------------- people are told
+
+-- People with something to hear whose debounce window has ended: nothing new for p_quiet, or the oldest
+-- thing p_max_wait old. In order of person; a run walks the list once (p_after).
+create or replace function due_people(p_kind notification_kind, p_quiet interval, p_max_wait interval,
+                                      p_limit integer, p_after text default '') returns setof text
+language sql stable as $$
+  select u.person from untold_requests u
+   where u.kind = p_kind and u.person > p_after
+   group by u.person
+  having max(u.since) <= now() - p_quiet or min(u.since) <= now() - p_max_wait
+   order by u.person limit p_limit
+$$;
+
+-- Attaches to notification p_id what this person is due to hear, and answers how many restores that are.
+-- 0: nothing due (another worker was faster), or all of it was told before under another key of theirs; then
+-- there is no mail to write. Else the caller inserts notification p_id, rendered, before it commits: the
+-- foreign keys are checked then.
+create or replace function seal_notification(p_id uuid, p_kind notification_kind, p_person text,
+                                             p_quiet interval, p_max_wait interval) returns integer
+language plpgsql volatile as $$
+declare
+  v_requests uuid[];
+  v_announced integer;
+begin
+  -- Lock first, then look: a second worker waits here, and then finds nothing due.
+  perform from restore_requests q
+   where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person)
+   order by q.id for update;
+
+  select array_agg(u.request_id) into v_requests
+    from untold_requests u
+   where u.kind = p_kind and u.person = p_person
+  having max(u.since) <= now() - p_quiet or min(u.since) <= now() - p_max_wait;
+
+  insert into announcements (restore_id, kind, person, notification_id)
+  select distinct q.restore_id, p_kind, p_person, p_id
+    from restore_requests q where q.id = any (v_requests)
+   order by q.restore_id
+      on conflict do nothing;
+  get diagnostics v_announced = row_count;
+
+  if v_announced > 0 then perform nudge(p_kind || '_notify'); end if;
+
+  update restore_requests q
+     set pre_notification_id = case when p_kind = 'pre' then a.notification_id else q.pre_notification_id end,
+         post_notification_id = case when p_kind = 'post' then a.notification_id else q.post_notification_id end,
+         pre_notified = q.pre_notified or (p_kind = 'pre' and coalesce(n.status = 'sent', false)),
+         post_notified = q.post_notified or (p_kind = 'post' and coalesce(n.status = 'sent', false))
+    from announcements a left join notifications n on n.id = a.notification_id
+   where q.id = any (v_requests) and a.restore_id = q.restore_id and a.kind = p_kind and a.person = p_person;
+
+  return v_announced;
+end
+$$;
+
+-- A page of mails to send, while the gate is open. uncertain_since_before is what a definite refusal puts
+-- back. A mail that may have been sent longer ago than Resend remembers is never sent again: sealed -> unknown.
+create or replace function claim_notifications(p_kind notification_kind, p_limit integer)
+returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz)
+language plpgsql volatile as $$
+begin
+  update notifications n
+     set status = 'unknown', failure_code = 'unknown_outcome',
+         failure_message = format('Resend did not answer clearly since %s UTC; it may have sent this mail or not. Last answer: %s',
+           to_char(n.uncertain_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(n.failure_message, 'none'))
+   where n.kind = p_kind and n.status = 'sealed' and n.attempt_after <= now() and n.uncertain_since <= now() - resend_remembers();
+
+  return query
+    with due as (
+      select d.id, d.uncertain_since from notifications d
+       where d.kind = p_kind and d.status = 'sealed' and d.attempt_after <= now()
+         and not exists (select from mail_gate g where g.closed_until > now())
+       order by d.attempt_after limit p_limit for update skip locked)
+    update notifications n
+       set attempts = n.attempts + 1, attempt_after = now() + retry_delay(n.attempts + 1), claim_id = gen_random_uuid(),
+           uncertain_since = coalesce(n.uncertain_since, now())
+      from due
+     where n.id = due.id
+    returning n.id, n.claim_id, n.email::text, n.body, due.uncertain_since;
+end
+$$;
+
+-- sealed, unknown -> sent: a fact, whoever held the claim. Only now the readers count as told.
+create or replace function mark_notification_sent(p_id uuid, p_resend_id text) returns void
+language plpgsql volatile as $$
+begin
+  update notifications n
+     set status = 'sent', sent_at = now(), resend_id = p_resend_id, failure_code = null, failure_message = null
+   where n.id = p_id and n.status in ('sealed', 'unknown');
+  if not found then return; end if;
+  update restore_requests q set pre_notified = true where q.pre_notification_id = p_id;
+  update restore_requests q set post_notified = true where q.post_notification_id = p_id;
+end
+$$;
+
+-- sealed -> failed (Resend will never take it) or unknown (it took something else under this key).
+create or replace function mark_notification_undeliverable(p_id uuid, p_status notification_status, p_code text, p_message text) returns void
+language sql volatile as $$
+  update notifications n
+     set status = p_status, failure_code = p_code, failure_message = p_message
+   where n.id = p_id and n.status = 'sealed' and p_status in ('failed', 'unknown')
+$$;
+
+-- No arrow: perhaps sent, perhaps not. Tried again under the same key when the claim's delay is over.
+create or replace function note_notification_uncertain(p_id uuid, p_claim_id uuid, p_code text, p_message text) returns void
+language plpgsql volatile as $$
+begin
+  update notifications n set failure_code = p_code, failure_message = p_message
+   where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
+  perform nudge(n.kind || '_notify', array[n.attempt_after - now()])
+     from notifications n where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
+end
+$$;
+
+-- No arrow: Resend certainly did not take it, for a reason that is not this mail's (rate, quota, key). The
+-- claim is undone, and the gate stays shut for everybody.
+create or replace function shut_mail_gate(p_id uuid, p_claim_id uuid, p_uncertain_since timestamptz,
+                                          p_wait interval, p_code text, p_reason text) returns void
+language plpgsql volatile as $$
+begin
+  update notifications n
+     set attempts = n.attempts - 1, attempt_after = now(), uncertain_since = p_uncertain_since,
+         failure_code = p_code, failure_message = p_reason
+   where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
+  update mail_gate g set closed_until = greatest(g.closed_until, now() + p_wait), reason = p_reason;
+  perform nudge('pre_notify', array[p_wait]), nudge('post_notify', array[p_wait]);
+end
+$$;
+
+-- ---------------------------------------------------------------------------------------- operators
+
+-- Tries again now, whatever state it is in. Takes the id of a restore or of a request; says what it did.
+create or replace function retry_restore(p_id uuid) returns text
+language plpgsql volatile as $$
+declare
+  v_restore restores;
+begin
+  select r.* into v_restore from restores r
+   where r.id = coalesce((select q.restore_id from restore_requests q where q.id = p_id), p_id) for update;
+  if not found then
+    raise exception 'there is no restore or request %', p_id using hint = 'Take an id from stuck_requests, restores or restore_requests.';
+  end if;
+  if v_restore.closed_at is not null then
+    return 'this restore is closed; the next read of the object opens a new one, nothing to retry';
+  end if;
+  case v_restore.status
+    when 'not_started' then
+      update restores set attempt_after = now(), failing_since = null where id = v_restore.id;
+      perform nudge('trigger_restores');
+      return 'S3 is asked again now';
+    when 'pending' then
+      update restores set head_wanted_at = now(), attempt_after = now(), failing_since = null where id = v_restore.id;
+      perform nudge('poll_pending_restores');
+      return 'S3 is asked now how far it is';
+    when 'restored' then
+      update restores set head_wanted_at = now(), attempt_after = now() where id = v_restore.id;
+      perform nudge('poll_pending_restores');
+      return 'S3 is asked now whether it is still readable';
+    when 'failed' then
+      return 'a new restore begins, and its readers are told: ' || (select string_agg(n::text, ', ') from reopen_restores(array[v_restore.id], true) n);
+  end case;
+end
+$$;
+
+-- Sends a mail once more, under a new key: Resend will not recognise it, so a person may get it twice. That is
+-- for an operator to decide, and this is how. Answers the new notification's id.
+create or replace function resend_notification(p_id uuid) returns uuid
+language plpgsql volatile as $$
+declare
+  v_old notifications;
+  v_new uuid := gen_random_uuid();
+begin
+  select n.* into v_old from notifications n where n.id = p_id for update;
+  if not found then
+    raise exception 'there is no notification %', p_id using hint = 'Take an id from stuck_requests or notifications.';
+  elsif v_old.status = 'sealed' then
+    raise exception 'notification % is still being sent (attempts: %, next not before %)', p_id, v_old.attempts, v_old.attempt_after
+      using hint = 'Wait for it to be sent, failed or unknown. Is the mail_gate closed?';
+  elsif v_old.superseded_by is not null then
+    raise exception 'notification % was sent again already, as %', p_id, v_old.superseded_by;
+  end if;
+  insert into notifications (id, kind, email, body) values (v_new, v_old.kind, v_old.email, v_old.body);
+  update notifications set superseded_by = v_new where id = p_id;
+  update announcements set notification_id = v_new where notification_id = p_id;
+  update restore_requests set pre_notification_id = v_new where pre_notification_id = p_id;
+  update restore_requests set post_notification_id = v_new where post_notification_id = p_id;
+  perform nudge(v_old.kind || '_notify');
+  return v_new;
+end
+$$;

@@ -1,0 +1,47 @@
+-- What people and the program read. Applied again whenever its text changes, before transitions.sql.
+
+-- What each person has not been told yet, since when. The one definition of "untold": the notify tasks,
+-- and whoever looks in psql. Readable files are held back while S3 is asked whether they still are.
+create or replace view untold_requests as
+  select q.id as request_id, 'pre'::notification_kind as kind, lower(q.email) as person, q.restore_id,
+         greatest(q.requested_at, q.status_at) as since
+    from restore_requests q
+   where q.pre_notification_id is null and q.restore_status = 'pending' and q.email is not null
+  union all
+  select q.id, 'post'::notification_kind, lower(q.email), q.restore_id, greatest(q.requested_at, q.status_at)
+    from restore_requests q
+    join restores r on r.id = q.restore_id
+   where q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
+     and r.head_wanted_at is null;
+
+-- What an operator should look at, why, and what to do about it. Empty when all is well.
+create or replace view stuck_requests as
+  select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text as email, q.restore_status::text as status, s.since,
+         s.problem, coalesce(r.failure_code, '') as failure_code, coalesce(r.failure_message, '') as failure_message, s.what_to_do
+    from restore_requests q
+    join restores r on r.id = q.restore_id
+   cross join lateral (
+     select r.failing_since as since, 'S3 refuses, or cannot be reached' as problem,
+            'mend what failure_message says, then: select retry_restore(id)' as what_to_do
+      where r.failing_since < now() - interval '15 minutes' and r.status <> 'failed'
+     union all
+     select r.status_at, 'nobody has asked S3 yet', 'is a worker running? see graphile_worker.jobs'
+      where r.status = 'not_started' and r.failing_since is null and r.attempt_after < now() - interval '15 minutes'
+     union all
+     select r.accepted_at, 'S3 takes longer than it ever should', 'select retry_restore(id) asks S3; else look at the object in S3'
+      where r.status = 'pending' and r.accepted_at < now() - interval '60 hours'
+     union all
+     select u.since, 'the ' || u.kind || ' mail is overdue', 'is a worker running? is the mail_gate closed?'
+       from untold_requests u where u.request_id = q.id and u.since < now() - interval '30 minutes') s
+   where r.closed_at is null
+  union all
+  select q.id, q.restore_id, q.s3_bucket, q.s3_key, n.email::text, q.restore_status::text, n.created_at,
+         case n.status when 'sealed' then 'a mail is not sent yet' when 'failed' then 'Resend refused a mail'
+           else 'nobody knows whether a mail was sent' end,
+         coalesce(n.failure_code, ''), coalesce(n.failure_message, (select reason from mail_gate where closed_until > now()), ''),
+         case n.status when 'sealed' then 'see mail_gate; it is tried again by itself'
+           else format('select resend_notification(%L)', n.id) end
+    from notifications n
+    join restore_requests q on n.id in (q.pre_notification_id, q.post_notification_id)
+   where (n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
+      or (n.status in ('failed', 'unknown') and n.superseded_by is null);

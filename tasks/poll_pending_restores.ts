@@ -1,0 +1,81 @@
+import type { Task } from "graphile-worker";
+import { sql } from "kysely";
+
+import type { RestoreRow } from "../server/database.ts";
+import { restoreWalk } from "../server/restore_walk.ts";
+import type { Finding } from "../server/settle_restores.ts";
+import { workerContext } from "../server/worker_context.ts";
+
+/**
+ * Asks S3 how far it is: about every pending object once in POLL_AFTER_HOURS, against lost events, and at once
+ * about those that an event made doubtful (`pending` -> `restored`, `not_started` or `failed`; `restored` ->
+ * closed). Also closes what is over.
+ */
+const poll_pending_restores: Task = async (_payload, helpers) => {
+  const { db, settings } = workerContext();
+  const poll_after = `${settings.POLL_AFTER_HOURS} hours`;
+  let last = { checked: "-infinity", id: "00000000-0000-0000-0000-000000000000" };
+  await restoreWalk({
+    claim: async (limit) => {
+      const { rows } = await sql<RestoreRow & { due_since: string }>`
+        select c.*, coalesce(c.last_checked_at, c.accepted_at)::text as due_since
+          from claim_restores_to_poll(${limit}, ${poll_after}::interval, ${last.checked}::timestamptz, ${last.id}::uuid) c
+         order by c.head_wanted_at is null, coalesce(c.last_checked_at, c.accepted_at), c.id`.execute(db);
+      const end = rows.at(-1);
+      if (end?.status === "pending") last = { checked: end.due_since, id: end.id };
+      return rows;
+    },
+    ask: askHowFar,
+    signal: helpers.abortSignal,
+  });
+  while (!helpers.abortSignal?.aborted && (await closeFinished()) > 0);
+};
+
+export default poll_pending_restores;
+
+/** Rows closed per statement: a few milliseconds of locks. */
+const CLOSE_PAGE = 1000;
+
+async function closeFinished(): Promise<number> {
+  const { rows } = await sql<{
+    closed: number;
+  }>`select close_finished_restores(${CLOSE_PAGE}) as closed`.execute(workerContext().db);
+  return rows[0]?.closed ?? 0;
+}
+
+async function askHowFar(restore: RestoreRow, signal: AbortSignal): Promise<Finding> {
+  const version_id = restore.version_id || (restore.pinned_version_id ?? "");
+  const head = await workerContext().s3.headObject({ ...restore, version_id }, signal);
+  if (restore.status === "restored") {
+    return head.state === "readable"
+      ? { transition: "note_restores_checked", restore_expires_at: head.restore_expires_at }
+      : { transition: "mark_restores_expired" };
+  }
+  switch (head.state) {
+    case "gone":
+      return {
+        transition: "mark_restores_failed",
+        code: "object_not_found",
+        message: "The file was deleted while it was being restored.",
+      };
+    case "archived":
+    case "restoring":
+    case "readable":
+      if (restore.etag !== null && head.etag !== null && restore.etag !== head.etag) return OVERWRITTEN;
+  }
+  switch (head.state) {
+    case "archived":
+      return { transition: "mark_restores_lost" };
+    case "restoring":
+      return { transition: "note_restores_checked", restore_expires_at: null };
+    case "readable":
+      return { ...head, transition: "mark_restores_restored" };
+  }
+}
+
+const OVERWRITTEN: Finding = {
+  transition: "mark_restores_failed",
+  code: "object_overwritten",
+  message:
+    "The file was replaced by a newer one while it was being restored. Read it again to get the newer one.",
+};

@@ -1,0 +1,65 @@
+/** One Postgres for the whole run, with a migrated template that each test copies (test/database.ts). */
+import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Client } from "pg";
+import type { TestProject } from "vitest/node";
+import { createPool } from "../server/database.ts";
+import { startEmbeddedPostgres } from "../server/embedded_postgres.ts";
+import { createLog } from "../server/log.ts";
+import { migrate } from "../server/migrate.ts";
+
+declare module "vitest" {
+  export interface ProvidedContext {
+    /** A superuser's way in; the server's other databases differ in the path only. */
+    postgresUrl: string;
+  }
+}
+
+export default async function setUp(project: TestProject): Promise<() => Promise<void>> {
+  const dir = join(tmpdir(), `thaw-test-${randomUUID()}`);
+  // Tests kill Postgres, never the machine: the kernel keeps what was written.
+  const settings = { fsync: "off", full_page_writes: "off", max_connections: "300" };
+  const server = await startEmbeddedPostgres({ dir, settings });
+  const keep = process.env["KEEP_DB"] === "1";
+  if (!keep) cleanUpAfterKill(server.dataDirectory, dir);
+  await makeTemplate(server.url);
+  project.provide("postgresUrl", server.url);
+  return async () => {
+    if (keep) {
+      console.log(`Kept: Postgres in ${dir}. When done: kill -INT ${server.pid}, then remove the directory.`);
+      return;
+    }
+    await server.stop("immediate");
+    await rm(server.dataDirectory, { recursive: true });
+    await rm(dir, { recursive: true, force: true });
+  };
+}
+
+async function makeTemplate(url: string): Promise<void> {
+  const admin = new Client({ connectionString: url });
+  await admin.connect();
+  await admin.query("create database template_thaw");
+  const template = new URL(url);
+  template.pathname = "/template_thaw";
+  const pool = createPool(template.href, { name: "template", max: 10, query_timeout_ms: 0 }, createLog("silent"));
+  await migrate(pool);
+  await pool.query("vacuum analyze");
+  await pool.end();
+  await admin.query("alter database template_thaw with is_template true allow_connections false");
+  await admin.end();
+}
+
+/** A killed run gets no teardown; this shell sees its pipe close and does what is left to do. */
+function cleanUpAfterKill(dataDirectory: string, dir: string): void {
+  const script = `read forever
+    pid=$(head -n 1 "$1/postmaster.pid") && kill -QUIT "$pid"
+    until rm -rf "$1" "$2"; do sleep 1; done`;
+  const shell = spawn("/bin/sh", ["-c", script, "sh", dataDirectory, dir], {
+    detached: true,
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  shell.unref();
+}
