@@ -95,7 +95,14 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
     carried.add(delivery);
     void delivery.finally(() => carried.delete(delivery));
   };
-  const s3 = await startS3StandIn({ restore_ms: 300, onEvent: carry, ...options.s3 });
+  const s3 = await startS3StandIn({
+    restore_ms: 300,
+    ...options.s3,
+    onEvent(event) {
+      options.s3?.onEvent?.(event);
+      carry(event);
+    },
+  });
   const resend = await startResendStandIn();
   s3.createBucket(BUCKET);
 

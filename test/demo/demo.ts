@@ -1,0 +1,229 @@
+/**
+ * The main job on nothing but this checkout: a real Postgres, server, worker and lambda handlers; S3 and Resend
+ * are stand-ins over real HTTP. `--once` ends after the ready mails, with 1 and the reason if they do not come.
+ */
+import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import pg from "pg";
+
+import { startEmbeddedPostgres } from "../../server/embedded_postgres.ts";
+import { createLog } from "../../server/log.ts";
+import { createPool } from "../../server/database.ts";
+import { migrate } from "../../server/migrate.ts";
+import type { S3Event } from "../stand_ins/s3.ts";
+import { BUCKET, SECRET, startThaw, type Thaw } from "../thaw.ts";
+import { bold, createTeller, dim, red } from "./teller.ts";
+
+const DIRECTORY = `${import.meta.dirname}/../../.data/demo`;
+
+/** S3 takes hours; a demo should not. */
+const RESTORE_MS = 9_000;
+const QUIET_SECONDS = "2";
+const MAX_WAIT_SECONDS = "6";
+
+/** Several times what the story takes on a slow machine. */
+const PATIENCE_MS = 90_000;
+
+const JANE = { name: "jane", key: "AKIAJANE000000000001", email: "jane@example.com" };
+const BOB = { name: "bob", key: "AKIABOB0000000000001", email: "bob@example.com" };
+const STRANGER = { name: "a key nobody knows", key: "AKIAUNKNOWN000000001" };
+
+const FILES = {
+  holiday: { key: "films/2019/holiday in ČR.mov", storage_class: "GLACIER" },
+  wedding: { key: "films/2021/wedding (1+2).mov", storage_class: "GLACIER" },
+  scans: { key: "scans/box-07/0001.tif", storage_class: "DEEP_ARCHIVE" },
+  ledger: { key: "accounts/ledger-2008.csv", storage_class: "GLACIER" },
+  notes: { key: "notes/today.txt", storage_class: "STANDARD" },
+} as const;
+
+const { tell, say, seconds } = createTeller();
+const once = process.argv.includes("--once");
+
+/** Stopped in the reverse order, whatever happens. */
+const stops: (() => Promise<unknown>)[] = [];
+let ending: Promise<never> | undefined;
+
+function end(code: number): Promise<never> {
+  ending ??= (async () => {
+    for (const stop of stops.toReversed()) await stop();
+    process.exit(code);
+  })();
+  return ending;
+}
+process.on("SIGINT", () => void end(once ? 130 : 0));
+process.on("SIGTERM", () => void end(143));
+
+async function main(): Promise<void> {
+  mkdirSync(DIRECTORY, { recursive: true });
+  // The lambdas log with console.log, as CloudWatch wants it; here that would drown the story.
+  const lambdaLog = `${DIRECTORY}/lambdas.log`;
+  writeFileSync(lambdaLog, "");
+  console.log = (line: unknown) => appendFileSync(lambdaLog, `${String(line)}\n`);
+
+  say(bold("Thaw, on stand-ins for S3 and Resend"));
+  say(dim("Starting Postgres (the first time takes a few seconds) ..."));
+  const databaseUrl = await startDatabase();
+  const thaw = await startThaw(databaseUrl, {
+    s3: { restore_ms: RESTORE_MS, onEvent: tellEvent },
+    env: {
+      NOTIFY_QUIET_SECONDS: QUIET_SECONDS,
+      NOTIFY_MAX_WAIT_SECONDS: MAX_WAIT_SECONDS,
+      LOG_LEVEL: "error",
+    },
+  });
+  stops.push(() => thaw.stop());
+  for (const file of Object.values(FILES)) thaw.archive(file.key, file.storage_class);
+  await thaw.know(JANE.key, JANE.email);
+  await thaw.know(BOB.key, BOB.email);
+
+  say(`  ${bold("inbox")}     ${thaw.resend.inboxUrl}   ${dim("open it and watch")}`);
+  say(`  server    ${thaw.url}`);
+  say(
+    `  S3        ${thaw.s3.url}   ${dim(`a restore takes ${RESTORE_MS / 1000} seconds here; S3 takes hours`)}`,
+  );
+  say(`  logs      .data/demo/`);
+  say();
+
+  void tellMails(thaw);
+  await tellStory(thaw);
+  await tellSummary(thaw);
+  if (once) await end(0);
+  tellWhatNext(thaw, databaseUrl);
+}
+
+async function startDatabase(): Promise<string> {
+  const postgres = await startEmbeddedPostgres({ dir: DIRECTORY });
+  stops.push(() => postgres.stop());
+  // Each demo starts from nothing: S3's objects are new as well.
+  const admin = new pg.Client({ connectionString: postgres.url });
+  await admin.connect();
+  await admin.query("drop database if exists demo with (force)");
+  await admin.query("create database demo");
+  await admin.end();
+  const url = new URL(postgres.url);
+  url.pathname = "/demo";
+  const pool = createPool(url.href, { name: "demo", max: 10, query_timeout_ms: 0 }, createLog("error"));
+  await migrate(pool);
+  await pool.end();
+  return url.href;
+}
+
+async function tellStory(thaw: Thaw): Promise<void> {
+  const read = async (
+    who: { name: string; key: string },
+    file: { key: string },
+    times = 1,
+  ): Promise<void> => {
+    tell("reader", `${who.name} reads ${file.key}${times > 1 ? `, and tries ${times - 1} times more` : ""}`);
+    let answer = "";
+    for (let time = 0; time < times; time++) answer = await thaw.read(file.key, who.key);
+    if (answer === "") tell("S3", "answers 200 OK");
+    else {
+      tell("S3", `answers 403 ${answer}, and no word more`);
+      tell(
+        "lambda",
+        `hears of it from CloudTrail: POST /restore/request${times > 1 ? ` (${times} times)` : ""}`,
+      );
+    }
+  };
+  await read(JANE, FILES.notes);
+  await read(JANE, FILES.holiday);
+  await read(JANE, FILES.wedding, 6);
+  await read(JANE, FILES.scans);
+  await read(BOB, FILES.holiday);
+  await read(STRANGER, FILES.ledger);
+
+  await until(thaw, "the ready mails", () =>
+    Promise.resolve(thaw.resend.mails.filter((mail) => /ready/.test(mail.subject)).length >= 2),
+  );
+  await read(JANE, FILES.holiday);
+}
+
+/** Waits, and gives the reason when it was in vain. */
+async function until(thaw: Thaw, what: string, done: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (!(await done())) {
+    if (thaw.lambdaErrors.length > 0) throw thaw.lambdaErrors[0];
+    if (performance.now() > deadline) {
+      const { rows } = await thaw.pool.query(
+        "select s3_key, restore_status, pre_notified, post_notified from restore_requests order by s3_key",
+      );
+      throw new Error(
+        `${what} did not come within ${PATIENCE_MS / 1000} s. The requests: ${JSON.stringify(rows, null, 2)}`,
+      );
+    }
+    await sleep(100);
+  }
+}
+
+function tellEvent(event: S3Event): void {
+  if (event["detail-type"] === "Object Restore Initiated") {
+    tell("Thaw", `asks S3 to restore ${event.detail.object.key}`);
+  } else if (event["detail-type"] === "Object Restore Completed") {
+    tell("S3", `has restored ${event.detail.object.key}`);
+    tell("lambda", "hears of it from EventBridge: POST /restore/completed");
+  }
+}
+
+async function tellMails(thaw: Thaw): Promise<void> {
+  for (let told = 0; ending === undefined;) {
+    const mail = thaw.resend.mails[told];
+    if (mail === undefined) await sleep(50);
+    else {
+      tell("mail", `to ${mail.to.join()}: ${bold(mail.subject)}`);
+      told++;
+    }
+  }
+}
+
+async function tellSummary(thaw: Thaw): Promise<void> {
+  const { rows } = await thaw.pool.query<{
+    reads: string;
+    requests: string;
+    objects: string;
+    unknown: string;
+  }>(`
+    select sum(read_count) as reads, count(*) as requests, count(distinct restore_id) as objects,
+           count(*) filter (where email is null) as unknown from restore_requests`);
+  const counts = rows[0];
+  if (counts === undefined) throw new Error("unreachable");
+  for (const { email } of [JANE, BOB]) {
+    const mails = thaw.resend.mails.filter((mail) => mail.to.includes(email)).length;
+    if (mails !== 2) throw new Error(`${email} got ${mails} mails instead of 2`);
+  }
+  say();
+  say(bold(`The end, after ${seconds().toFixed(1)} s:`));
+  say(`  ${counts.reads} failed reads became ${counts.requests} requests for ${counts.objects} files,`);
+  say(`  ${thaw.s3.counts.get("RestoreObject 202") ?? 0} restores were paid for, one per file,`);
+  say(
+    `  ${thaw.resend.mails.length} mails went out: each person was told once that it begins and once that it is ready;`,
+  );
+  say(
+    `  ${counts.unknown} file was read with a key nobody knows: restored all the same, nobody to write to.`,
+  );
+}
+
+function tellWhatNext(thaw: Thaw, databaseUrl: string): void {
+  say();
+  say(`Still serving until Ctrl-C. The mails as people see them: ${bold(thaw.resend.inboxUrl)}`);
+  say("Have another file restored:");
+  say(
+    dim(
+      `  curl -s ${thaw.url}/restore/request -H 'X-Restore-Secret: ${SECRET}' -H 'content-type: application/json' \\\n` +
+        `    -d '{"s3_bucket":"${BUCKET}","s3_key":"${FILES.ledger.key}","access_key_id":"${BOB.key}"}'`,
+    ),
+  );
+  say("Look at the tables:");
+  say(
+    dim(
+      `  psql '${databaseUrl}' -c 'select s3_key, email, restore_status, pre_notified, post_notified from restore_requests'`,
+    ),
+  );
+}
+
+main().catch(async (error: unknown) => {
+  if (ending !== undefined) return; // Stopped in the middle: what broke off is no news.
+  say(red(`The demo failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`));
+  await end(1);
+});
