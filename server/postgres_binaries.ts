@@ -118,6 +118,9 @@ async function linkLibraries(root: string): Promise<void> {
 
 /** A copy that any account can run, shared by all checkouts of this user with the same version. */
 async function sharedCopy(source: string, base: string): Promise<string> {
+  const { mode } = await stat(base);
+  // Others may write there only if, as in /tmp (sticky), they cannot put their directory in our copy's place.
+  if ((mode & 0o022) !== 0 && (mode & 0o1000) === 0) throw new Error(`Anybody can change ${base}.`);
   const { version }: { version: string } = JSON.parse(await readFile(join(source, "package.json"), "utf8"));
   const copy = join(base, `thaw-postgres-${version}-${process.arch}-${process.getuid?.()}`);
   if (await isComplete(copy, source)) return copy;

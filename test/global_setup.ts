@@ -22,9 +22,9 @@ export default async function setUp(project: TestProject): Promise<() => Promise
   const dir = join(tmpdir(), `thaw-test-${randomUUID()}`);
   // Tests kill Postgres, never the machine: the kernel keeps what was written.
   const settings = { fsync: "off", full_page_writes: "off", max_connections: "300" };
-  const server = await startEmbeddedPostgres({ dir, settings });
   const keep = process.env["KEEP_DB"] === "1";
-  if (!keep) cleanUpAfterKill(server.dataDirectory, dir);
+  if (!keep) cleanUpAfterKill(dir);
+  const server = await startEmbeddedPostgres({ dir, settings });
   await makeTemplate(server.url);
   project.provide("postgresUrl", server.url);
   return async () => {
@@ -44,7 +44,11 @@ async function makeTemplate(url: string): Promise<void> {
   await admin.query("create database template_thaw");
   const template = new URL(url);
   template.pathname = "/template_thaw";
-  const pool = createPool(template.href, { name: "template", max: 10, query_timeout_ms: 0 }, createLog("silent"));
+  const pool = createPool(
+    template.href,
+    { name: "template", max: 10, query_timeout_ms: 0 },
+    createLog("silent"),
+  );
   await migrate(pool);
   await pool.query("vacuum analyze");
   await pool.end();
@@ -53,11 +57,12 @@ async function makeTemplate(url: string): Promise<void> {
 }
 
 /** A killed run gets no teardown; this shell sees its pipe close and does what is left to do. */
-function cleanUpAfterKill(dataDirectory: string, dir: string): void {
+function cleanUpAfterKill(dir: string): void {
   const script = `read forever
-    pid=$(head -n 1 "$1/postmaster.pid") && kill -QUIT "$pid"
-    until rm -rf "$1" "$2"; do sleep 1; done`;
-  const shell = spawn("/bin/sh", ["-c", script, "sh", dataDirectory, dir], {
+    data=$(cd "$1/data" && pwd -P)
+    pid=$(head -n 1 "$data/postmaster.pid") && kill -QUIT "$pid"
+    until rm -rf "$data" "$1"; do sleep 1; done`;
+  const shell = spawn("/bin/sh", ["-c", script, "sh", dir], {
     detached: true,
     stdio: ["pipe", "ignore", "ignore"],
   });

@@ -1,0 +1,253 @@
+/** The promises of the README, one test each: broken code must break its test. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { createInterface } from "node:readline";
+
+import { expect } from "vitest";
+
+import { test, waitFor } from "./database.ts";
+import { startResendStandIn } from "./stand_ins/resend.ts";
+import { startS3StandIn } from "./stand_ins/s3.ts";
+import { BUCKET, JANE, SECRET, requestBody, settingsFor, startThaw } from "./thaw.ts";
+
+const MAIN = `${import.meta.dirname}/../server/main.ts`;
+
+/** A real Thaw process; `log` grows as it speaks. */
+async function startProcess(
+  env: Record<string, string>,
+  log: string[],
+): Promise<{ child: ChildProcess; url: string }> {
+  const child = spawn(process.execPath, [MAIN, "server", "worker"], {
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  for (const stream of [child.stdout, child.stderr])
+    createInterface(stream).on("line", (line) => log.push(line));
+  const seen = log.length;
+  const port = await waitFor("the port", () => {
+    const line = log.slice(seen).find((text) => text.includes("server ready"));
+    return Promise.resolve(line === undefined ? undefined : (JSON.parse(line) as { port: number }).port);
+  });
+  return { child, url: `http://127.0.0.1:${port}` };
+}
+
+const post = (url: string, body: unknown): Promise<Response> =>
+  fetch(`${url}/restore/request`, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-restore-secret": SECRET },
+    body: JSON.stringify(body),
+  });
+
+test("1. what was answered with 2xx survives kill -9, and its reader is told", async ({
+  databaseUrl,
+  pool,
+}) => {
+  const s3 = await startS3StandIn({ restore_ms: 0 });
+  const resend = await startResendStandIn();
+  s3.createBucket(BUCKET);
+  s3.putObject({ bucket: BUCKET, key: "a.bin", storage_class: "GLACIER" });
+  await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
+    JANE,
+  ]);
+  const env = { ...settingsFor(databaseUrl, s3, resend), LOG_LEVEL: "info" };
+  const log: string[] = [];
+
+  const first = await startProcess(env, log);
+  const answer = await post(first.url, requestBody("a.bin"));
+  first.child.kill("SIGKILL");
+  expect(answer.status).toBe(200);
+
+  const second = await startProcess(env, log);
+  // Minutes pass: leases of the dead end, and the poll finds what no event told.
+  await waitFor("the ready mail", async () => {
+    await pool.query(
+      "update restores set attempt_after = now(), head_wanted_at = now(), accepted_at = accepted_at - interval '1 hour' where status in ('not_started', 'pending')",
+    );
+    await pool.query("select nudge('trigger_restores'), nudge('poll_pending_restores')");
+    return resend.mails.some((mail) => mail.subject.includes("ready"));
+  });
+  second.child.kill("SIGKILL");
+  expect(resend.mails.filter((mail) => mail.subject.includes("ready"))).toHaveLength(1);
+  await s3.close();
+  await resend.close();
+});
+
+test("2. each announcement arrives once, though Resend takes mails and loses its answers", async ({
+  databaseUrl,
+}) => {
+  const thaw = await startThaw(databaseUrl, { env: { NOTIFY_QUIET_SECONDS: "0" } });
+  const people = Array.from({ length: 12 }, (_, index) => `person${index}`);
+  thaw.archive("a.bin");
+  for (const kind of [
+    "accept_then_drop",
+    "accept_then_truncate",
+    "accept_then_html",
+    "reset",
+    "application_error",
+  ] as const) {
+    thaw.resend.addFault({ kind, times: 4 });
+  }
+  for (const person of people) {
+    await thaw.know(`AKIA${person}`, `${person}@example.com`);
+    await thaw.post("/restore/request", requestBody("a.bin", { access_key_id: `AKIA${person}` }));
+  }
+  await waitFor(
+    "all marks",
+    async () => {
+      // Back-off, quicker.
+      await thaw.pool.query(
+        "update notifications set attempt_after = now() where failure_code is not null and status = 'sealed'",
+      );
+      await thaw.pool.query("select nudge('pre_notify'), nudge('post_notify')");
+      const { rowCount } = await thaw.pool.query("select from restore_requests where post_notified");
+      return rowCount === people.length;
+    },
+    25_000,
+  );
+  await waitFor(
+    "no mail under way",
+    async () => (await thaw.pool.query("select from notifications where status <> 'sent'")).rowCount === 0,
+  );
+
+  const { rows } = await thaw.pool.query<{ id: string; kind: string }>("select id, kind from notifications");
+  // What was delivered is what was announced, each once.
+  expect(thaw.resend.mails.map((mail) => mail.idempotency_key).toSorted()).toEqual(
+    rows.map(({ id }) => `thaw/${id}`).toSorted(),
+  );
+  for (const person of people) {
+    const ready = thaw.resend.mails.filter(
+      (mail) => mail.to[0] === `${person}@example.com` && mail.subject.includes("ready"),
+    );
+    expect(ready).toHaveLength(1);
+  }
+  expect(thaw.resend.requests.filter((request) => request.replayed).length).toBeGreaterThan(0);
+  await thaw.stop();
+});
+
+test("3. never a false ready: only S3's own word makes a file restored", async ({ databaseUrl }) => {
+  const thaw = await startThaw(databaseUrl, { s3: { restore_ms: Infinity } });
+  await thaw.know(JANE, "jane@example.com");
+  thaw.archive("a.bin");
+  await thaw.read("a.bin");
+  await waitFor(
+    "pending",
+    async () => (await thaw.pool.query("select from restores where status = 'pending'")).rowCount === 1,
+  );
+
+  const completed = { s3_bucket: BUCKET, s3_key: "a.bin" };
+  const in_a_week = new Date(Date.now() + 7 * 86_400_000).toISOString();
+  const lies = [
+    { ...completed, version_id: "of-another-version", restore_expires_at: in_a_week },
+    { ...completed, restore_expires_at: new Date(Date.now() - 1000).toISOString() },
+    {
+      ...completed,
+      restore_expires_at: in_a_week,
+      event_time: new Date(Date.now() - 3_600_000).toISOString(),
+    },
+    { ...completed, s3_key: "b.bin", restore_expires_at: in_a_week },
+  ];
+  for (const lie of lies)
+    expect((await thaw.post("/restore/completed", lie)).body).toEqual({ ok: true, updated: 0 });
+  await waitFor(
+    "S3 to be asked",
+    async () =>
+      (
+        await thaw.pool.query(
+          "select from restores where last_checked_at is not null and head_wanted_at is null",
+        )
+      ).rowCount === 1,
+  );
+  expect((await thaw.pool.query("select status from restores")).rows).toEqual([{ status: "pending" }]);
+
+  // An event without an expiry is believed, and yet S3 is asked before anybody is told.
+  expect((await thaw.post("/restore/completed", completed)).body).toEqual({ ok: true, updated: 1 });
+  await waitFor(
+    "S3's denial",
+    async () => (await thaw.pool.query("select from restores where closed_at is not null")).rowCount === 1,
+  );
+  expect(thaw.resend.mails.filter((mail) => mail.subject.includes("ready"))).toEqual([]);
+  await thaw.stop();
+});
+
+test("4. one bad object, person or mail holds up nobody else", async ({ databaseUrl }) => {
+  const thaw = await startThaw(databaseUrl, { env: { NOTIFY_QUIET_SECONDS: "0" } });
+  thaw.resend.refuse("refused@example.com");
+  thaw.s3.fail({ bucket: BUCKET, key: "hangs", with: "hang" });
+  thaw.s3.fail({ bucket: BUCKET, key: "denied", with: "access_denied" });
+  const readers = { hangs: "a", denied: "b", fine: "c", "refused reader": "refused", "fine too": "d" };
+  for (const [key, person] of Object.entries(readers)) {
+    thaw.archive(key);
+    await thaw.know(`AKIA-${person}`, `${person}@example.com`);
+    await thaw.post("/restore/request", requestBody(key, { access_key_id: `AKIA-${person}` }));
+  }
+  const ready = (person: string) =>
+    thaw.resend.mails.some(
+      (mail) => mail.to[0] === `${person}@example.com` && mail.subject.includes("ready"),
+    );
+  await waitFor("the others' mails", () => Promise.resolve(ready("c") && ready("d")), 9_000);
+  await waitFor(
+    "the refusal",
+    async () => (await thaw.pool.query("select from notifications where status = 'failed'")).rowCount !== 0,
+  );
+  expect(thaw.resend.mails.map((mail) => mail.to[0])).not.toContain("refused@example.com");
+  await thaw.stop();
+});
+
+test("5. one accepted RestoreObject per restore, though S3's answer is lost and many wait", async ({
+  databaseUrl,
+}) => {
+  const thaw = await startThaw(databaseUrl, { s3: { restore_ms: 60_000 } });
+  thaw.s3.fail({ operation: "RestoreObject", with: "drop_after_accept", times: 5 });
+  thaw.archive("a.bin");
+  await Promise.all(
+    Array.from({ length: 50 }, (_, index) =>
+      thaw.post("/restore/request", requestBody("a.bin", { access_key_id: `AKIA${index}` })),
+    ),
+  );
+  await waitFor("pending", async () => {
+    await thaw.pool.query("update restores set attempt_after = now() where failure_code is not null");
+    await thaw.pool.query("select nudge('trigger_restores')");
+    return (
+      (await thaw.pool.query("select from restore_requests where restore_status = 'pending'")).rowCount === 50
+    );
+  });
+  expect(thaw.s3.look({ bucket: BUCKET, key: "a.bin" })?.restores_accepted).toBe(1);
+  await thaw.stop();
+});
+
+test("6. bad input changes nothing, a wrong secret gets a bare 401, and no log holds a secret", async ({
+  databaseUrl,
+  pool,
+}) => {
+  const s3 = await startS3StandIn();
+  const resend = await startResendStandIn({ api_key: "re_a_key_that_must_not_show" });
+  const log: string[] = [];
+  const { child, url } = await startProcess(
+    { ...settingsFor(databaseUrl, s3, resend), LOG_LEVEL: "trace" },
+    log,
+  );
+
+  const bad = await post(url, { s3_bucket: BUCKET, s3_key: "" });
+  expect(bad.status).toBe(400);
+  expect(await bad.json()).toMatchObject({
+    error: { code: "invalid_request", issues: [{ field: "s3_key" }] },
+  });
+  const wrong = await fetch(`${url}/restore/request`, {
+    method: "POST",
+    headers: { "x-restore-secret": `${SECRET}x` },
+    body: "{}",
+  });
+  expect(wrong.status).toBe(401);
+  expect(await wrong.json()).toEqual({ error: { code: "unauthorized", message: "unauthorized" } });
+  expect((await pool.query("select from restore_requests")).rowCount).toBe(0);
+
+  expect((await post(url, requestBody("a.bin"))).status).toBe(200);
+  await waitFor("the task's line", () => Promise.resolve(log.some((line) => line.includes("asked S3"))));
+  child.kill("SIGTERM");
+  await waitFor("its end", () => Promise.resolve(child.exitCode === 0));
+  const everything = log.join("\n");
+  expect(everything).toContain("/restore/request");
+  for (const secret of [SECRET, resend.api_key, new URL(databaseUrl).password])
+    expect(everything).not.toContain(secret);
+  await s3.close();
+  await resend.close();
+});
