@@ -5,19 +5,10 @@
  * wrapped in SNS, SQS, or SNS in SQS. S3 delivers at least once and in any order, and also tells of
  * restores that others asked for: Thaw judges. What is ours but cannot be read or delivered comes back.
  */
-import {
-  deadlineOf,
-  decodeForm,
-  isObject,
-  log,
-  messageOf,
-  parseJson,
-  postToThaw,
-  required,
-  textOf,
-  timeOf,
-} from "./thaw_client.ts";
-import type { InvocationContext, JsonObject, ThawBody } from "./thaw_client.ts";
+import { decodeForm, isObject, parseJson, required, textOf, timeOf, type JsonObject } from "./fields.ts";
+import { log, messageOf } from "./log.ts";
+import { postToThaw, type ThawBody } from "./thaw_client.ts";
+import { deadlineOf, type InvocationContext } from "./tries.ts";
 
 const LAMBDA = "restore_completed";
 

@@ -5,18 +5,10 @@
  * and in any order; Thaw judges by `event_id` and `event_time`. An event that is ours but cannot be
  * read or delivered is thrown: AWS repeats it, then keeps it in the dead-letter queue.
  */
-import {
-  deadlineOf,
-  decodeForm,
-  isObject,
-  log,
-  messageOf,
-  postToThaw,
-  required,
-  textOf,
-  timeOf,
-} from "./thaw_client.ts";
-import type { InvocationContext, JsonObject, ThawBody } from "./thaw_client.ts";
+import { decodeForm, isObject, required, textOf, timeOf, type JsonObject } from "./fields.ts";
+import { log, messageOf } from "./log.ts";
+import { postToThaw, type ThawBody } from "./thaw_client.ts";
+import { deadlineOf, type InvocationContext } from "./tries.ts";
 
 const LAMBDA = "restore_requested";
 

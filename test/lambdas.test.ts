@@ -4,8 +4,7 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { handler as restoreCompleted } from "../lambdas/restore_completed.ts";
 import { handler as restoreRequested } from "../lambdas/restore_requested.ts";
-import { isObject } from "../lambdas/thaw_client.ts";
-import type { JsonObject } from "../lambdas/thaw_client.ts";
+import { isObject, type JsonObject } from "../lambdas/fields.ts";
 import { restoreCompleted as completedSchema, restoreRequest as requestSchema } from "../server/input.ts";
 
 const SECRET = "the-secret-of-these-tests-0123456789";

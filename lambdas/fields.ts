@@ -1,0 +1,54 @@
+/** Reading what comes from outside: nothing is known of it. */
+
+/** An error page is quoted, not reprinted. */
+const MAX_QUOTE_LENGTH = 500;
+
+export const quote = (text: string): string =>
+  text.length > MAX_QUOTE_LENGTH ? `${text.slice(0, MAX_QUOTE_LENGTH)}...` : text || "(empty)";
+
+/** Parsed JSON of which nothing is known but that it is an object. */
+export type JsonObject = Record<string, unknown>;
+
+export const isObject = (value: unknown): value is JsonObject =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** The text, or undefined where AWS left a field out or empty. */
+export const textOf = (value: unknown): string | undefined =>
+  typeof value === "string" && value !== "" ? value : undefined;
+
+/** The parsed text, or undefined when it is no JSON. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A field that an event of ours must have; without it the event belongs into the dead-letter queue. */
+export function required<T>(value: T | undefined, name: string): T {
+  if (value === undefined) throw new Error(`Unreadable event: ${name} is missing or of the wrong kind.`);
+  return value;
+}
+
+/** A time as AWS writes it, or undefined when it is absent; throws when it is no time. */
+export function timeOf(value: unknown, name: string): string | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (
+    typeof value === "string" &&
+    /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(value) &&
+    !Number.isNaN(Date.parse(value))
+  ) {
+    return value;
+  }
+  throw new Error(`Unreadable event: ${name} is not a UTC time: ${quote(JSON.stringify(value))}.`);
+}
+
+/** Undoes form encoding ("+" is a space); throws on a stray "%". */
+export function decodeForm(text: string, name: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    throw new Error(`Unreadable event: ${name} is not URL-encoded: ${quote(text)}.`);
+  }
+}

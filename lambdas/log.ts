@@ -1,0 +1,8 @@
+import type { JsonObject } from "./fields.ts";
+
+/** One line per event, so that a log query finds each one's fate. */
+export function log(line: { lambda: string; outcome: "sent" | "ignored" | "failed" } & JsonObject): void {
+  console.log(JSON.stringify(line));
+}
+
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
