@@ -5,7 +5,7 @@
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import pg from "pg";
+import { Client } from "pg";
 
 import { startEmbeddedPostgres } from "../../server/embedded_postgres.ts";
 import { createLog } from "../../server/log.ts";
@@ -96,7 +96,7 @@ async function startDatabase(): Promise<string> {
   const postgres = await startEmbeddedPostgres({ dir: DIRECTORY });
   stops.push(() => postgres.stop());
   // Each demo starts from nothing: S3's objects are new as well.
-  const admin = new pg.Client({ connectionString: postgres.url });
+  const admin = new Client({ connectionString: postgres.url });
   await admin.connect();
   await admin.query("drop database if exists demo with (force)");
   await admin.query("create database demo");

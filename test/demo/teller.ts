@@ -17,9 +17,9 @@ const WHO = {
 } as const;
 
 export interface Teller {
-  tell(who: keyof typeof WHO, what: string): void;
-  say(line?: string): void;
-  seconds(): number;
+  tell: (who: keyof typeof WHO, what: string) => void;
+  say: (line?: string) => void;
+  seconds: () => number;
 }
 
 export function createTeller(): Teller {
