@@ -2,7 +2,7 @@ import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type pg from "pg";
 
-import { ApiError, answerError } from "./http_errors.ts";
+import { ApiError, answerError, bodyEnded } from "./http_errors.ts";
 import type { Log } from "./log.ts";
 import { restoreRoutes } from "./routes/restore.ts";
 import { createSecretCheck } from "./secret.ts";
@@ -12,7 +12,7 @@ export interface AppOptions {
   secrets: readonly string[];
   /** As the SQL functions take them: see notifyWaits. */
   notify_waits: string[];
-  /** Why this process cannot do its work now, or null. */
+  /** Why this process cannot do its work now, or null. Throws when Postgres does not answer. */
   notReady(): Promise<string | null>;
   log: Log;
 }
@@ -31,7 +31,11 @@ export function createApp(options: AppOptions): Hono {
   app.get("/healthz", (c) => c.json({ ok: true }));
 
   app.get("/readyz", async (c) => {
-    const reason = await options.notReady();
+    const reason = await options.notReady().catch((error: unknown) => {
+      // Only our log hears where Postgres is and what it said.
+      log.warn({ err: error }, "not ready");
+      return "Postgres does not answer.";
+    });
     return reason === null ? c.json({ ok: true }) : c.json({ ok: false, reason }, 503);
   });
 
@@ -55,15 +59,13 @@ export function createApp(options: AppOptions): Hono {
     await next();
   });
 
-  app.use(
-    "/restore/*",
-    bodyLimit({
-      maxSize: BODY_BYTES,
-      onError: () => {
-        throw new ApiError("too_large", `The body must not be larger than ${BODY_BYTES} bytes.`);
-      },
-    }),
-  );
+  const limit = bodyLimit({
+    maxSize: BODY_BYTES,
+    onError: () => {
+      throw new ApiError("too_large", `The body must not be larger than ${BODY_BYTES} bytes.`);
+    },
+  });
+  app.use("/restore/*", (c, next) => limit(c, next).catch(bodyEnded));
 
   app.route("/restore", restoreRoutes(options));
   return app;

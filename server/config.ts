@@ -1,3 +1,4 @@
+import { Client } from "pg";
 import { z } from "zod";
 
 import { TIERS } from "./storage_class.ts";
@@ -5,13 +6,19 @@ import { TIERS } from "./storage_class.ts";
 /** What a process does; it is asked only for the settings of its own roles. */
 export type Role = "migrate" | "server" | "worker";
 
-const whole = (from: number, to: number, otherwise: number) =>
-  z.coerce
-    .number("must be a whole number")
-    .int("must be a whole number")
-    .min(from)
-    .max(to)
+/** Digits only: Number() takes " " for 0 and "0x10" for 16. */
+const number = (pattern: RegExp, kind: string, from: number, to: number, otherwise: number) =>
+  z
+    .string()
+    .refine(
+      (text) => pattern.test(text) && Number(text) >= from && Number(text) <= to,
+      `must be a ${kind} from ${from} to ${to}`,
+    )
+    .transform(Number)
     .default(otherwise);
+
+const whole = (from: number, to: number, otherwise: number) =>
+  number(/^\d+$/, "whole number", from, to, otherwise);
 
 /** Below this a secret can be guessed. */
 const SECRET_LENGTH = 32;
@@ -28,12 +35,28 @@ const secrets = z
 
 const mailbox = z
   .string("is missing")
-  .regex(/^([^<>\r\n]*<)?[^@\s<>,]+@[^@\s<>,]+>?$/, "must be an address like 'Thaw <thaw@example.com>'");
+  .regex(
+    /^([^@\s<>,]+@[^@\s<>,]+|[^<>\r\n]*<[^@\s<>,]+@[^@\s<>,]+>)$/,
+    "must be an address like 'Thaw <thaw@example.com>'",
+  );
+
+/** Asked here, for pg's own error would show the password. */
+function isReadable(connectionString: string): boolean {
+  try {
+    void new Client({ connectionString });
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 const common = z.object({
   DATABASE_URL: z
     .string("is missing: a postgres:// URL, or 'embedded' to try Thaw out")
-    .regex(/^(embedded$|postgres(ql)?:\/\/)/, "must be a postgres:// URL, or 'embedded'"),
+    .refine(
+      (text) => text === "embedded" || (/^postgres(ql)?:\/\//.test(text) && isReadable(text)),
+      "must be a postgres:// URL (with : / @ ? # in the password written as %3A %2F %40 %3F %23), or 'embedded'",
+    ),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
   // How long to wait for more before a mail goes out, and how long at most (design: 2 and 15 minutes).
   NOTIFY_QUIET_SECONDS: whole(0, 86_400, 120),
@@ -58,7 +81,7 @@ const worker = z.object({
   // S3 rounds the end up to the next midnight UTC, so 7 is at least a full week.
   RESTORE_DAYS: whole(1, 365, 7),
   RESTORE_TIER: z.enum(TIERS).default("Standard"),
-  POLL_AFTER_HOURS: z.coerce.number("must be a number").min(0).max(1000).default(23),
+  POLL_AFTER_HOURS: number(/^\d+(\.\d+)?$/, "number", 0, 1000, 23),
   // The five tasks, and one to spare.
   WORKER_CONCURRENCY: whole(1, 100, 6),
   // Enough to hide S3's latency; the SDK's CPU cost is the limit beyond (about 500 objects/s on two cores).
@@ -77,9 +100,9 @@ export class ConfigError extends Error {
   override name = "ConfigError";
 }
 
-/** Reads the environment. Empty variables count as absent. @throws ConfigError with all problems at once. */
+/** Reads the environment. Variables without content count as absent. @throws ConfigError with all problems at once. */
 export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Config {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value?.trim()));
   const problems: string[] = [];
   const read = <S extends z.ZodType>(schema: S): z.infer<S> | undefined => {
     const result = schema.safeParse(given);

@@ -69,6 +69,9 @@ export interface PoolOptions {
   query_timeout_ms: number;
 }
 
+/** Longer than this means a batch that hangs; callers must have their 503 within two seconds. */
+export const SERVER_QUERY_TIMEOUT_MS = 1_800;
+
 /** A pool that says what happens to its connections instead of crashing the process. */
 export function createPool(connectionString: string, options: PoolOptions, log: Log): Pool {
   const pool = new Pool({

@@ -1,4 +1,4 @@
-import { isBadRow, isConflict } from "./postgres_errors.ts";
+import { isBadRow, isConflict, isUnavailable } from "./postgres_errors.ts";
 
 /** More is waiting than the database can take soon: tell the caller to come back. */
 export class Overloaded extends Error {
@@ -18,7 +18,8 @@ const CONFLICT_TRIES = 5;
  * Writes what arrives together in one statement: one is in flight, the rest queues for the next.
  * `add_job` serialises commits through NOTIFY, so a transaction each stops at about 1,000 per second.
  *
- * An item that Postgres refuses takes its batch apart: each is then written alone, and only the bad one fails.
+ * An item that Postgres refuses halves its batch until it stands alone, and only it fails. When Postgres is
+ * away all who wait hear so at once: trying batch after batch would take a time-out each.
  */
 export class GroupCommit<In, Out> {
   readonly #write: (items: In[]) => Promise<Out[]>;
@@ -49,20 +50,32 @@ export class GroupCommit<In, Out> {
   }
 
   async #drain(): Promise<void> {
-    while (this.#queue.length > 0) await this.#commit(this.#queue.splice(0, this.#batch_size));
+    while (this.#queue.length > 0) {
+      const batch = this.#queue.splice(0, this.#batch_size);
+      try {
+        await this.#commit(batch);
+      } catch (error) {
+        // Whoever has an answer keeps it: a promise settles once.
+        for (const waiting of [...batch, ...this.#queue.splice(0)]) waiting.reject(error);
+      }
+    }
     this.#busy = false;
   }
 
+  /** @throws when Postgres is away. */
   async #commit(batch: Waiting<In, Out>[]): Promise<void> {
     try {
       const results = await this.#writeWithRetry(batch.map((waiting) => waiting.item));
       batch.forEach((waiting, index) => waiting.resolve(results[index] as Out));
     } catch (error) {
-      if (batch.length > 1 && isBadRow(error)) {
-        for (const waiting of batch) await this.#commit([waiting]);
-      } else {
+      if (isUnavailable(error)) throw error;
+      if (batch.length === 1 || !isBadRow(error)) {
         for (const waiting of batch) waiting.reject(error);
+        return;
       }
+      const half = batch.length >>> 1;
+      await this.#commit(batch.slice(0, half));
+      await this.#commit(batch.slice(half));
     }
   }
 

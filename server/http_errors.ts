@@ -34,6 +34,11 @@ export class ApiError extends Error {
   }
 }
 
+/** For reading a body: its caller went away, or was too slow. Nothing of ours failed. */
+export function bodyEnded(error: unknown): never {
+  throw error instanceof ApiError ? error : new ApiError("invalid_request", "The body ended early.");
+}
+
 /** Seconds until a caller tries again while Postgres is away: a restart takes about as long. */
 const RETRY_AFTER_SECONDS = "5";
 

@@ -5,9 +5,12 @@ import { z } from "zod";
  * byte is refused. Unknown fields are refused too: a misspelt version_id must not restore another version.
  */
 
+/** Zod tells what it expected, which is no help to whoever left a field out. */
+const string = () =>
+  z.string({ error: ({ input }) => (input === undefined ? "is missing" : "must be a string") });
+
 const text = (max_bytes: number) =>
-  z
-    .string()
+  string()
     .refine((value) => Buffer.byteLength(value) <= max_bytes, {
       message: `must not be longer than ${max_bytes} bytes`,
     })
@@ -17,14 +20,19 @@ const text = (max_bytes: number) =>
 const filled = (max_bytes: number) => text(max_bytes).min(1, "must not be empty");
 
 /** Names of buckets go into a host name, so nothing else may pass. Old buckets have up to 255 characters. */
-const bucket = z
-  .string()
-  .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$/, "must be the name of an S3 bucket");
+const bucket = string().regex(
+  /^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$/,
+  "must be the name of an S3 bucket",
+);
 
-const time = z.iso.datetime({
-  offset: true,
-  error: "must be an ISO 8601 time with zone, like 2026-11-20T10:15:30Z",
-});
+/** Zod's times are wider than Postgres's (year 0, +23:00, endless fractions): they go on in one form, in UTC. */
+const time = z.iso
+  .datetime({ offset: true, error: "must be an ISO 8601 time with zone, like 2026-11-20T10:15:30Z" })
+  .transform((value) => new Date(value))
+  .refine((value) => value.getUTCFullYear() >= 1970 && value.getUTCFullYear() <= 9999, {
+    message: "must lie between the years 1970 and 9999",
+  })
+  .transform((value) => value.toISOString());
 
 /** S3 allows 1,024 bytes for keys and version ids; IAM 2,048 characters for an ARN. */
 const object = {
@@ -35,22 +43,25 @@ const object = {
   event_time: time.optional(),
 };
 
-export const restoreRequest = z.strictObject({
+const body = <Fields extends z.ZodRawShape>(fields: Fields) =>
+  z.strictObject(fields, {
+    error: ({ code }) => (code === "invalid_type" ? "must be a JSON object" : undefined),
+  });
+
+export const restoreRequest = body({
   ...object,
-  access_key_id: z
-    .string()
+  access_key_id: string()
     .regex(/^[\w-]{0,128}$/, "must be an AWS access key id")
     .optional(),
   principal_arn: text(2048).optional(),
   account_id: text(64).optional(),
   // Goes into a host name as well.
-  region: z
-    .string()
-    .regex(/^[a-z]{2,}(-[a-z0-9]+){1,4}$/, "must be an AWS region like eu-central-1")
+  region: string()
+    .regex(/^(?=.{4,32}$)[a-z]{2,}(-[a-z0-9]+){1,4}$/, "must be an AWS region like eu-central-1")
     .optional(),
 });
 
-export const restoreCompleted = z.strictObject({ ...object, restore_expires_at: time.optional() });
+export const restoreCompleted = body({ ...object, restore_expires_at: time.optional() });
 
 export type RestoreRequest = z.infer<typeof restoreRequest>;
 export type RestoreCompleted = z.infer<typeof restoreCompleted>;

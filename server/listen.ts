@@ -1,9 +1,11 @@
-import { serve, type ServerType } from "@hono/node-server";
+import type { Server, ServerResponse } from "node:http";
+
+import { serve } from "@hono/node-server";
 
 import { ConfigError } from "./config.ts";
 
 /** A request in flight gets this long to end after SIGTERM. */
-const DRAIN_MS = 5_000;
+const DRAIN_MS = 3_000;
 
 /**
  * Node's own limits suit file uploads; ours suit a Lambda with a small JSON body. Who is slower than this
@@ -17,31 +19,40 @@ export interface Listening {
   close(): Promise<void>;
 }
 
-/** Resolves when the port is open. @throws ConfigError when it is taken. */
+/** Resolves when the port is open. @throws ConfigError when it cannot be had. */
 export async function listen(
   fetch: Parameters<typeof serve>[0]["fetch"],
   { HOST, PORT }: { HOST: string; PORT: number },
 ): Promise<Listening> {
-  const { server, port } = await new Promise<{ server: ServerType; port: number }>((resolve, reject) => {
+  const { server, port } = await new Promise<{ server: Server; port: number }>((resolve, reject) => {
     const server = serve({ fetch, hostname: HOST, port: PORT, serverOptions: LIMITS }, (address) =>
       resolve({ server, port: address.port }),
-    );
+    ) as Server;
     server.once("error", (error: NodeJS.ErrnoException) =>
       reject(
-        error.code === "EADDRINUSE"
-          ? new ConfigError(`Port ${PORT} of ${HOST} is taken; set PORT to another.`)
-          : error,
+        new ConfigError(
+          error.code === "EADDRINUSE"
+            ? `Port ${PORT} of ${HOST} is taken; set PORT to another.`
+            : `Cannot listen on port ${PORT} of ${HOST}: ${error.message}`,
+        ),
       ),
     );
+  });
+  // So that a client does not keep the connection on which it waits for its last answer.
+  let closing = false;
+  const answering = new Set<ServerResponse>();
+  server.on("request", (_request: unknown, response: ServerResponse) => {
+    if (closing) response.shouldKeepAlive = false;
+    answering.add(response);
+    response.once("close", () => answering.delete(response));
   });
   return {
     port,
     close: () =>
       new Promise((resolve) => {
-        const cut = setTimeout(
-          () => "closeAllConnections" in server && server.closeAllConnections(),
-          DRAIN_MS,
-        );
+        closing = true;
+        for (const response of answering) response.shouldKeepAlive = false;
+        const cut = setTimeout(() => server.closeAllConnections(), DRAIN_MS);
         server.close(() => {
           clearTimeout(cut);
           resolve();

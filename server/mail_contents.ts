@@ -32,7 +32,8 @@ export async function mailContents(
            count(distinct r.id) filter (where r.status = 'failed')::int as failed_count,
            count(distinct r.id) filter (where r.status = 'restored' and r.restore_expires_at <= now())::int as expired_count,
            (select count(distinct w.restore_id)::int from restore_requests w
-             where lower(w.email) = ${person} and w.restore_status in ('not_started', 'pending') and w.post_notification_id is null) as waiting_count,
+             where lower(w.email) = ${person} and w.email is not null and w.post_notification_id is null
+               and not exists (select from announcements a where a.restore_id = w.restore_id and a.kind = 'post' and a.person = ${person})) as waiting_count,
            array_agg(distinct nullif(q.reader, '')) filter (where q.reader <> '') as readers,
            min(q.requested_at) as first_read_at,
            now() as now

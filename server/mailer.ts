@@ -35,14 +35,17 @@ export const SEND_TIMEOUT_MS = 20_000;
 /** A revoked key or an unverified domain needs a person; look again this often. */
 const MISCONFIGURED_WAIT_SECONDS = 300;
 
-/** Resend's daily quota starts anew at 00:00 UTC; more often than hourly is no use. */
+/** Resend's daily quota starts anew at 00:00 UTC; more often than hourly is no use. Nor is waiting longer, ever. */
 const QUOTA_WAIT_SECONDS = 3600;
 
 /** Resend's limits count per second, and it usually says how long to wait. */
 const RATE_WAIT_SECONDS = 1;
 
 /** Resend, read by its manners (see resend.com/docs: errors, idempotency keys, rate limits). */
-export function createMailer(settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL">): Mailer {
+export function createMailer(
+  settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL">,
+  timeout_ms = SEND_TIMEOUT_MS,
+): Mailer {
   const resend = new Resend(settings.RESEND_API_KEY, {
     ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
   });
@@ -51,7 +54,7 @@ export function createMailer(settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RE
       const { data, error, headers } = await resend.post<{ id: string }>("/emails", JSON.parse(mail.body), {
         // Ours and constant: Resend answers a repeat with the first mail's id and sends nothing.
         idempotencyKey: `thaw/${mail.id}`,
-        signal: AbortSignal.any([signal, AbortSignal.timeout(SEND_TIMEOUT_MS)]),
+        signal: AbortSignal.any([signal, AbortSignal.timeout(timeout_ms)]),
       });
       const slow_down_seconds = secondsToSlowDown(headers);
       if (error === null && typeof data?.id === "string") {
@@ -62,49 +65,53 @@ export function createMailer(settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RE
   };
 }
 
+/** What a setting of ours is to blame for, and not the mail: no mail may be lost by it. */
+const OUR_SETTING = /`(from|reply_to)`|api key/i;
+
 /** By status first: the names differ between Resend's documents and its client. */
 function meaningOf(
-  error: { name: string; message: string; statusCode: number | null } | null,
+  // As it came over the wire, whatever the client's types say.
+  error: { name?: unknown; message?: unknown; statusCode?: unknown } | null,
   headers: Record<string, string> | null,
 ): MailAnswer {
-  const code = error?.name ?? "no_answer";
-  const message = error?.message ?? "Resend's answer could not be read.";
+  const code = textOr(error?.name, "no_answer");
+  const message = textOr(error?.message, "Resend's answer could not be read.");
+  const uncertain: MailAnswer = { outcome: "uncertain", code, message };
   const gate = (wait_seconds: number): MailAnswer => ({ outcome: "gate", wait_seconds, code, message });
-  switch (error?.statusCode) {
+  const status = Number(error?.statusCode);
+  switch (status) {
     case 429:
       return gate(
         retryAfter(headers) ?? (code.endsWith("quota_exceeded") ? QUOTA_WAIT_SECONDS : RATE_WAIT_SECONDS),
       );
-    case 401:
-    case 403:
-      return gate(MISCONFIGURED_WAIT_SECONDS);
-    case 409:
-      return code === "invalid_idempotent_request"
-        ? { outcome: "unknown", code, message }
-        : { outcome: "uncertain", code, message };
-    case 400:
+    // The account, or a RESEND_BASE_URL that leads elsewhere.
+    case 402:
     case 404:
     case 405:
-    case 413:
-    case 422:
-      // The sender is our setting, not this mail's fault: no mail may be lost by it.
-      return code === "invalid_from_address" || /`from`/.test(message)
-        ? gate(MISCONFIGURED_WAIT_SECONDS)
-        : { outcome: "failed", code, message };
-    // No answer, or 408 and 5xx.
-    default:
-      return { outcome: "uncertain", code, message };
+      return gate(MISCONFIGURED_WAIT_SECONDS);
+    case 408:
+      return uncertain;
+    case 409:
+      return code === "invalid_idempotent_request" ? { outcome: "unknown", code, message } : uncertain;
   }
+  // No answer, or Resend's own trouble. The client says application_error also for a page that is not Resend's
+  // JSON: what a proxy or firewall means by its 403, nobody knows.
+  if (!(status >= 400 && status < 500) || code === "application_error") return uncertain;
+  return status === 401 || status === 403 || code === "invalid_from_address" || OUR_SETTING.test(message)
+    ? gate(MISCONFIGURED_WAIT_SECONDS)
+    : { outcome: "failed", code, message };
 }
+
+const textOr = (value: unknown, otherwise: string): string => (typeof value === "string" ? value : otherwise);
 
 const retryAfter = (headers: Record<string, string> | null): number | undefined => {
   const seconds = Number(headers?.["retry-after"]);
-  return Number.isFinite(seconds) && seconds > 0 ? seconds : undefined;
+  return seconds > 0 ? Math.min(seconds, QUOTA_WAIT_SECONDS) : undefined;
 };
 
 /** Resend says with every answer how many more it takes: at 0, wait for the reset instead of earning a 429. */
 const secondsToSlowDown = (headers: Record<string, string> | null): number => {
   if (headers?.["ratelimit-remaining"] !== "0") return 0;
   const seconds = Number(headers["ratelimit-reset"]);
-  return Number.isFinite(seconds) && seconds > 0 ? seconds : 0;
+  return seconds > 0 ? Math.min(seconds, QUOTA_WAIT_SECONDS) : 0;
 };

@@ -1,7 +1,7 @@
 /** Thaw's processes: `node server/main.ts [migrate] [server] [worker]`, as package.json names them. */
 import { createApp } from "./app.ts";
 import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
-import { createPool } from "./database.ts";
+import { createPool, SERVER_QUERY_TIMEOUT_MS } from "./database.ts";
 import { startEmbeddedPostgres } from "./embedded_postgres.ts";
 import { listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
@@ -9,16 +9,68 @@ import { migrate, migrationProblem } from "./migrate.ts";
 import { watchPostgres } from "./watch_postgres.ts";
 import { startWorker } from "./worker.ts";
 
-/** Longer than this means a batch that hangs; callers must have their 503 within two seconds. */
-const SERVER_QUERY_TIMEOUT_MS = 1_800;
+/** Supervisors grant ten seconds before they kill. */
+const STOP_WITHIN_MS = 9_000;
 
 const ROLES: readonly Role[] = ["migrate", "server", "worker"];
 
 const NODE_MAJOR = 24;
 
-async function main(): Promise<void> {
-  const roles = process.argv.slice(2) as Role[];
-  if (roles.length === 0 || roles.some((role) => !ROLES.includes(role))) {
+/** What runs, in order of starting; stopped in the reverse order. */
+type Stops = (() => Promise<unknown>)[];
+
+function main(): void {
+  const roles = rolesOf(process.argv.slice(2));
+  const config = readConfig(process.env, roles);
+  const log = createLog(config.LOG_LEVEL);
+  process.on("unhandledRejection", (error) => {
+    log.fatal({ err: error }, "unhandled rejection");
+    process.exit(1);
+  });
+
+  const stops: Stops = [];
+  const starting = start(config, roles, stops, log);
+
+  let stopping = false;
+  const stop = async (code: number): Promise<void> => {
+    // Signals may come twice: npm passes on what the terminal has sent already.
+    if (stopping) return;
+    stopping = true;
+    setTimeout(() => {
+      log.error(`did not stop within ${STOP_WITHIN_MS / 1000} s`);
+      process.exit(1);
+    }, STOP_WITHIN_MS).unref();
+    // Whoever starts halfway, leaves something running.
+    await starting.catch(() => {});
+    let failed = false;
+    for (const end of stops.toReversed()) {
+      await end().catch((error: unknown) => {
+        failed = true;
+        log.error({ err: error }, "could not stop cleanly");
+      });
+    }
+    process.exit(failed ? 1 : code);
+  };
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      log.info({ signal }, "stopping");
+      void stop(0);
+    });
+  }
+  starting.then(
+    async () => {
+      // Migrated, and nothing else to do.
+      if (!config.server && !config.worker) await stop(0);
+    },
+    async (error: unknown) => {
+      report(error);
+      await stop(1);
+    },
+  );
+}
+
+function rolesOf(names: string[]): Role[] {
+  if (names.length === 0 || names.some((name) => !ROLES.includes(name as Role))) {
     throw new ConfigError(
       `Say what to run: node server/main.ts ${ROLES.map((role) => `[${role}]`).join(" ")}`,
     );
@@ -28,27 +80,14 @@ async function main(): Promise<void> {
       `Thaw needs Node ${NODE_MAJOR} or newer; this is ${process.version}. Use npm start: npm ci brings its own Node.`,
     );
   }
-  const config = readConfig(process.env, roles);
-  const log = createLog(config.LOG_LEVEL);
+  return names as Role[];
+}
+
+async function start(config: Config, roles: readonly Role[], stops: Stops, log: Log): Promise<void> {
   const fatal = (reason: string): void => {
     log.fatal({ reason }, "cannot go on; a supervisor should restart this process");
     process.exit(1);
   };
-  process.on("unhandledRejection", (error) => {
-    log.fatal({ err: error }, "unhandled rejection");
-    process.exit(1);
-  });
-
-  // In order of starting; stopped in the reverse order.
-  const stops: (() => Promise<unknown>)[] = [];
-  const stop = once(async (signal: string) => {
-    log.info({ signal }, "stopping");
-    for (const end of stops.toReversed()) await end();
-    log.info("stopped");
-    process.exit(0);
-  });
-  process.on("SIGTERM", stop);
-  process.on("SIGINT", stop);
 
   const databaseUrl = await openDatabase(config, stops, log);
   const workerPool = createPool(
@@ -66,27 +105,8 @@ async function main(): Promise<void> {
   const problem = await migrationProblem(workerPool);
   if (problem !== null) throw new ConfigError(problem);
 
-  let notReady: string | null = null;
-  if (config.server) {
-    const pool = createPool(
-      databaseUrl,
-      { name: "thaw server", max: 5, query_timeout_ms: SERVER_QUERY_TIMEOUT_MS },
-      log,
-    );
-    stops.push(() => pool.end());
-    const app = createApp({
-      pool,
-      secrets: config.server.RESTORE_SECRET,
-      notify_waits: notifyWaits(config),
-      notReady: async () =>
-        notReady ??
-        (await migrationProblem(pool).catch((error: Error) => `Postgres does not answer: ${error.message}`)),
-      log,
-    });
-    const listening = await listen(app.fetch, config.server);
-    log.info({ host: config.server.HOST, port: listening.port }, "server ready");
-    stops.push(() => listening.close());
-  }
+  // The worker first: a port that answers means that all runs, and stopping takes in nothing new before it
+  // ends what is running.
   if (config.worker) {
     const worker = await startWorker({
       pool: workerPool,
@@ -94,22 +114,38 @@ async function main(): Promise<void> {
       log,
       fatal,
     });
-    log.info("worker ready");
-    const watch = watchPostgres(workerPool, fatal);
+    const watch = watchPostgres(workerPool, worker, fatal);
     stops.push(async () => {
       watch.stop();
       await worker.stop();
     });
+    log.info("worker ready");
   }
-  stops.push(() => {
-    notReady = "stopping";
-    return Promise.resolve();
-  });
-  // Migrated, and nothing else to do.
-  if (!config.server && !config.worker) for (const end of stops.toReversed()) await end();
+  if (config.server) {
+    const pool = createPool(
+      databaseUrl,
+      { name: "thaw server", max: 5, query_timeout_ms: SERVER_QUERY_TIMEOUT_MS },
+      log,
+    );
+    stops.push(() => pool.end());
+    let stopping = false;
+    const app = createApp({
+      pool,
+      secrets: config.server.RESTORE_SECRET,
+      notify_waits: notifyWaits(config),
+      notReady: async () => (stopping ? "stopping" : await migrationProblem(pool)),
+      log,
+    });
+    const listening = await listen(app.fetch, config.server);
+    stops.push(() => {
+      stopping = true;
+      return listening.close();
+    });
+    log.info({ host: config.server.HOST, port: listening.port }, "server ready");
+  }
 }
 
-async function openDatabase(config: Config, stops: (() => Promise<unknown>)[], log: Log): Promise<string> {
+async function openDatabase(config: Config, stops: Stops, log: Log): Promise<string> {
   if (config.DATABASE_URL !== "embedded") return config.DATABASE_URL;
   const postgres = await startEmbeddedPostgres({ dir: `${import.meta.dirname}/../.data` });
   stops.push(() => postgres.stop());
@@ -117,20 +153,13 @@ async function openDatabase(config: Config, stops: (() => Promise<unknown>)[], l
   return postgres.url;
 }
 
-/** Signals may come twice (npm passes on what the terminal already sent): stopping happens once. */
-const once = (action: (signal: string) => Promise<void>): ((signal: string) => void) => {
-  let begun = false;
-  return (signal) => {
-    if (begun) return;
-    begun = true;
-    action(signal).catch((error: unknown) => {
-      console.error(error);
-      process.exit(1);
-    });
-  };
-};
-
-main().catch((error: unknown) => {
+function report(error: unknown): void {
   console.error(error instanceof ConfigError ? error.message : error);
-  process.exit(1);
-});
+}
+
+try {
+  main();
+} catch (error) {
+  report(error);
+  process.exitCode = 1;
+}

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { sql } from "kysely";
 
@@ -6,6 +7,7 @@ import type { Database, NotificationKind } from "./database.ts";
 import { mailContents } from "./mail_contents.ts";
 import type { ClaimedMail } from "./mailer.ts";
 import { renderMail } from "./mail/render_mail.ts";
+import { isConflict, isUnavailable } from "./postgres_errors.ts";
 import { walkDue } from "./walk_due.ts";
 import { workerContext, type WorkerContext } from "./worker_context.ts";
 
@@ -15,19 +17,53 @@ const SEAL_PAGE = 50;
 /** Resend allows a few requests per second for a whole team; more at once only earns refusals. */
 const SEND_CONCURRENCY = 2;
 
-/** While Resend wants a pause this short, waiting is quicker than another job. */
+/** While the gate opens as soon as this, waiting is quicker than another job. */
 const SHORT_PAUSE_SECONDS = 5;
+
+/** A person's rows may be in somebody else's hands for a moment. */
+const SEAL_TRIES = 3;
+
+/** What this process is at. */
+const runs = new Map<NotificationKind, { again: boolean }>();
 
 /**
  * Tells people of one kind of news: seals what is due, person by person, then sends what is sealed. Every step
  * can be repeated; what a dead worker left behind, the next run picks up.
+ *
+ * One run of a kind at a time: each read brings a nudge, and a crowd of them, each waiting for Resend, would
+ * leave the worker no room for other tasks. A nudge that comes meanwhile makes the run look again.
  */
 export async function notify(kind: NotificationKind, signal: AbortSignal): Promise<void> {
-  const context = workerContext();
+  const running = runs.get(kind);
+  if (running !== undefined) {
+    running.again = true;
+    return;
+  }
+  const run = { again: true };
+  runs.set(kind, run);
+  try {
+    while (run.again && !signal.aborted) {
+      run.again = false;
+      await tellPeople(workerContext(), kind, signal);
+    }
+  } finally {
+    runs.delete(kind);
+  }
+}
+
+async function tellPeople(
+  context: WorkerContext,
+  kind: NotificationKind,
+  signal: AbortSignal,
+): Promise<void> {
+  await sql`select unseal_stale_notifications(${kind})`.execute(context.db);
   let after = "";
   for (;;) {
     const people = await duePeople(context, kind, after);
-    for (const person of people) await sealPerson(context, kind, person);
+    for (const person of people) {
+      if (signal.aborted) return;
+      await sealPerson(context, kind, person);
+    }
     await sendSealed(context, kind, signal);
     const last = people.at(-1);
     if (last === undefined || signal.aborted) return;
@@ -48,18 +84,20 @@ async function duePeople(
   return rows.map((row) => row.person);
 }
 
-/** A person whose mail cannot be rendered is our bug: it is logged, tried again later, and holds up nobody. */
+/** Whoever cannot be written to (our bug, or rows that somebody keeps locked) is tried again later, and holds up nobody. */
 async function sealPerson(context: WorkerContext, kind: NotificationKind, person: string): Promise<void> {
-  try {
-    await context.db.transaction().execute((trx) => seal(context, trx, kind, person));
-  } catch (error) {
-    if (!(error instanceof RenderError)) throw error;
-    context.log.error({ err: error.cause, kind, person }, "a mail could not be rendered");
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await context.db.transaction().execute((trx) => seal(context, trx, kind, person));
+      return;
+    } catch (error) {
+      if (isUnavailable(error)) throw error;
+      if (isConflict(error) && attempt < SEAL_TRIES) continue;
+      // Without the address: stuck_requests has it.
+      context.log.error({ err: error, kind }, "a mail could not be sealed");
+      return;
+    }
   }
-}
-
-class RenderError extends Error {
-  override name = "RenderError";
 }
 
 /** Attaches what is due and freezes the mail, in one transaction: the body never changes again. */
@@ -78,23 +116,18 @@ async function seal(
   if (rows[0]?.announced === 0) return;
 
   const { email, contents } = await mailContents(trx, kind, id, person);
-  let body: string;
-  try {
-    const { subject, html, text } = renderMail(contents);
-    body = JSON.stringify({
-      from: settings.MAIL_FROM,
-      to: [email],
-      subject,
-      html,
-      text,
-      ...(settings.MAIL_REPLY_TO !== undefined && { reply_to: settings.MAIL_REPLY_TO }),
-      // Keeps holiday replies away.
-      headers: { "Auto-Submitted": "auto-generated" },
-      tags: [{ name: "notification_id", value: id }],
-    });
-  } catch (error) {
-    throw new RenderError("render", { cause: error });
-  }
+  const { subject, html, text } = renderMail(contents);
+  const body = JSON.stringify({
+    from: settings.MAIL_FROM,
+    to: [email],
+    subject,
+    html,
+    text,
+    ...(settings.MAIL_REPLY_TO !== undefined && { reply_to: settings.MAIL_REPLY_TO }),
+    // Keeps holiday replies away.
+    headers: { "Auto-Submitted": "auto-generated" },
+    tags: [{ name: "notification_id", value: id }],
+  });
   await trx.insertInto("notifications").values({ id, kind, email, body }).execute();
 }
 
@@ -103,18 +136,37 @@ async function sendSealed(
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<void> {
-  const { db } = context;
   await walkDue<ClaimedMail>({
-    claim: async (limit) => {
-      const { rows } = await sql<ClaimedMail>`select * from claim_notifications(${kind}, ${limit})`.execute(
-        db,
-      );
-      return rows;
-    },
+    claim: (limit) => claim(context, kind, limit, signal),
     work: (mail) => sendOne(context, mail, signal),
     concurrency: SEND_CONCURRENCY,
     signal,
   });
+}
+
+/** Claims mails that are due. While the gate is shut for a moment only, waits for it to open. */
+async function claim(
+  { db }: WorkerContext,
+  kind: NotificationKind,
+  limit: number,
+  signal: AbortSignal,
+): Promise<ClaimedMail[]> {
+  for (;;) {
+    const { rows: mails } =
+      await sql<ClaimedMail>`select * from claim_notifications(${kind}, ${limit})`.execute(db);
+    if (mails.length > 0) return mails;
+    // Or has opened since we looked: nobody else would tell.
+    const { rows } = await sql<{ seconds: number }>`
+      select extract(epoch from g.closed_until - now())::float8 as seconds from mail_gate g
+       where g.closed_until between now() - interval '1 second' and now() + ${`${SHORT_PAUSE_SECONDS} seconds`}::interval
+         and exists (select from notifications n where n.kind = ${kind} and n.status = 'sealed' and n.attempt_after <= now())`.execute(
+      db,
+    );
+    if (rows[0] === undefined) return [];
+    const pause_ms = Math.max(rows[0].seconds * 1000, 50);
+    await sleep(pause_ms, undefined, { signal }).catch(() => undefined);
+    if (signal.aborted) return [];
+  }
 }
 
 async function sendOne(
@@ -151,8 +203,8 @@ async function sendOne(
       break;
   }
   if (answer.slow_down_seconds > 0) {
-    await new Promise((resolve) =>
-      setTimeout(resolve, Math.min(answer.slow_down_seconds, SHORT_PAUSE_SECONDS) * 1000),
+    await sql`select pause_mail(${`${answer.slow_down_seconds} seconds`}::interval, 'Resend takes no more for a moment')`.execute(
+      db,
     );
   }
 }

@@ -1,8 +1,9 @@
 /** What an error of `pg` means to us, by SQLSTATE; errors of the connection itself have none. */
 
+/** No SQLSTATE begins with an E, while Node's EPIPE is as long as one. */
 const sqlState = (error: unknown): string => {
   const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : "";
+  return typeof code === "string" && /^(?!E)[0-9A-Z]{5}$/.test(code) ? code : "";
 };
 
 /**
@@ -27,9 +28,10 @@ export function isBadRow(error: unknown): boolean {
 export function isUnavailable(error: unknown): boolean {
   const state = sqlState(error);
   if (state !== "") return /^(08|25006|53|57|58)/.test(state);
-  // pg's own time-outs and broken sockets come as plain errors.
-  const text = `${(error as { code?: string } | null)?.code ?? ""} ${String((error as Error | null)?.message)}`;
-  return /ECONN|ENOTFOUND|EPIPE|ETIMEDOUT|EHOSTUNREACH|EAI_AGAIN|timeout|terminated|Connection ended|not queryable/i.test(
-    text,
+  // Errors of the system (ECONNREFUSED, EPIPE, ENOENT of a socket) have a code, pg's own only a text.
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+  return (
+    (typeof code === "string" && /^E(?!RR_)/.test(code)) ||
+    /timeout|terminated|Connection ended|not queryable/i.test(String(message))
   );
 }

@@ -1,10 +1,18 @@
 import type { RestoreRow } from "./database.ts";
 import { GroupCommit } from "./group_commit.ts";
+import { isBadRow } from "./postgres_errors.ts";
 import { CALLS_TIMEOUT_MS } from "./s3.ts";
 import { troubleOf } from "./s3_trouble.ts";
 import { outcomeOf, settleRestores, type Finding, type RestoreOutcome } from "./settle_restores.ts";
 import { walkDue } from "./walk_due.ts";
 import { workerContext } from "./worker_context.ts";
+
+/** S3's answer does not fit our columns (an expiry in the year 12000): that row's trouble alone. */
+const UNNOTED: Finding = {
+  transition: "note_restore_troubles",
+  code: "unusable_answer",
+  message: "S3's answer about this file cannot be used. An administrator should look at the log.",
+};
 
 /**
  * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction.
@@ -37,7 +45,11 @@ export async function restoreWalk(walk: {
         if (stop.aborted) throw error; // Shutting down: nobody's trouble, the lease brings the row back.
         return { transition: "note_restore_troubles", ...troubleOf(error) };
       });
-      await settled.push(outcomeOf(restore, finding));
+      await settled.push(outcomeOf(restore, finding)).catch(async (error: unknown) => {
+        if (!isBadRow(error)) throw error;
+        log.error({ err: error, restore_id: restore.id, finding }, "cannot note what S3 said");
+        await settled.push(outcomeOf(restore, UNNOTED));
+      });
       log.info(
         {
           restore_id: restore.id,

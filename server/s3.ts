@@ -59,6 +59,11 @@ export interface S3 {
   destroy(): void;
 }
 
+/** An answer that S3 cannot have given: somebody in between did. */
+class NotFromS3 extends Error {
+  override name = "NotFromS3";
+}
+
 type S3Settings = Pick<
   WorkerConfig,
   "AWS_REGION" | "AWS_ENDPOINT_URL_S3" | "S3_FORCE_PATH_STYLE" | "S3_CONCURRENCY" | "RESTORE_DAYS"
@@ -103,6 +108,8 @@ export function createS3(settings: S3Settings): S3 {
           }),
           { abortSignal: signal },
         );
+        // A proxy's own page may come with a 200, and without S3's headers looks like a readable file.
+        if (head.ETag === undefined) throw new NotFromS3("an answer to HEAD without an ETag");
         return readHead(head);
       } catch (error) {
         // 405: the version named is a delete marker.

@@ -24,8 +24,7 @@ const SENTENCES: Record<string, string> = {
   ThrottlingException: "S3 is busy. Thaw tries again by itself.",
   MalformedXML: "S3 did not understand Thaw's request. An administrator should report this.",
   InvalidArgument: "S3 did not understand Thaw's request. An administrator should report this.",
-  InvalidObjectState:
-    "S3 says that this file is not archived, and yet that it cannot be read. An administrator should look at it.",
+  NotFromS3: "Something else than S3 answered, perhaps a proxy. Thaw tries again by itself.",
 };
 
 /**
@@ -36,7 +35,8 @@ const BY_STATUS: Record<number, Trouble> = {
   301: { code: "PermanentRedirect", message: SENTENCES["PermanentRedirect"] as string },
   400: {
     code: "BadRequest",
-    message: "S3 refuses to look at this file (it may be encrypted with a customer's own key).",
+    message:
+      "S3 refuses to look at this file: it is encrypted with a customer's own key, or Thaw's AWS credentials have expired.",
   },
   403: { code: "AccessDenied", message: DENIED },
 };
@@ -45,20 +45,20 @@ const NO_ANSWER = "S3 did not answer. Thaw tries again by itself.";
 
 /** What went wrong, from anything the SDK throws. Decides by `name` (never `Code`), then by status. */
 export function troubleOf(error: unknown): Trouble {
-  const name = error instanceof Error ? error.name : "Error";
-  if (error instanceof S3ServiceException) {
-    const status = error.$metadata.httpStatusCode ?? 0;
-    const sentence = SENTENCES[name];
-    if (sentence !== undefined) return { code: name, message: sentence };
-    if (BY_STATUS[status] !== undefined) return BY_STATUS[status];
-    const code =
-      /^[A-Z][A-Za-z]+$/.test(name) && name !== "Unknown" && name !== "Error" ? name : `HTTP${status}`;
-    return { code, message: `S3 answered ${status} (${code}). Thaw tries again by itself.` };
-  }
-  if (name === "AbortError" || name === "TimeoutError") return { code: "Timeout", message: NO_ANSWER };
+  const { name, message } = error instanceof Error ? error : new Error(String(error));
   const sentence = SENTENCES[name];
   if (sentence !== undefined) return { code: name, message: sentence };
+  // The SDK notes the status on its own errors as well: an answer that it cannot read is still an answer.
+  const { $metadata, code } = (error ?? {}) as { $metadata?: { httpStatusCode?: number }; code?: unknown };
+  const status = $metadata?.httpStatusCode;
+  if (status !== undefined) {
+    if (BY_STATUS[status] !== undefined) return BY_STATUS[status];
+    const named = error instanceof S3ServiceException && /^[A-Z][A-Za-z]+$/.test(name) && name !== "Unknown";
+    const code = named ? name : `HTTP${status}`;
+    return { code, message: `S3 answered ${status} (${code}). Thaw tries again by itself.` };
+  }
   // Node's own network errors: ECONNREFUSED, ECONNRESET, ENOTFOUND.
-  const { code } = error as { code?: unknown };
-  return { code: typeof code === "string" ? code : name, message: NO_ANSWER };
+  if (typeof code === "string") return { code, message: NO_ANSWER };
+  if (name === "AbortError" || name === "TimeoutError") return { code: "Timeout", message: NO_ANSWER };
+  return { code: name, message: `Thaw cannot ask S3 (${message}). An administrator must look at it.` };
 }

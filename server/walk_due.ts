@@ -20,11 +20,11 @@ export async function walkDue<Row>({ claim, work, concurrency, signal }: Walk<Ro
 
   const refill = async (): Promise<void> => {
     page = await claim(concurrency);
-    over = page.length === 0;
+    over ||= page.length === 0;
   };
   const next = async (): Promise<Row | undefined> => {
     if (over || signal.aborted) return undefined;
-    const row = page.pop();
+    const row = page.shift();
     if (row !== undefined) return row;
     claiming ??= refill().finally(() => (claiming = undefined));
     await claiming;

@@ -12,10 +12,12 @@ import { provideWorkerContext } from "./worker_context.ts";
 
 const TASKS = ["resolve_users", "trigger_restores", "pre_notify", "post_notify", "poll_pending_restores"];
 
-/** Tasks get this long to end by themselves; then their calls are aborted. Below the 10 s supervisors grant. */
-const GRACE_MS = 5_000;
+/** Tasks get this long to end by themselves; then their calls are aborted. */
+const GRACE_MS = 4_000;
 
 export interface RunningWorker {
+  /** False while every try to get a job fails. */
+  getsJobs(): boolean;
   /** Lets running jobs end and leaves none locked. */
   stop(): Promise<void>;
 }
@@ -50,6 +52,17 @@ export async function startWorker(options: {
     log.error({ err: error, task: job.task_identifier, job_id: job.id }, "a job failed"),
   );
 
+  // What was due while no worker ran. First, so that nothing can fail once the worker runs.
+  await pool.query("select nudge(task) from unnest($1::text[]) task", [TASKS]);
+
+  let getsJobs = true;
+  for (const event of ["worker:getJob:empty", "job:start"] as const)
+    events.on(event, () => (getsJobs = true));
+  events.on("worker:getJob:error", ({ error }) => {
+    if (getsJobs) log.warn({ err: error }, "cannot get jobs");
+    getsJobs = false;
+  });
+
   const runner = await run({
     pgPool: pool,
     noHandleSignals: true,
@@ -67,10 +80,8 @@ export async function startWorker(options: {
     (error: unknown) => stopping || fatal(`graphile-worker: ${String(error)}`),
   );
 
-  // What was due while no worker ran.
-  await pool.query("select nudge(task) from unnest($1::text[]) task", [TASKS]);
-
   return {
+    getsJobs: () => getsJobs,
     async stop() {
       stopping = true;
       await runner.stop();

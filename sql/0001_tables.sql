@@ -59,6 +59,7 @@ create table restores (
   constraint restores_pending_was_accepted check (status <> 'pending' or accepted_at is not null),
   constraint restores_failed_is_explained check (status <> 'failed' or (failure_code is not null and failure_message is not null)),
   constraint restores_closed_is_over check (closed_at is null or status in ('restored', 'failed')),
+  constraint restores_closed_wants_no_head check (closed_at is null or head_wanted_at is null),
   -- What restore_requests points at, so that it follows.
   constraint restores_status_key unique (id, status, status_at)
 );
@@ -69,7 +70,7 @@ create unique index restores_open_object on restores (s3_bucket, s3_key, version
 create index restores_closed_object on restores (s3_bucket, s3_key, version_id, closed_at) where closed_at is not null;
 create index restores_to_trigger on restores (attempt_after) where status = 'not_started';
 create index restores_to_poll on restores ((coalesce(last_checked_at, accepted_at)), id) where status = 'pending';
-create index restores_head_wanted on restores (head_wanted_at) where head_wanted_at is not null;
+create index restores_head_wanted on restores (attempt_after) where head_wanted_at is not null;
 create index restores_to_close on restores ((coalesce(restore_expires_at, status_at)))
   where closed_at is null and status in ('restored', 'failed');
 

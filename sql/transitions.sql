@@ -1,6 +1,7 @@
 -- The state machine, on one page. Every function takes a set, is guarded by the state it leaves, and adds
 -- the job it causes in the same transaction. Each statement of a function sees what was committed before
--- it (read committed), which is why locking and looking are separate statements.
+-- it (read committed), which is why locking and looking are separate statements. Restores are locked before
+-- their requests, and in the order of their names, so that nobody waits in a circle.
 --
 --   not_started -> pending                mark_restores_pending      S3 accepted (202), or was at it already (409)
 --   not_started, pending -> restored      mark_restores_restored     HEAD says readable
@@ -39,7 +40,7 @@ create or replace function retry_delay(p_attempts integer) returns interval lang
 $$;
 
 -- When a restore is over: a read event newer than this needs a new one. Null while S3 has not answered.
-create or replace function over_at(r restores) returns timestamptz language sql immutable as $$
+create or replace function over_at(r restores) returns timestamptz language sql stable as $$
   select case
     when r.status = 'failed' then r.status_at + failed_stays_open()
     when r.status = 'restored' then coalesce(r.restore_expires_at, r.status_at + late_read_grace())
@@ -55,19 +56,30 @@ begin
 end
 $$;
 
+create or replace function lock_restores(p_ids uuid[]) returns void
+language plpgsql volatile as $$
+begin
+  perform from restores r where r.id = any (p_ids) order by r.s3_bucket, r.s3_key, r.version_id, r.id for update;
+end
+$$;
+
 -- ---------------------------------------------------------------------------------------- events come in
 
 -- Failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
 -- region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: after how long a mail may be
--- due (the quiet window, the longest wait). Answers each id with its row; duplicate: nothing began by it.
+-- due (the quiet window, the longest wait). Answers each id with its row; duplicate: an earlier read made it.
+-- Raises serialization_failure when a restore is closed at the same moment: call again.
+-- Raises serialization_failure when a restore closes under its hands: call again.
 create or replace function request_restores(p_requests jsonb, p_notify_waits interval[])
 returns table (read_id uuid, request_id uuid, duplicate boolean)
 language plpgsql volatile as $$
 declare
   v_reads object_read[];
   v_closed uuid[];
+  v_opened boolean;
   v_new_statuses restore_status[];
   v_unresolved boolean;
+  v_answered integer;
 begin
   -- One entry per object and reader, in key order so that two servers lock in the same order.
   -- An event from the future would stay "newer" for ever: it counts as of now.
@@ -77,19 +89,22 @@ begin
     into v_reads
     from (select (array_agg(p.id order by p.ord))[1] as id, p.s3_bucket, p.s3_key, p.version_id, max(p.access_key_id) as access_key_id,
                  max(p.principal) as principal, max(p.account_id) as account_id, p.reader, max(p.region) as region,
-                 (array_agg(p.event_id order by p.event_time desc))[1] as event_id, max(p.event_time) as event_time,
+                 (array_agg(p.event_id order by p.event_time desc, p.event_id))[1] as event_id, max(p.event_time) as event_time,
                  count(distinct coalesce(p.event_id, p.id::text))::integer as read_count
             from parse_reads(p_requests) p
            group by p.s3_bucket, p.s3_key, p.version_id, p.reader) g;
 
   -- restored, failed -> closed: over before this read was made (the copy expired, or the failure is old).
+  -- The lock (as wherever something closes) is one that the lock of a reader's insert below waits for.
   with over as (
-    update restores r set closed_at = over_at(r)
-      from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3) i
-     where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
-       and r.closed_at is null and i.event_time > over_at(r)
-    returning r.id)
-  select array_agg(o.id) into v_closed from over o;
+    select r.id from restores r
+      join (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3) i
+        on r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
+     where r.closed_at is null and i.event_time > over_at(r)
+     order by r.s3_bucket, r.s3_key, r.version_id for update of r),
+  closed as (
+    update restores r set closed_at = over_at(r), head_wanted_at = null from over where r.id = over.id returning r.id)
+  select array_agg(c.id) into v_closed from closed c;
 
   -- -> not_started: the first read of an object without an open restore. A late delivery starts nothing.
   insert into restores (id, s3_bucket, s3_key, version_id, region)
@@ -101,6 +116,7 @@ begin
    group by i.s3_bucket, i.s3_key, i.version_id
    order by i.s3_bucket, i.s3_key, i.version_id
       on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing;
+  v_opened := found;
 
   -- Whoever still waits to hear of a restore that is over waits for the new one.
   if v_closed is not null then
@@ -124,33 +140,45 @@ begin
            set read_count = q.read_count + excluded.read_count,
                last_read_at = greatest(q.last_read_at, excluded.last_read_at),
                last_event_id = excluded.last_event_id
-         where q.last_event_id is distinct from excluded.last_event_id or excluded.last_event_id is null
+         where q.id <> excluded.id and (q.last_event_id is distinct from excluded.last_event_id or excluded.last_event_id is null)
     returning q.restore_status, q.user_resolved, q.xmax = 0 as is_new)
   select array_agg(distinct a.restore_status) filter (where a.is_new), bool_or(a.is_new and not a.user_resolved)
     into v_new_statuses, v_unresolved
     from attached a;
 
-  if 'not_started' = any (v_new_statuses) then perform nudge('trigger_restores'); end if;
+  if v_opened or 'not_started' = any (v_new_statuses) then perform nudge('trigger_restores'); end if;
   if 'pending' = any (v_new_statuses) then perform nudge('pre_notify', p_notify_waits); end if;
   if v_new_statuses && array['restored', 'failed']::restore_status[] then perform nudge('post_notify', p_notify_waits); end if;
   if v_unresolved then perform nudge('resolve_users'); end if;
 
   -- A read failed although we believe the object readable: S3 must say, and nobody is told "ready" before.
-  update restores r set head_wanted_at = now()
-    from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3) i
-   where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
-     and r.closed_at is null and r.status = 'restored' and r.head_wanted_at is null
-     and i.event_time > greatest(r.status_at + late_read_grace(), r.last_checked_at);
+  with doubtful as (
+    select r.id from restores r
+      join (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3) i
+        on r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
+     where r.closed_at is null and r.status = 'restored' and r.head_wanted_at is null
+       and i.event_time > greatest(r.status_at + late_read_grace(), r.last_checked_at)
+     order by r.s3_bucket, r.s3_key, r.version_id for no key update of r)
+  update restores r set head_wanted_at = now() from doubtful where r.id = doubtful.id;
   if found then perform nudge('poll_pending_restores'); end if;
 
   return query
     select p.id, q.id, q.id <> p.id
       from parse_reads(p_requests) p
      cross join lateral (
-       select rq.id from restores r join restore_requests rq on rq.restore_id = r.id and rq.reader = p.reader
-        where r.s3_bucket = p.s3_bucket and r.s3_key = p.s3_key and r.version_id = p.version_id
-        order by r.closed_at desc nulls first limit 1) q
+       select coalesce(
+         (select rq.id from restores r join restore_requests rq on rq.restore_id = r.id and rq.reader = p.reader
+           where r.s3_bucket = p.s3_bucket and r.s3_key = p.s3_key and r.version_id = p.version_id and r.closed_at is null),
+         (select rq.id from restores r join restore_requests rq on rq.restore_id = r.id and rq.reader = p.reader
+           where r.s3_bucket = p.s3_bucket and r.s3_key = p.s3_key and r.version_id = p.version_id and r.closed_at is not null
+           order by r.closed_at desc limit 1)) as id) q
+     where q.id is not null
      order by p.ord;
+  get diagnostics v_answered = row_count;
+  -- Closed between our look for an open restore and our insert: those reads belong to no restore yet.
+  if v_answered < jsonb_array_length(p_requests) then
+    raise exception 'a restore closed while it was being read' using errcode = 'serialization_failure', hint = 'Call again.';
+  end if;
 end
 $$;
 
@@ -182,14 +210,19 @@ returns table (event_id uuid, updated integer)
 language plpgsql volatile as $$
 declare
   v_moved jsonb;
+  v_doubted boolean;
 begin
+  perform lock_restores(array(
+    select r.id from restores r join parse_completions(p_events) e on r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key
+     where r.closed_at is null and r.status in ('not_started', 'pending')));
+
   -- not_started, pending -> restored (the event may overtake our own note that we asked).
   -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told.
   with moved as (
     update restores r
        set status = 'restored', status_at = now(), restore_expires_at = e.restore_expires_at,
            head_wanted_at = case when e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING' then now() end,
-           attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+           attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
       from parse_completions(p_events) e
      where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
        and r.status in ('not_started', 'pending')
@@ -202,11 +235,15 @@ begin
 
   if v_moved is not null then perform nudge('post_notify', p_notify_waits); end if;
 
-  update restores r set head_wanted_at = now()
-    from parse_completions(p_events) e
-   where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
-     and r.status = 'pending' and r.head_wanted_at is null;
-  if found or jsonb_path_exists(v_moved, '$[*].head_wanted_at ? (@ != null)') then perform nudge('poll_pending_restores'); end if;
+  -- Not believed: S3 must say, of what is not started yet as soon as it has accepted that.
+  with doubted as (
+    update restores r set head_wanted_at = now()
+      from parse_completions(p_events) e
+     where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
+       and r.status in ('not_started', 'pending') and r.head_wanted_at is null
+    returning r.status)
+  select bool_or(d.status = 'pending') into v_doubted from doubted d;
+  if v_doubted or jsonb_path_exists(v_moved, '$[*].head_wanted_at ? (@ != null)') then perform nudge('poll_pending_restores'); end if;
 
   return query
     select e.id, count(q.id)::integer
@@ -219,7 +256,7 @@ $$;
 
 create or replace function parse_completions(p_events jsonb)
 returns table (id uuid, s3_bucket text, s3_key text, version_id text, restore_expires_at timestamptz, event_time timestamptz)
-language sql immutable as $$
+language sql stable as $$
   select p.id, p.s3_bucket, p.s3_key, coalesce(p.version_id, ''), p.restore_expires_at, p.event_time
     from jsonb_to_recordset(p_events) as p (id uuid, s3_bucket text, s3_key text, version_id text,
                                             restore_expires_at timestamptz, event_time timestamptz)
@@ -235,26 +272,32 @@ declare
   v_known integer;
   v_unknown integer;
 begin
+  with known as (
+    select l.id from restore_requests l
+     where l.email is null
+       and l.id in (select u.id from restore_requests u join aws_key_user_map k on k.access_key_id = u.access_key_id
+                     where not u.user_resolved
+                     union all
+                    select u.id from restores r
+                     -- offset 0: restore by restore, or all readers that ever were unknown would be gone through.
+                     cross join lateral (select * from restore_requests o where o.restore_id = r.id offset 0) u
+                      join aws_key_user_map k on k.access_key_id = u.access_key_id
+                     where r.closed_at is null and u.email is null and u.user_resolved)
+     limit p_limit for no key update skip locked)
   update restore_requests q set email = m.email, user_resolved = true
-    from aws_key_user_map m
-   where m.access_key_id = q.access_key_id and q.email is null
-     and q.id in (select u.id from restore_requests u join aws_key_user_map k on k.access_key_id = u.access_key_id
-                   where not u.user_resolved
-                   union all
-                  select u.id from restores r join restore_requests u on u.restore_id = r.id
-                    join aws_key_user_map k on k.access_key_id = u.access_key_id
-                   where r.closed_at is null and u.email is null and u.user_resolved
-                   limit p_limit);
+    from known join aws_key_user_map m on true
+   where q.id = known.id and m.access_key_id = q.access_key_id;
   get diagnostics v_known = row_count;
   if v_known > 0 then
     perform nudge('pre_notify', interval '0' || p_notify_waits), nudge('post_notify', interval '0' || p_notify_waits);
   end if;
 
-  update restore_requests q set user_resolved = true
-   where q.id in (select u.id from restore_requests u
-                   where not u.user_resolved
-                     and not exists (select from aws_key_user_map m where m.access_key_id = u.access_key_id)
-                   order by u.id limit p_limit for update skip locked);
+  with unknown as (
+    select u.id from restore_requests u
+     where not u.user_resolved
+       and not exists (select from aws_key_user_map m where m.access_key_id = u.access_key_id)
+     order by u.id limit p_limit for no key update skip locked)
+  update restore_requests q set user_resolved = true from unknown where q.id = unknown.id;
   get diagnostics v_unknown = row_count;
   return v_known + v_unknown;
 end
@@ -262,13 +305,16 @@ $$;
 
 -- ---------------------------------------------------------------------------------------- S3 is asked
 
--- A page of objects to restore. The claim is a lease: whoever dies with it lets go of the rows by itself.
+-- A page of objects to restore. The claim is a lease: whoever dies with it lets go of the rows by itself. Its lock
+-- (no key update) does not skip rows that somebody is reading just now. Every outcome uses its claim up.
 create or replace function claim_restores_to_trigger(p_limit integer) returns setof restores
 language sql volatile as $$
+  with due as (
+    select d.id from restores d
+     where d.status = 'not_started' and d.attempt_after <= now()
+     order by d.attempt_after limit p_limit for no key update skip locked)
   update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1), claim_id = gen_random_uuid()
-   where r.id in (select d.id from restores d
-                   where d.status = 'not_started' and d.attempt_after <= now()
-                   order by d.attempt_after limit p_limit for update skip locked)
+    from due where r.id = due.id
   returning r.*
 $$;
 
@@ -281,15 +327,15 @@ create or replace function claim_restores_to_poll(p_limit integer, p_poll_after 
 language sql volatile as $$
   with doubtful as (
     select d.id from restores d
-     where d.head_wanted_at is not null and d.closed_at is null and d.attempt_after <= now()
-     order by d.head_wanted_at limit p_limit for update skip locked),
+     where d.head_wanted_at is not null and d.status <> 'not_started' and d.attempt_after <= now()
+     order by d.attempt_after limit p_limit for no key update skip locked),
   due as (
     select d.id from restores d
      where d.status = 'pending' and coalesce(d.last_checked_at, d.accepted_at) <= now() - p_poll_after
        and (coalesce(d.last_checked_at, d.accepted_at), d.id) > (p_after_checked, p_after_id)
        and d.head_wanted_at is null and d.attempt_after <= now()
      order by coalesce(d.last_checked_at, d.accepted_at), d.id
-     limit greatest(0, p_limit - (select count(*) from doubtful)) for update skip locked)
+     limit greatest(0, p_limit - (select count(*) from doubtful)) for no key update skip locked)
   update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1), claim_id = gen_random_uuid()
    where r.id in (select id from doubtful union all select id from due)
   returning r.*
@@ -299,25 +345,32 @@ $$;
 create or replace function parse_outcomes(p_outcomes jsonb)
 returns table (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint, etag text,
                pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
-language sql immutable as $$
+language sql stable as $$
   select o.id, o.claim_id, o.storage_class, o.archive_status, o.size_bytes, o.etag,
          o.pinned_version_id, o.tier, o.restore_expires_at, o.code, o.message
     from jsonb_to_recordset(p_outcomes) as o (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint,
       etag text, pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
 $$;
 
--- not_started -> pending: S3 is at it. A fact, so whoever held the claim.
+-- not_started -> pending: S3 is at it. A fact, so whoever held the claim. (An event may have asked for a HEAD.)
 create or replace function mark_restores_pending(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
+declare
+  v_doubtful boolean;
 begin
-  update restores r
-     set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null, tier = o.tier,
-         storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
-         pinned_version_id = o.pinned_version_id,
-         attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status = 'not_started';
-  if found then perform nudge('pre_notify', p_notify_waits); end if;
+  perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
+  with accepted as (
+    update restores r
+       set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null, tier = o.tier,
+           storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
+           pinned_version_id = o.pinned_version_id,
+           attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
+      from parse_outcomes(p_outcomes) o
+     where r.id = o.id and r.status = 'not_started'
+    returning r.head_wanted_at)
+  select bool_or(a.head_wanted_at is not null) into v_doubtful from accepted a;
+  if v_doubtful is not null then perform nudge('pre_notify', p_notify_waits); end if;
+  if v_doubtful then perform nudge('poll_pending_restores'); end if;
 end
 $$;
 
@@ -325,13 +378,14 @@ $$;
 create or replace function mark_restores_restored(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 begin
+  perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   update restores r
      set status = 'restored', status_at = now(), restore_expires_at = o.restore_expires_at,
          storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
          pinned_version_id = o.pinned_version_id, last_checked_at = now(), head_wanted_at = null,
-         attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+         attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
     from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('not_started', 'pending');
+   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id;
   if found then perform nudge('post_notify', p_notify_waits); end if;
 end
 $$;
@@ -340,10 +394,11 @@ $$;
 create or replace function mark_restores_failed(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 begin
+  perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   update restores r
-     set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, head_wanted_at = null
+     set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, claim_id = null, head_wanted_at = null
     from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('not_started', 'pending');
+   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id;
   if found then perform nudge('post_notify', p_notify_waits); end if;
 end
 $$;
@@ -352,48 +407,55 @@ $$;
 -- say so, and only to who still holds the claim: a worker that slept brings old news.
 create or replace function mark_restores_lost(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
+declare
+  v_statuses restore_status[];
 begin
-  update restores r
-     set status = case when r.lost_count + 1 < lost_limit() then 'not_started' else 'failed' end::restore_status,
-         status_at = now(), lost_count = r.lost_count + 1, accepted_at = null, last_checked_at = null, head_wanted_at = null,
-         tier = null, attempts = 0, attempt_after = now(), failing_since = null,
-         failure_code = 'restore_lost',
-         failure_message = format('S3 accepted the restore %s but the file is still archived. %s',
-           case when r.lost_count = 0 then 'once' when r.lost_count = 1 then 'twice' else r.lost_count + 1 || ' times' end,
-           case when r.lost_count + 1 < lost_limit() then 'It is being asked for again.' else 'An administrator should look at it.' end)
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status = 'pending' and r.accepted_at <= now() - lost_grace()
-     and r.claim_id = o.claim_id and r.attempt_after > now();
-  if found then
-    perform nudge('trigger_restores'), nudge('post_notify', p_notify_waits);
-  end if;
+  perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
+  with lost as (
+    update restores r
+       set status = case when r.lost_count + 1 < lost_limit() then 'not_started' else 'failed' end::restore_status,
+           status_at = now(), lost_count = r.lost_count + 1, accepted_at = null, last_checked_at = null, head_wanted_at = null,
+           tier = null, attempts = 0, attempt_after = now(), claim_id = null, failing_since = null,
+           failure_code = 'restore_lost',
+           failure_message = format('S3 accepted the restore %s but the file is still archived. %s',
+             case when r.lost_count = 0 then 'once' when r.lost_count = 1 then 'twice' else r.lost_count + 1 || ' times' end,
+             case when r.lost_count + 1 < lost_limit() then 'It is being asked for again.' else 'An administrator should look at it.' end)
+      from parse_outcomes(p_outcomes) o
+     where r.id = o.id and r.status = 'pending' and r.accepted_at <= now() - lost_grace()
+       and r.claim_id = o.claim_id and r.attempt_after > now()
+    returning r.status)
+  select array_agg(l.status) into v_statuses from lost l;
+  if 'not_started' = any (v_statuses) then perform nudge('trigger_restores'); end if;
+  if 'failed' = any (v_statuses) then perform nudge('post_notify', p_notify_waits); end if;
 
   -- Too soon to tell: look again once the grace is over.
-  perform from restores r join parse_outcomes(p_outcomes) o on o.id = r.id
-   where r.status = 'pending' and r.claim_id = o.claim_id and r.accepted_at > now() - lost_grace();
-  if found then
-    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now()), attempts = 0, attempt_after = r.accepted_at + lost_grace()
-      from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status = 'pending' and r.claim_id = o.claim_id and r.accepted_at > now() - lost_grace();
-    perform nudge('poll_pending_restores', array[lost_grace()]);
-  end if;
+  update restores r
+     set head_wanted_at = coalesce(r.head_wanted_at, now()), attempts = 0, attempt_after = r.accepted_at + lost_grace(), claim_id = null
+    from parse_outcomes(p_outcomes) o
+   where r.id = o.id and r.status = 'pending' and r.accepted_at > now() - lost_grace()
+     and r.claim_id = o.claim_id and r.attempt_after > now();
+  if found then perform nudge('poll_pending_restores', array[lost_grace()]); end if;
 end
 $$;
 
 -- No arrow: S3 answered, and nothing has changed.
 create or replace function note_restores_checked(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
+declare
+  v_readable boolean;
 begin
-  update restores r
-     set last_checked_at = now(), head_wanted_at = null,
-         restore_expires_at = case when r.status = 'restored' then o.restore_expires_at end,
-         attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('pending', 'restored') and r.claim_id = o.claim_id;
-
+  perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
+  with checked as (
+    update restores r
+       set last_checked_at = now(), head_wanted_at = null,
+           restore_expires_at = case when r.status = 'restored' then o.restore_expires_at end,
+           attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
+      from parse_outcomes(p_outcomes) o
+     where r.id = o.id and r.status in ('pending', 'restored') and r.closed_at is null and r.claim_id = o.claim_id
+    returning r.status)
+  select bool_or(c.status = 'restored') into v_readable from checked c;
   -- Whoever was held back while S3 was asked can be told now.
-  perform from restores r join parse_outcomes(p_outcomes) o on o.id = r.id where r.status = 'restored';
-  if found then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
+  if v_readable then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
 end
 $$;
 
@@ -401,28 +463,38 @@ $$;
 -- hours without a break: not_started, pending -> failed. Only the claim's holder may report.
 create or replace function note_restore_troubles(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
+declare
+  v_trigger_waits interval[];
+  v_poll_waits interval[];
 begin
+  perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   update restores r
-     set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message
+     set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, claim_id = null, head_wanted_at = null
     from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('not_started', 'pending', 'restored') and r.claim_id = o.claim_id;
-
-  update restores r
-     set status = 'failed', status_at = now(), head_wanted_at = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id
+   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id and r.attempt_after > now()
      and r.failing_since <= now() - give_up_after();
   if found then perform nudge('post_notify', p_notify_waits); end if;
 
-  perform nudge(case r.status when 'not_started' then 'trigger_restores' else 'poll_pending_restores' end, array[r.attempt_after - now()])
-     from (select distinct r.status, r.attempt_after from restores r join parse_outcomes(p_outcomes) o on o.id = r.id
-            where r.status in ('not_started', 'pending', 'restored') and r.claim_id = o.claim_id) r;
-
   -- A restored object that S3 will not tell us about: its word that it was restored has to do.
   update restores r
-     set head_wanted_at = null, attempts = 0, attempt_after = now(), failing_since = null, failure_code = null, failure_message = null
+     set head_wanted_at = null, attempts = 0, attempt_after = now(), claim_id = null,
+         failing_since = null, failure_code = null, failure_message = null
     from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status = 'restored' and r.claim_id = o.claim_id and r.failing_since <= now() - give_up_after();
+   where r.id = o.id and r.status = 'restored' and r.closed_at is null and r.claim_id = o.claim_id and r.attempt_after > now()
+     and r.failing_since <= now() - give_up_after();
+  if found then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
+
+  with troubled as (
+    update restores r
+       set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message, claim_id = null
+      from parse_outcomes(p_outcomes) o
+     where r.id = o.id and r.status in ('not_started', 'pending', 'restored') and r.closed_at is null
+       and r.claim_id = o.claim_id and r.attempt_after > now()
+    returning r.status, r.attempt_after - now() as wait)
+  select array_agg(distinct d.wait) filter (where d.status = 'not_started'), array_agg(distinct d.wait) filter (where d.status <> 'not_started')
+    into v_trigger_waits, v_poll_waits
+    from troubled d;
+  perform nudge('trigger_restores', v_trigger_waits), nudge('poll_pending_restores', v_poll_waits);
 end
 $$;
 
@@ -443,18 +515,24 @@ language plpgsql volatile as $$
 declare
   v_closed uuid[];
 begin
+  perform lock_restores(p_restore_ids);
+
+  -- A copy was over, for all we know, when S3 last called it readable: a read since then is not late.
   with over as (
-    update restores r set closed_at = now(), head_wanted_at = null
+    update restores r
+       set head_wanted_at = null,
+           closed_at = case r.status when 'failed' then now() else least(now(), greatest(r.status_at + late_read_grace(), r.last_checked_at)) end
      where r.id = any (p_restore_ids) and r.closed_at is null and r.status in ('restored', 'failed')
     returning r.id)
   select array_agg(o.id) into v_closed from over o;
+  if v_closed is null then return; end if;
 
   insert into restores (id, s3_bucket, s3_key, version_id, region)
   select gen_random_uuid(), r.s3_bucket, r.s3_key, r.version_id, r.region
     from restores r
    where r.id = any (v_closed)
      and exists (select from restore_requests q where q.restore_id = r.id
-                    and (p_everyone or q.post_notification_id is null or q.last_read_at > r.status_at + late_read_grace()))
+                    and (p_everyone or q.post_notification_id is null or q.last_read_at > r.closed_at))
    order by r.s3_bucket, r.s3_key, r.version_id
       on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing;
 
@@ -467,7 +545,7 @@ begin
     from restores o
     join restore_requests q on q.restore_id = o.id
     join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null
-   where o.id = any (v_closed) and (p_everyone or q.last_read_at > o.status_at + late_read_grace())
+   where o.id = any (v_closed) and (p_everyone or q.last_read_at > o.closed_at)
       on conflict (restore_id, reader) do nothing;
 
   perform nudge('trigger_restores');
@@ -493,16 +571,16 @@ $$;
 -- when the restore was over, not when we noticed. Without an expiry it is over once everyone is told.
 create or replace function close_finished_restores(p_limit integer) returns integer
 language sql volatile as $$
-  with closed as (
-    update restores r set closed_at = over_at(r), head_wanted_at = null
-     where r.id in (
-       select d.id from restores d
-        where d.closed_at is null and d.status in ('restored', 'failed')
-          and coalesce(d.restore_expires_at, d.status_at) <= now() and over_at(d) <= now()
-          and (d.status = 'failed' or d.restore_expires_at is not null
-               or not exists (select from restore_requests q where q.restore_id = d.id and q.post_notification_id is null
-                                 and (q.email is not null or d.status_at > now() - unknown_reader_wait())))
-        order by coalesce(d.restore_expires_at, d.status_at) limit p_limit for update skip locked)
+  with over as (
+    select d.id from restores d
+     where d.closed_at is null and d.status in ('restored', 'failed')
+       and coalesce(d.restore_expires_at, d.status_at) <= now() and over_at(d) <= now()
+       and (d.status = 'failed' or d.restore_expires_at is not null
+            or not exists (select from restore_requests q where q.restore_id = d.id and q.post_notification_id is null
+                              and (q.email is not null or d.status_at > now() - unknown_reader_wait())))
+     order by coalesce(d.restore_expires_at, d.status_at) limit p_limit for update skip locked),
+  closed as (
+    update restores r set closed_at = over_at(r), head_wanted_at = null from over where r.id = over.id
     returning r.id)
   select count(*)::integer from closed
 $$;
@@ -527,17 +605,24 @@ $$;
 -- foreign keys are checked then.
 create or replace function seal_notification(p_id uuid, p_kind notification_kind, p_person text,
                                              p_quiet interval, p_max_wait interval) returns integer
-language plpgsql volatile as $$
+-- Rows that somebody keeps locked must not hold up everybody else's mail.
+language plpgsql volatile set lock_timeout = '3s' as $$
 declare
+  v_locked uuid[];
   v_requests uuid[];
   v_announced integer;
 begin
-  -- Lock first, then look: a second worker waits here, and then finds nothing due.
-  perform from restore_requests q
-   where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person)
-   order by q.id for update;
+  -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
+  -- left to the next mail.
+  perform from restores r
+   where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person)
+   order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
+  v_locked := array(
+    select q.id from restore_requests q
+     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person)
+     order by q.id for update);
 
-  select array_agg(u.request_id) into v_requests
+  select array_agg(u.request_id) filter (where u.request_id = any (v_locked)) into v_requests
     from untold_requests u
    where u.kind = p_kind and u.person = p_person
   having max(u.since) <= now() - p_quiet or min(u.since) <= now() - p_max_wait;
@@ -551,6 +636,13 @@ begin
 
   if v_announced > 0 then perform nudge(p_kind || '_notify'); end if;
 
+  -- An earlier mail may be marked sent just now: wait, so that nobody told looks untold.
+  perform from notifications n
+   where n.id in (select a.notification_id from announcements a
+                    join restore_requests q on q.restore_id = a.restore_id
+                   where q.id = any (v_requests) and a.kind = p_kind and a.person = p_person)
+   order by n.id for share;
+
   update restore_requests q
      set pre_notification_id = case when p_kind = 'pre' then a.notification_id else q.pre_notification_id end,
          post_notification_id = case when p_kind = 'post' then a.notification_id else q.post_notification_id end,
@@ -560,6 +652,29 @@ begin
    where q.id = any (v_requests) and a.restore_id = q.restore_id and a.kind = p_kind and a.person = p_person;
 
   return v_announced;
+end
+$$;
+
+-- sealed -> untold again: Resend has certainly not taken this mail, and what it says has grown old while the gate was
+-- shut (the copies may have expired, the sender been mended). Its people get one new mail with all their news.
+create or replace function unseal_stale_notifications(p_kind notification_kind) returns integer
+language plpgsql volatile as $$
+declare
+  v_ids uuid[];
+begin
+  select array_agg(s.id) into v_ids
+    from (select n.id from notifications n
+           where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
+             and n.created_at <= now() - interval '10 minutes'
+             and not exists (select from mail_gate g where g.closed_until > now())
+             and not exists (select from notifications o where o.superseded_by = n.id)
+             for update skip locked) s;
+  if v_ids is null then return 0; end if;
+  update restore_requests q set pre_notification_id = null where q.pre_notification_id = any (v_ids);
+  update restore_requests q set post_notification_id = null where q.post_notification_id = any (v_ids);
+  delete from announcements a where a.notification_id = any (v_ids);
+  delete from notifications n where n.id = any (v_ids);
+  return cardinality(v_ids);
 end
 $$;
 
@@ -573,7 +688,10 @@ begin
      set status = 'unknown', failure_code = 'unknown_outcome',
          failure_message = format('Resend did not answer clearly since %s UTC; it may have sent this mail or not. Last answer: %s',
            to_char(n.uncertain_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(n.failure_message, 'none'))
-   where n.kind = p_kind and n.status = 'sealed' and n.attempt_after <= now() and n.uncertain_since <= now() - resend_remembers();
+   where n.id in (select o.id from notifications o
+                   where o.kind = p_kind and o.status = 'sealed' and o.attempt_after <= now()
+                     and o.uncertain_since <= now() - resend_remembers()
+                     for update skip locked);
 
   return query
     with due as (
@@ -590,13 +708,13 @@ begin
 end
 $$;
 
--- sealed, unknown -> sent: a fact, whoever held the claim. Only now the readers count as told.
+-- sealed, failed, unknown -> sent: a fact, whoever held the claim. Only now the readers count as told.
 create or replace function mark_notification_sent(p_id uuid, p_resend_id text) returns void
 language plpgsql volatile as $$
 begin
   update notifications n
      set status = 'sent', sent_at = now(), resend_id = p_resend_id, failure_code = null, failure_message = null
-   where n.id = p_id and n.status in ('sealed', 'unknown');
+   where n.id = p_id and n.status <> 'sent';
   if not found then return; end if;
   update restore_requests q set pre_notified = true where q.pre_notification_id = p_id;
   update restore_requests q set post_notified = true where q.post_notification_id = p_id;
@@ -632,8 +750,16 @@ begin
      set attempts = n.attempts - 1, attempt_after = now(), uncertain_since = p_uncertain_since,
          failure_code = p_code, failure_message = p_reason
    where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
-  update mail_gate g set closed_until = greatest(g.closed_until, now() + p_wait), reason = p_reason;
-  perform nudge('pre_notify', array[p_wait]), nudge('post_notify', array[p_wait]);
+  perform pause_mail(p_wait, p_reason);
+end
+$$;
+
+-- Shuts the gate for everybody. A longer wait stands, with its reason.
+create or replace function pause_mail(p_wait interval, p_reason text) returns void
+language plpgsql volatile as $$
+begin
+  update mail_gate g set closed_until = now() + p_wait, reason = p_reason where g.closed_until < now() + p_wait;
+  if found then perform nudge('pre_notify', array[p_wait]), nudge('post_notify', array[p_wait]); end if;
 end
 $$;
 

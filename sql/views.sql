@@ -10,9 +10,8 @@ create or replace view untold_requests as
   union all
   select q.id, 'post'::notification_kind, lower(q.email), q.restore_id, greatest(q.requested_at, q.status_at)
     from restore_requests q
-    join restores r on r.id = q.restore_id
    where q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
-     and r.head_wanted_at is null;
+     and not exists (select from restores r where r.id = q.restore_id and r.head_wanted_at is not null);
 
 -- What an operator should look at, why, and what to do about it. Empty when all is well.
 create or replace view stuck_requests as
@@ -25,15 +24,19 @@ create or replace view stuck_requests as
             'mend what failure_message says, then: select retry_restore(id)' as what_to_do
       where r.failing_since < now() - interval '15 minutes' and r.status <> 'failed'
      union all
-     select r.status_at, 'nobody has asked S3 yet', 'is a worker running? see graphile_worker.jobs'
-      where r.status = 'not_started' and r.failing_since is null and r.attempt_after < now() - interval '15 minutes'
+     select greatest(r.status_at, r.head_wanted_at), 'nobody has asked S3 yet', 'is a worker running? see graphile_worker.jobs'
+      where (r.status = 'not_started' or r.head_wanted_at is not null) and r.failing_since is null
+        and greatest(r.attempt_after, r.head_wanted_at) < now() - interval '15 minutes'
      union all
      select r.accepted_at, 'S3 takes longer than it ever should', 'select retry_restore(id) asks S3; else look at the object in S3'
-      where r.status = 'pending' and r.accepted_at < now() - interval '60 hours'
-     union all
-     select u.since, 'the ' || u.kind || ' mail is overdue', 'is a worker running? is the mail_gate closed?'
-       from untold_requests u where u.request_id = q.id and u.since < now() - interval '30 minutes') s
+      where r.status = 'pending' and r.accepted_at < now() - interval '60 hours') s
    where r.closed_at is null
+  union all
+  select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text, q.restore_status::text, u.since,
+         'the ' || u.kind || ' mail is overdue', '', '', 'is a worker running? is the mail_gate closed?'
+    from untold_requests u
+    join restore_requests q on q.id = u.request_id
+   where u.since < now() - interval '30 minutes'
   union all
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, n.email::text, q.restore_status::text, n.created_at,
          case n.status when 'sealed' then 'a mail is not sent yet' when 'failed' then 'Resend refused a mail'

@@ -14,15 +14,19 @@ import { workerContext } from "../server/worker_context.ts";
 const poll_pending_restores: Task = async (_payload, helpers) => {
   const { db, settings } = workerContext();
   const poll_after = `${settings.POLL_AFTER_HOURS} hours`;
+  // Whoever was asked in this run is not asked again, however short POLL_AFTER_HOURS is.
+  const { rows: begun } = await sql<{ at: string }>`select now()::text as at`.execute(db);
   let last = { checked: "-infinity", id: "00000000-0000-0000-0000-000000000000" };
   await restoreWalk({
     claim: async (limit) => {
-      const { rows } = await sql<RestoreRow & { due_since: string }>`
+      const { rows } = await sql<RestoreRow & { due_since: string; head_wanted_at: Date | null }>`
         select c.*, coalesce(c.last_checked_at, c.accepted_at)::text as due_since
-          from claim_restores_to_poll(${limit}, ${poll_after}::interval, ${last.checked}::timestamptz, ${last.id}::uuid) c
+          from claim_restores_to_poll(${limit}, greatest(${poll_after}::interval, now() - ${begun[0]?.at}::timestamptz),
+                                      ${last.checked}::timestamptz, ${last.id}::uuid) c
          order by c.head_wanted_at is null, coalesce(c.last_checked_at, c.accepted_at), c.id`.execute(db);
+      // Those that an event made doubtful come first and stand in no order: the walk goes on from the others.
       const end = rows.at(-1);
-      if (end?.status === "pending") last = { checked: end.due_since, id: end.id };
+      if (end?.head_wanted_at === null) last = { checked: end.due_since, id: end.id };
       return rows;
     },
     ask: askHowFar,

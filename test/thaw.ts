@@ -7,7 +7,7 @@ import pg from "pg";
 import { handler as restoreCompleted } from "../lambdas/restore_completed.ts";
 import { handler as restoreRequested } from "../lambdas/restore_requested.ts";
 import { createApp } from "../server/app.ts";
-import { notifyWaits, readConfig } from "../server/config.ts";
+import { notifyWaits, readConfig, type WorkerConfig } from "../server/config.ts";
 import { createPool } from "../server/database.ts";
 import { listen } from "../server/listen.ts";
 import { createLog } from "../server/log.ts";
@@ -37,7 +37,8 @@ export interface Thaw {
   ): Promise<Answer>;
   /** Tells the map whose a key is. */
   know(access_key_id: string, email: string): Promise<void>;
-  startWorker(): Promise<RunningWorker>;
+  /** With other settings, when told: a deployment changes them. */
+  startWorker(changes?: Partial<WorkerConfig>): Promise<RunningWorker>;
   stop(): Promise<void>;
 }
 
@@ -180,15 +181,18 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
         email,
       ]);
     },
-    async startWorker() {
+    async startWorker(changes = {}) {
       const started = await startWorker({
         pool,
-        config: { ...config, worker },
+        config: { ...config, worker: { ...worker, ...changes } },
         log,
         fatal: (reason) => lambdaErrors.push(new Error(`the worker died: ${reason}`)),
       });
-      workers.push(started);
-      return started;
+      // A test that stops it itself leaves nothing for stop().
+      let stopped: Promise<void> | undefined;
+      const running = { ...started, stop: () => (stopped ??= started.stop()) };
+      workers.push(running);
+      return running;
     },
     async stop() {
       await s3.close();

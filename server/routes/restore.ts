@@ -5,11 +5,14 @@ import type pg from "pg";
 import type { z } from "zod";
 
 import { GroupCommit } from "../group_commit.ts";
-import { ApiError } from "../http_errors.ts";
+import { ApiError, bodyEnded } from "../http_errors.ts";
 import { restoreCompleted, restoreRequest, type RestoreCompleted, type RestoreRequest } from "../input.ts";
 
 /** A batch stays below 100 ms of one statement; the queue below two seconds of waiting. */
 const LIMITS = { batch_size: 200, queue_size: 5000 };
+
+/** Who waits behind a batch that Postgres does not answer gives up with it; the write may still happen. */
+const ANSWER_WITHIN_MS = 1_900;
 
 /** The two events of the outside world: a read failed, a restore is complete. */
 export function restoreRoutes(options: { pool: pg.Pool; notify_waits: string[] }): Hono {
@@ -25,14 +28,25 @@ export function restoreRoutes(options: { pool: pg.Pool; notify_waits: string[] }
   return new Hono()
     .post("/request", async (c) => {
       const body = await readBody(c, restoreRequest);
-      const { request_id, duplicate } = await requests.push({ ...body, id: randomUUID() });
+      const { request_id, duplicate } = await inTime(requests.push({ ...body, id: randomUUID() }));
       return c.json({ ok: true, id: request_id, duplicate });
     })
     .post("/completed", async (c) => {
       const body = await readBody(c, restoreCompleted);
-      const { updated } = await completions.push({ ...body, id: randomUUID() });
+      const { updated } = await inTime(completions.push({ ...body, id: randomUUID() }));
       return c.json({ ok: true, updated });
     });
+}
+
+async function inTime<T>(written: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(new ApiError("unavailable", "The database does not answer in time; try again.")),
+      ANSWER_WITHIN_MS,
+    );
+  });
+  return Promise.race([written, late]).finally(() => clearTimeout(timer));
 }
 
 async function requestRestores(
@@ -76,7 +90,7 @@ async function readBody<S extends z.ZodType>(c: Context, schema: S): Promise<z.i
   if (type !== "application/json") {
     throw new ApiError("unsupported_media_type", "Send JSON with content-type: application/json.");
   }
-  const result = schema.safeParse(parseJson(await c.req.arrayBuffer()));
+  const result = schema.safeParse(parseJson(await c.req.arrayBuffer().catch(bodyEnded)));
   if (result.success) return result.data;
   throw new ApiError(
     "invalid_request",

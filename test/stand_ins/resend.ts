@@ -105,6 +105,13 @@ export interface ResendLimits {
   key_life_ms: number;
 }
 
+/** What the dashboard says; may be changed while it runs. */
+export interface ResendAccount {
+  /** "sending": the key may send and nothing else, as production's should. */
+  access: "sending" | "full";
+  domains: { name: string; status: string }[];
+}
+
 /** A running stand-in for Resend. */
 export interface ResendStandIn {
   /** Base URL for the SDK (`RESEND_BASE_URL`). */
@@ -118,6 +125,7 @@ export interface ResendStandIn {
   /** Every call of POST /emails, in order of arrival. */
   requests: ResendRequest[];
   limits: ResendLimits;
+  account: ResendAccount;
   /** Adds a rule behind the others. Call the result to remove it. */
   addFault: (fault: Fault) => () => void;
   /** Removes all rules: the weather is fine again. */
@@ -175,6 +183,10 @@ export async function startResendStandIn(options: ResendStandInOptions = {}): Pr
     requests_per_second: options.requests_per_second ?? 10_000,
     latency_ms: options.latency_ms ?? 0,
     key_life_ms: options.key_life_ms ?? 24 * 60 * 60 * 1000,
+  };
+  const account: ResendAccount = {
+    access: "sending",
+    domains: [{ name: "example.com", status: "verified" }],
   };
   const mails: DeliveredMail[] = [];
   const requests: ResendRequest[] = [];
@@ -298,7 +310,7 @@ export async function startResendStandIn(options: ResendStandInOptions = {}): Pr
         return;
       }
       const page = request.method === "GET" ? inboxPage(mails, url) : undefined;
-      send(response, page ?? otherEndpoint(request, url, api_key));
+      send(response, page ?? otherEndpoint(request, url, api_key, account));
     });
   });
   // Node's 5 s would now and then cut a connection just as the caller reuses it: a fault nobody scripted.
@@ -318,6 +330,7 @@ export async function startResendStandIn(options: ResendStandInOptions = {}): Pr
     mails,
     requests,
     limits,
+    account,
     addFault: (fault) => (isLate(fault) ? lateFaults.add(fault) : earlyFaults.add(fault)),
     clearFaults: () => {
       earlyFaults.clear();
@@ -414,15 +427,27 @@ function checkKey(authorization: string | undefined, api_key: string): Answer | 
   return authorization === `Bearer ${api_key}` ? undefined : refusal({ kind: "invalid_api_key" });
 }
 
-/** The key may send and nothing else, as production's should. */
-function otherEndpoint(request: IncomingMessage, url: URL, api_key: string): Answer {
+function otherEndpoint(request: IncomingMessage, url: URL, api_key: string, account: ResendAccount): Answer {
   const denied = checkKey(request.headers.authorization, api_key);
   if (denied !== undefined) return denied;
-  if (url.pathname.startsWith("/emails") && request.method === "GET") {
-    return refusal({ kind: "restricted_api_key" });
+  const isDomains = url.pathname === "/domains";
+  if (request.method === "GET" && (isDomains || url.pathname.startsWith("/emails"))) {
+    return isDomains && account.access === "full"
+      ? domainsPage(account, url)
+      : refusal({ kind: "restricted_api_key" });
   }
   if (url.pathname === "/emails") return problem(405, "method_not_allowed", "Method is not allowed.");
-  return problem(404, "not_found", "The stand-in knows POST /emails and the inbox only.");
+  return problem(404, "not_found", "The stand-in knows POST /emails, GET /domains and the inbox.");
+}
+
+function domainsPage({ domains }: ResendAccount, url: URL): Answer {
+  const start = domains.findIndex(({ name }) => name === url.searchParams.get("after")) + 1;
+  const end = start + Number(url.searchParams.get("limit") ?? domains.length);
+  const data = domains.slice(start, end).map(({ name, status }) => ({ id: name, name, status }));
+  return {
+    status: 200,
+    body: JSON.stringify({ object: "list", has_more: end < domains.length, data }),
+  };
 }
 
 const isLate = (fault: Fault): fault is Rule<LateKind> => fault.kind.startsWith("accept_then_");

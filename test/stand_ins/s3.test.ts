@@ -439,6 +439,18 @@ describe("what HEAD and GET show", () => {
       "Object Restore Initiated",
     ]);
   });
+
+  test("a lost restore's time does not count for the next one", async () => {
+    const durations = [300, Infinity, 300];
+    const { s3, restore } = await setup({ restore_ms: () => durations.shift() ?? 0 });
+    for (const key of ["k", "clock"]) s3.putObject({ bucket: "b", key, storage_class: "GLACIER" });
+    await restore("k", DAYS);
+    s3.loseRestore({ bucket: "b", key: "k" });
+    await restore("k", DAYS);
+    await restore("clock", DAYS);
+    await expect.poll(() => s3.look({ bucket: "b", key: "clock" })?.restore, SOON).toBe("ready");
+    expect(s3.look({ bucket: "b", key: "k" })?.restore).toBe("running");
+  });
 });
 
 describe("versions", () => {
@@ -927,10 +939,14 @@ describe("listing", () => {
       token = page.NextContinuationToken;
     } while (token !== undefined);
     expect(found).toEqual(["a/", "b/", "c"]);
+    const whole = await client.send(new ListObjectsV2Command({ Bucket: "b", Delimiter: "/" }));
+    expect(whole.CommonPrefixes).toEqual([{ Prefix: "a/" }, { Prefix: "b/" }]);
     const older = await client.send(new ListObjectsCommand({ Bucket: "b", Marker: "a/1", MaxKeys: 2 }));
     expect(older.Contents?.map((object) => object.Key)).toEqual(["a/2", "b/1"]);
     expect(older.NextMarker).toBe("b/1");
     s3.putObject({ bucket: "b", key: "z é+%" });
+    s3.putObject({ bucket: "b", key: "\u0001\r" });
+    expect((await raw(s3, "GET", "/b?list-type=2")).text).toContain("<Key>&#x1;&#xd;</Key>");
     const encoded = await raw(s3, "GET", "/b?list-type=2&start-after=z&encoding-type=url");
     expect(encoded.text).toContain("<Key>z+%C3%A9%2B%25</Key>");
     const under = await client.send(new ListObjectsV2Command({ Bucket: "b", Prefix: "a/" }));

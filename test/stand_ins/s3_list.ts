@@ -99,6 +99,11 @@ export function bucketVersioning(bucket: S3Bucket): string {
   return document("VersioningConfiguration", `<Status>${status}</Status>`);
 }
 
+/** Whom a bucket tells of what happens in it. */
+export function bucketNotifications(bucket: S3Bucket): string {
+  return document("NotificationConfiguration", bucket.notifications);
+}
+
 function document(name: string, content: string): string {
   return `<?xml version="1.0" encoding="UTF-8"?>\n<${name} ${NAMESPACE}>${content}</${name}>`;
 }

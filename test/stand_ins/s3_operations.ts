@@ -1,6 +1,12 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { ACCOUNT_ID, defaultIdentity, readRefusedEvent, type S3Event } from "./s3_events.ts";
-import { bucketLocation, bucketVersioning, listBuckets, listObjects } from "./s3_list.ts";
+import {
+  bucketLocation,
+  bucketNotifications,
+  bucketVersioning,
+  listBuckets,
+  listObjects,
+} from "./s3_list.ts";
 import type { S3Request } from "./s3_log.ts";
 import { parseRestoreOrder } from "./s3_restore_request.ts";
 import { isArchived, type Restores } from "./s3_restores.ts";
@@ -53,6 +59,7 @@ export class S3Operations {
       if (method !== "GET") return "Unknown";
       if (query.has("location")) return "GetBucketLocation";
       if (query.has("versioning")) return "GetBucketVersioning";
+      if (query.has("notification")) return "GetBucketNotificationConfiguration";
       if ([...query.keys()].some((name) => !LISTING.test(name))) return "Unknown";
       return query.get("list-type") === "2" ? "ListObjectsV2" : "ListObjects";
     }
@@ -87,6 +94,8 @@ export class S3Operations {
         return xml(bucketLocation(bucket));
       case "GetBucketVersioning":
         return xml(bucketVersioning(bucket));
+      case "GetBucketNotificationConfiguration":
+        return xml(bucketNotifications(bucket));
       default: {
         if (!this.api.switches.may_list) throw accessDenied();
         const attributes = String(call.headers["x-amz-optional-object-attributes"] ?? "");

@@ -153,6 +153,8 @@ export class S3Server {
       "x-amz-id-2": hostId(requestId),
       ...answer.headers,
     };
+    // A wrong length would spoil the next answer on this connection: be loud instead.
+    response.strictContentLength = true;
     if (seen.method === "HEAD") {
       // Never a body, not even of an error: that is why SDKs cannot name what a HEAD met.
       response.writeHead(answer.status, headers).end();

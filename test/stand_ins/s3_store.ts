@@ -11,6 +11,7 @@ export interface S3Bucket {
   region: string;
   versioning: Versioning;
   requester_pays: boolean;
+  notifications: string;
   objects: Map<string, S3Version[]>;
   /** Keys in S3's order, kept until the set of keys changes. */
   sorted_keys: string[] | undefined;
@@ -45,6 +46,8 @@ export interface NewBucket {
   versioning?: Versioning;
   region?: string;
   requester_pays?: boolean;
+  /** XML that GET ?notification tells: "<EventBridgeConfiguration/>". Events come whatever it says. Empty. */
+  notifications?: string;
 }
 
 export interface NewObject {
@@ -74,6 +77,7 @@ export class S3Store {
       region: options.region ?? "us-east-1",
       versioning: options.versioning ?? "off",
       requester_pays: options.requester_pays ?? false,
+      notifications: options.notifications ?? "",
       objects: new Map(),
       sorted_keys: undefined,
     });

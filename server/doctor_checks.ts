@@ -1,0 +1,108 @@
+import { readFile } from "node:fs/promises";
+
+import type { Pool } from "pg";
+
+import { readConfig, type Config, type Role } from "./config.ts";
+import { createPool } from "./database.ts";
+import { CALL_TIMEOUT_MS, fail, ok, reasonOf, skip, within, type Finding } from "./doctor_finding.ts";
+import { checkPostgres, recentBuckets } from "./doctor_postgres.ts";
+import { checkResend } from "./doctor_resend.ts";
+import { bucketsNamed, checkAws, checkBucket, createProbe, NAME_ONE } from "./doctor_s3.ts";
+import { createLog } from "./log.ts";
+
+type Env = NodeJS.ProcessEnv;
+
+/** All checks, in the order of what depends on what. One that fails skips only what cannot be asked without it. */
+export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Finding> {
+  yield checkSettings(env);
+
+  const pool = await openPool(env);
+  let usable = false;
+  if ("level" in pool) {
+    yield pool;
+    yield skip("database", "Postgres cannot be asked");
+  } else usable = yield* checkPostgres(pool);
+
+  yield* checkS3(env, names, usable ? (pool as Pool) : undefined);
+
+  const mail = settingsOf(env, ["RESEND_API_KEY", "RESEND_BASE_URL", "MAIL_FROM"])?.worker;
+  yield mail === undefined
+    ? skip("Resend", "RESEND_API_KEY or MAIL_FROM cannot be used")
+    : await checkResend(mail);
+
+  // A Postgres that hangs does not say goodbye either.
+  if (!("level" in pool)) await within(pool.end()).catch(() => {});
+}
+
+function checkSettings(env: Env): Finding {
+  try {
+    readConfig(env, ["server", "worker"]);
+    return ok("settings", "complete");
+  } catch (error) {
+    const [, ...problems] = reasonOf(error).split("\n");
+    return fail(
+      "settings",
+      problems.map((problem) => problem.trim()).join("; "),
+      'Set these variables (README, "Configuration")',
+    );
+  }
+}
+
+/** So that one bad setting does not hide the others' state; what the names leave out is never used. */
+const ELSEWHERE = { DATABASE_URL: "embedded", RESEND_API_KEY: "unused", MAIL_FROM: "unused@example.com" };
+
+/** These settings alone; undefined if one of them cannot be used. */
+function settingsOf(env: Env, names: string[], roles: Role[] = ["worker"]): Config | undefined {
+  try {
+    const named = Object.fromEntries(names.map((name) => [name, env[name]]));
+    return readConfig({ ...ELSEWHERE, ...named }, roles);
+  } catch {
+    return undefined;
+  }
+}
+
+async function openPool(env: Env): Promise<Pool | Finding> {
+  let url = settingsOf(env, ["DATABASE_URL"], [])?.DATABASE_URL;
+  if (url === undefined) return skip("Postgres", "DATABASE_URL cannot be used");
+  if (url === "embedded") {
+    // Only looked at: the doctor starts nothing.
+    url = await readFile(`${import.meta.dirname}/../.data/url`, "utf8").catch(() => undefined);
+    if (url === undefined) return fail("Postgres", "there is no embedded one yet", "Start Thaw: npm start");
+  }
+  return createPool(
+    url.trim(),
+    { name: "thaw doctor", max: 1, query_timeout_ms: CALL_TIMEOUT_MS },
+    createLog("silent"),
+  );
+}
+
+const S3_SETTINGS = ["AWS_REGION", "AWS_ENDPOINT_URL_S3", "S3_FORCE_PATH_STYLE"];
+
+async function* checkS3(env: Env, names: string[], pool: Pool | undefined): AsyncGenerator<Finding> {
+  const settings = settingsOf(env, S3_SETTINGS)?.worker;
+  if (settings === undefined) {
+    yield skip("AWS", `${S3_SETTINGS.slice(1).join(" or ")} cannot be used`);
+    return;
+  }
+  const s3 = createProbe(settings);
+  const may_ask = yield* checkAws(s3);
+
+  const asked = bucketsNamed(names);
+  yield* asked.problems;
+  let { buckets } = asked;
+  if (names.length === 0 && pool !== undefined) {
+    const recent = await recentBuckets(pool).catch(() => []);
+    buckets = new Map(recent.map((bucket) => [bucket, []]));
+  }
+  if (buckets.size === 0 && names.length === 0) {
+    const why = pool === undefined ? "the database cannot name any" : "no request named one in 90 days";
+    yield skip("buckets", `${why}. ${NAME_ONE}`);
+  }
+  if (!may_ask) {
+    for (const bucket of buckets.keys()) yield skip(`bucket ${bucket}`, "S3 cannot be asked");
+    return;
+  }
+  // At once, for a bucket that does not answer takes its whole time.
+  const looked = [...buckets].map(([bucket, keys]) => checkBucket(s3, bucket, keys));
+  for (const findings of looked) yield* await findings;
+}

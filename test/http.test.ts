@@ -1,0 +1,964 @@
+/** What callers of the two routes and of the probes get, byte for byte, also while Postgres is away. */
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { rm } from "node:fs/promises";
+import { request } from "node:http";
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Writable } from "node:stream";
+
+import type { Pool } from "pg";
+import { pino } from "pino";
+import { describe, expect } from "vitest";
+
+import { createApp } from "../server/app.ts";
+import { createPool, SERVER_QUERY_TIMEOUT_MS } from "../server/database.ts";
+import { startEmbeddedPostgres } from "../server/embedded_postgres.ts";
+import { listen } from "../server/listen.ts";
+import { createLog, type Log } from "../server/log.ts";
+import { migrate, migrationProblem } from "../server/migrate.ts";
+import { test as base, waitFor } from "./database.ts";
+import { BUCKET, JANE, requestBody, SECRET } from "./thaw.ts";
+
+const SECOND_SECRET = "the-secret-that-comes-next-0123456789abcdef";
+
+interface Answer {
+  status: number;
+  // oxlint-disable-next-line typescript/no-explicit-any -- what a test expects, it asserts.
+  body: any;
+  headers: Headers;
+  ms: number;
+}
+
+interface Api {
+  url: string;
+  port: number;
+  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Answer>;
+  get(path: string): Promise<Answer>;
+  close(): Promise<void>;
+}
+
+/** The server as main.ts composes it, on any database. */
+async function startApi(
+  databaseUrl: string,
+  { notReady, log = createLog("silent") }: { notReady?: () => Promise<string | null>; log?: Log } = {},
+): Promise<Api> {
+  const pool = createPool(
+    databaseUrl,
+    { name: "api", max: 5, query_timeout_ms: SERVER_QUERY_TIMEOUT_MS },
+    log,
+  );
+  const app = createApp({
+    pool,
+    secrets: [SECRET, SECOND_SECRET],
+    notify_waits: ["1 second", "4 seconds"],
+    notReady: notReady ?? (() => migrationProblem(pool)),
+    log,
+  });
+  const listening = await listen(app.fetch, { HOST: "127.0.0.1", PORT: 0 });
+  const url = `http://127.0.0.1:${listening.port}`;
+  const ask = async (path: string, init: RequestInit): Promise<Answer> => {
+    const began = performance.now();
+    const response = await fetch(url + path, init);
+    const text = await response.text();
+    const ms = performance.now() - began;
+    return { status: response.status, body: JSON.parse(text), headers: response.headers, ms };
+  };
+  return {
+    url,
+    port: listening.port,
+    get: (path) => ask(path, {}),
+    post: (path, body, headers = {}) =>
+      ask(path, {
+        method: "POST",
+        headers: { "content-type": "application/json", "x-restore-secret": SECRET, ...headers },
+        body: typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body),
+      }),
+    async close() {
+      await listening.close();
+      await pool.end();
+    },
+  };
+}
+
+const test = base.extend<{ api: Api }>({
+  api: async ({ databaseUrl }, use) => {
+    const api = await startApi(databaseUrl);
+    await use(api);
+    await api.close();
+  },
+});
+
+const ROUTES = ["/restore/request", "/restore/completed"] as const;
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** The least that both routes take. */
+const MINIMAL = { s3_bucket: BUCKET, s3_key: "a" };
+
+const issue = (field: string, message: unknown = expect.any(String)) => ({
+  error: {
+    code: "invalid_request",
+    message: "The body is not what this route takes.",
+    issues: [{ field, message }],
+  },
+});
+
+describe("a read that failed", () => {
+  test("is taken with all its fields, and stored as they were sent", async ({ api, pool }) => {
+    const body = {
+      s3_bucket: BUCKET,
+      s3_key: "films/holiday 1.mov",
+      access_key_id: JANE,
+      version_id: "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo",
+      event_id: randomUUID(),
+      event_time: new Date().toISOString(),
+      principal_arn: "arn:aws:iam::123456789012:user/Jané",
+      account_id: "123456789012",
+      region: "eu-central-1",
+    };
+
+    const answer = await api.post("/restore/request", body);
+
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("content-type")).toBe("application/json");
+    expect(answer.body).toEqual({ ok: true, id: expect.stringMatching(UUID), duplicate: false });
+    const { rows } = await pool.query(
+      "select q.*, r.region from restore_requests q join restores r on r.id = q.restore_id",
+    );
+    expect(rows).toMatchObject([
+      {
+        id: answer.body.id,
+        s3_bucket: body.s3_bucket,
+        s3_key: body.s3_key,
+        access_key_id: body.access_key_id,
+        version_id: body.version_id,
+        last_event_id: body.event_id,
+        last_read_at: new Date(body.event_time),
+        principal: body.principal_arn,
+        account_id: body.account_id,
+        region: body.region,
+        restore_status: "not_started",
+      },
+    ]);
+  });
+
+  test("needs a bucket and a key, and no more", async ({ api, pool }) => {
+    const answer = await api.post("/restore/request", MINIMAL);
+
+    expect(answer).toMatchObject({ status: 200, body: { ok: true, duplicate: false } });
+    const { rows } = await pool.query("select version_id, access_key_id from restore_requests");
+    expect(rows).toEqual([{ version_id: "", access_key_id: "" }]);
+  });
+
+  test("answers a repeat with the first one's id", async ({ api, pool }) => {
+    const body = requestBody("a");
+    const first = await api.post("/restore/request", body);
+    const second = await api.post("/restore/request", body);
+
+    expect(second.body).toEqual({ ok: true, id: first.body.id, duplicate: true });
+    expect((await pool.query("select from restore_requests")).rowCount).toBe(1);
+  });
+
+  test("does not differ for times of the same moment in other zones and precisions", async ({
+    api,
+    pool,
+  }) => {
+    const times = [
+      "2025-03-30T01:30:00Z",
+      "2025-03-30T03:30:00+02:00",
+      "2025-03-29T02:30:00.000000000-23:00",
+    ];
+    for (const [index, event_time] of times.entries()) {
+      expect(await api.post("/restore/request", requestBody(`${index}`, { event_time }))).toMatchObject({
+        status: 200,
+      });
+    }
+    const { rows } = await pool.query("select distinct last_read_at from restore_requests");
+    expect(rows).toEqual([{ last_read_at: new Date("2025-03-30T01:30:00Z") }]);
+  });
+});
+
+describe("a completed restore", () => {
+  test("updates whoever asked, once", async ({ api, pool }) => {
+    await api.post("/restore/request", requestBody("a"));
+    const body = {
+      ...MINIMAL,
+      version_id: "",
+      restore_expires_at: new Date(Date.now() + 86_400_000).toISOString(),
+      event_time: new Date().toISOString(),
+      event_id: randomUUID(),
+    };
+
+    expect((await api.post("/restore/completed", body)).body).toEqual({ ok: true, updated: 1 });
+    expect((await api.post("/restore/completed", body)).body).toEqual({ ok: true, updated: 0 });
+    const { rows } = await pool.query("select status, restore_expires_at from restores");
+    expect(rows).toEqual([{ status: "restored", restore_expires_at: new Date(body.restore_expires_at) }]);
+  });
+
+  test("that nobody asked for is no error", async ({ api }) => {
+    const answer = await api.post("/restore/completed", MINIMAL);
+
+    expect(answer).toMatchObject({ status: 200, body: { ok: true, updated: 0 } });
+  });
+});
+
+describe("keys are bytes", () => {
+  const KEYS = [
+    "a+b",
+    "%41",
+    "a b",
+    " ",
+    "/a",
+    "a//b",
+    "../..",
+    "a/../b",
+    "a/./b",
+    "🎞️/👩‍👩‍👧",
+    "\u00e9",
+    "e\u0301",
+    "__proto__",
+    "constructor",
+    "null",
+    "a\nb\r\tc\u0001",
+    "\u202egnp.exe",
+    "\ufeffbom",
+    "'; drop table restores; --",
+    "\\u0000",
+    "\u{10ffff}",
+    "\uffff",
+    "x".repeat(1024),
+    "é".repeat(512),
+  ];
+
+  test("every one is stored as it was sent, twins apart", async ({ api, pool }) => {
+    const answers = await Promise.all(KEYS.map((key) => api.post("/restore/request", requestBody(key))));
+
+    expect(answers.map((answer) => answer.status)).toEqual(KEYS.map(() => 200));
+    const { rows } = await pool.query("select convert_to(s3_key, 'UTF8') as bytes from restores");
+    expect(rows.map((row) => row.bytes.toString("hex")).toSorted()).toEqual(
+      KEYS.map((key) => Buffer.from(key).toString("hex")).toSorted(),
+    );
+  });
+
+  test("the escaped and the plain form of a character are one key", async ({ api, pool }) => {
+    const plain = await api.post("/restore/request", `{"s3_bucket":"${BUCKET}","s3_key":"é🎞"}`);
+    const escaped = await api.post(
+      "/restore/request",
+      `{"s3_bucket":"${BUCKET}","s3_key":"\\u00e9\\ud83c\\udf9e"}`,
+    );
+
+    expect(escaped.body).toMatchObject({ id: plain.body.id, duplicate: true });
+    expect((await pool.query("select from restores")).rowCount).toBe(1);
+  });
+});
+
+describe("a body that cannot be right", () => {
+  const LONE = String.raw`"\ud800"`;
+  const NUL = String.raw`"a\u0000"`;
+  const TIMES = {
+    without_zone: '"2026-11-20T10:15:30"',
+    day_only: '"2026-11-20"',
+    epoch: "1763633730",
+    year_0: '"0000-01-01T00:00:00Z"',
+    year_10000: '"9999-12-31T23:59:59-23:59"',
+    nonsense: '"yesterday"',
+    february_30: '"2026-02-30T10:15:30Z"',
+    empty: '""',
+  };
+  const times = (field: string) =>
+    Object.fromEntries(Object.entries(TIMES).map(([what, json]) => [`${field} ${what}`, [field, json]]));
+  const long = (bytes: number) => JSON.stringify("x".repeat(bytes));
+
+  /** Title: the field, and what it holds, as JSON text; undefined: left out. */
+  const EITHER: Record<string, [string, string | undefined]> = {
+    "s3_bucket missing": ["s3_bucket", undefined],
+    "s3_bucket null": ["s3_bucket", "null"],
+    "s3_bucket empty": ["s3_bucket", '""'],
+    "s3_bucket of two letters": ["s3_bucket", '"ab"'],
+    "s3_bucket too long": ["s3_bucket", long(256)],
+    "s3_bucket with a slash": ["s3_bucket", '"a/../b"'],
+    "s3_bucket with a line break": ["s3_bucket", '"archive\\n"'],
+    "s3_bucket with a host": ["s3_bucket", '"evil.example#"'],
+    "s3_bucket not ASCII": ["s3_bucket", '"archivé"'],
+    "s3_key missing": ["s3_key", undefined],
+    "s3_key null": ["s3_key", "null"],
+    "s3_key a number": ["s3_key", "7"],
+    "s3_key a list": ["s3_key", '["a"]'],
+    "s3_key empty": ["s3_key", '""'],
+    "s3_key with NUL": ["s3_key", NUL],
+    "s3_key with a lone surrogate": ["s3_key", LONE],
+    "s3_key with surrogates in the wrong order": ["s3_key", String.raw`"\udc00\ud800"`],
+    "s3_key of 1,025 bytes": ["s3_key", long(1025)],
+    "s3_key of 513 x é": ["s3_key", JSON.stringify("é".repeat(513))],
+    "version_id null": ["version_id", "null"],
+    "version_id with NUL": ["version_id", NUL],
+    "version_id with a lone surrogate": ["version_id", LONE],
+    "version_id of 1,025 bytes": ["version_id", long(1025)],
+    "event_id a number": ["event_id", "1"],
+    "event_id with NUL": ["event_id", NUL],
+    "event_id with a lone surrogate": ["event_id", LONE],
+    "event_id too long": ["event_id", long(257)],
+    ...(times("event_time") as Record<string, [string, string]>),
+    "a misspelt field": ["versionId", '"1"'],
+    "__proto__ as a field": ["__proto__", '{"s3_key":"b"}'],
+  };
+  const REQUEST: Record<string, [string, string]> = {
+    "access_key_id with a space": ["access_key_id", '"AKIA 1"'],
+    "access_key_id a number": ["access_key_id", "1"],
+    "access_key_id too long": ["access_key_id", long(129)],
+    "access_key_id with a line break": ["access_key_id", '"AKIA\\n"'],
+    "principal_arn with NUL": ["principal_arn", NUL],
+    "principal_arn with a lone surrogate": ["principal_arn", LONE],
+    "principal_arn too long": ["principal_arn", long(2049)],
+    "account_id a number": ["account_id", "123456789012"],
+    "account_id with NUL": ["account_id", NUL],
+    "account_id too long": ["account_id", long(65)],
+    "region with a host": ["region", '"us-east-1.evil.example"'],
+    "region with capitals": ["region", '"US-EAST-1"'],
+    "region empty": ["region", '""'],
+    "region too long": ["region", JSON.stringify(`us-${"e".repeat(60)}`)],
+    "restore_expires_at, of the other route": ["restore_expires_at", '"2026-11-20T10:15:30Z"'],
+  };
+  const COMPLETED: Record<string, [string, string]> = {
+    ...(times("restore_expires_at") as Record<string, [string, string]>),
+    "access_key_id, of the other route": ["access_key_id", '"AKIA1"'],
+  };
+
+  const bodyWith = (field: string, json: string | undefined): string =>
+    `{${Object.entries({ s3_bucket: '"archive"', s3_key: '"a"', [field]: json })
+      .concat(field === "__proto__" ? [["__proto__", json]] : [])
+      .filter(([, value]) => typeof value === "string")
+      .map(([name, value]) => `"${name}":${value as string}`)
+      .join()}}`;
+
+  const cases = ROUTES.flatMap((route) =>
+    Object.entries({ ...EITHER, ...(route === "/restore/request" ? REQUEST : COMPLETED) }).map(
+      ([title, [field, json]]) => ({ route, title, field, body: bodyWith(field, json) }),
+    ),
+  );
+
+  test("is refused with the field's name, and stores nothing", async ({ api, pool }) => {
+    const outcomes = await Promise.all(
+      cases.map(async ({ route, body }) => {
+        const answer = await api.post(route, body);
+        const fields = answer.body.error?.issues?.map((found: { field: string }) => found.field);
+        return [answer.status, answer.body.error?.code, ...new Set(fields)];
+      }),
+    );
+
+    const named = cases.map(({ route, title }, index) => [`${route} ${title}`, ...(outcomes[index] ?? [])]);
+    expect(named).toEqual(
+      cases.map(({ route, title, field }) => [`${route} ${title}`, 400, "invalid_request", field]),
+    );
+    expect((await pool.query("select from restores")).rowCount).toBe(0);
+    expect((await pool.query("select from graphile_worker.jobs")).rowCount).toBe(0);
+  });
+
+  test("is told in words that help", async ({ api }) => {
+    const answers = await Promise.all([
+      api.post("/restore/request", { s3_bucket: BUCKET }),
+      api.post("/restore/request", { ...MINIMAL, s3_key: 7 }),
+      api.post("/restore/request", { ...MINIMAL, s3_key: "" }),
+      api.post("/restore/request", { ...MINIMAL, s3_key: "é".repeat(513) }),
+      api.post("/restore/request", { ...MINIMAL, s3_bucket: "a/b" }),
+      api.post("/restore/request", { ...MINIMAL, event_time: "2026-11-20T10:15:30" }),
+      api.post("/restore/request", { ...MINIMAL, key: "b" }),
+    ]);
+
+    expect(answers.map((answer) => answer.body)).toEqual([
+      issue("s3_key", "is missing"),
+      issue("s3_key", "must be a string"),
+      issue("s3_key", "must not be empty"),
+      issue("s3_key", "must not be longer than 1024 bytes"),
+      issue("s3_bucket", "must be the name of an S3 bucket"),
+      issue("event_time", "must be an ISO 8601 time with zone, like 2026-11-20T10:15:30Z"),
+      issue("key", "is not a field of this route"),
+    ]);
+  });
+
+  test("is told everything that is wrong with it at once", async ({ api }) => {
+    const { body } = await api.post("/restore/request", {
+      s3_bucket: "",
+      region: "x",
+      event_time: 1,
+      more: 1,
+    });
+
+    expect(body.error.issues.map((found: { field: string }) => found.field).toSorted()).toEqual([
+      "event_time",
+      "more",
+      "region",
+      "s3_bucket",
+      "s3_key",
+    ]);
+  });
+
+  const NOT_JSON: Record<string, [string | Uint8Array, string]> = {
+    nothing: ["", "The body is not valid JSON."],
+    "half an object": ['{"s3_bucket":"archive"', "The body is not valid JSON."],
+    "something behind it": [`${JSON.stringify(MINIMAL)}{}`, "The body is not valid JSON."],
+    "an unquoted name": ["{s3_key: 1}", "The body is not valid JSON."],
+    "Latin-1": [
+      Buffer.from('{"s3_bucket":"archive","s3_key":"\xe9"}', "latin1"),
+      "The body is not valid UTF-8.",
+    ],
+    "a surrogate in UTF-8": [
+      Buffer.concat([
+        Buffer.from('{"s3_bucket":"archive","s3_key":"'),
+        Buffer.from("eda080", "hex"),
+        Buffer.from('"}'),
+      ]),
+      "The body is not valid UTF-8.",
+    ],
+    "UTF-16": [Buffer.from(`\ufeff${JSON.stringify(MINIMAL)}`, "utf16le"), "The body is not valid UTF-8."],
+    "30,000 lists in each other": ["[".repeat(30_000), "The body is not valid JSON."],
+  };
+
+  for (const [what, [body, message]] of Object.entries(NOT_JSON)) {
+    test(`is refused when it is ${what}`, async ({ api }) => {
+      expect(await api.post("/restore/request", body)).toMatchObject({
+        status: 400,
+        body: { error: { code: "invalid_request", message } },
+      });
+    });
+  }
+
+  for (const body of [
+    "null",
+    "[]",
+    '"a"',
+    "7",
+    "true",
+    `[${JSON.stringify(MINIMAL)}]`,
+    `${"[".repeat(30_000)}${"]".repeat(30_000)}`,
+  ]) {
+    test(`is refused when it is JSON but no object: ${body.slice(0, 20)}`, async ({ api }) => {
+      expect(await api.post("/restore/request", body)).toMatchObject({
+        status: 400,
+        body: issue("", "must be a JSON object"),
+      });
+    });
+  }
+
+  test("may begin with a byte order mark", async ({ api }) => {
+    const answer = await api.post("/restore/request", `\ufeff${JSON.stringify(MINIMAL)}`);
+
+    expect(answer.status).toBe(200);
+  });
+});
+
+describe("content type", () => {
+  const type = async (api: Api, contentType: string | undefined) => {
+    const body = Buffer.from(JSON.stringify(MINIMAL));
+    return raw(
+      api.port,
+      head({
+        "x-restore-secret": SECRET,
+        ...(contentType && { "content-type": contentType }),
+        "content-length": `${body.length}`,
+      }) + body,
+    );
+  };
+
+  test("JSON is taken, with parameters too", async ({ api }) => {
+    for (const given of [
+      "application/json",
+      "application/json; charset=utf-8",
+      "Application/JSON;charset=UTF-8",
+    ]) {
+      expect(await type(api, given)).toMatch(/^HTTP\/1.1 200 /);
+    }
+  });
+
+  test("anything else is refused", async ({ api, pool }) => {
+    for (const given of [undefined, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"]) {
+      const answer = await type(api, given);
+      expect(answer).toMatch(/^HTTP\/1.1 415 /);
+      expect(answer).toContain('{"error":{"code":"unsupported_media_type","message":"');
+    }
+    expect((await pool.query("select from restores")).rowCount).toBe(0);
+  });
+});
+
+describe("a body that is too large", () => {
+  const HUGE = 10 * 1024 * 1024;
+
+  test("is refused by its announced length, before it is sent", async ({ api }) => {
+    const answer = await raw(
+      api.port,
+      head({ "x-restore-secret": SECRET, "content-type": "application/json", "content-length": `${HUGE}` }),
+    );
+
+    expect(answer).toMatch(/^HTTP\/1.1 413 /);
+    expect(answer).toContain(
+      '{"error":{"code":"too_large","message":"The body must not be larger than 65536 bytes."}}',
+    );
+  });
+
+  test("is refused in chunks, before it ends", async ({ api }) => {
+    const chunk = `10000\r\n${"x".repeat(0x10000)}\r\n`;
+    const answer = await raw(
+      api.port,
+      head({
+        "x-restore-secret": SECRET,
+        "content-type": "application/json",
+        "transfer-encoding": "chunked",
+      }) +
+        chunk +
+        chunk,
+    );
+
+    expect(answer).toMatch(/^HTTP\/1.1 413 /);
+  });
+
+  test("may have exactly the limit", async ({ api }) => {
+    const json = JSON.stringify(MINIMAL);
+
+    expect(await api.post("/restore/request", json + " ".repeat(65_536 - json.length))).toMatchObject({
+      status: 200,
+    });
+    expect(await api.post("/restore/request", json + " ".repeat(65_537 - json.length))).toMatchObject({
+      status: 413,
+    });
+  });
+});
+
+describe("the secret", () => {
+  const BARE = { error: { code: "unauthorized", message: "unauthorized" } };
+
+  test("both of two are taken while they are rotated", async ({ api }) => {
+    for (const secret of [SECRET, SECOND_SECRET]) {
+      expect(await api.post("/restore/request", MINIMAL, { "x-restore-secret": secret })).toMatchObject({
+        status: 200,
+      });
+    }
+  });
+
+  test("any other gets the same bare answer, whatever the body", async ({ api, pool }) => {
+    const wrong = [
+      "",
+      "x",
+      SECRET.slice(1),
+      `${SECRET}x`,
+      SECRET.toUpperCase(),
+      `${SECRET},${SECOND_SECRET}`,
+      `Bearer ${SECRET}`,
+      "x".repeat(8_000),
+      "\u00e9".repeat(40),
+    ];
+    for (const secret of wrong) {
+      for (const body of [MINIMAL, "not JSON"]) {
+        const answer = await api.post("/restore/request", body, { "x-restore-secret": secret });
+        expect({ status: answer.status, body: answer.body }).toEqual({ status: 401, body: BARE });
+      }
+    }
+    for (const lines of ["", `x-restore-secret: ${SECRET}\r\nx-restore-secret: ${SECRET}\r\n`]) {
+      const answer = await raw(
+        api.port,
+        `POST /restore/completed HTTP/1.1\r\nhost: thaw\r\ncontent-length: 0\r\n${lines}\r\n`,
+      );
+      expect(answer).toMatch(/^HTTP\/1.1 401 /);
+      expect(answer.split("\r\n\r\n")[1]).toBe(JSON.stringify(BARE));
+    }
+    expect((await pool.query("select from restores")).rowCount).toBe(0);
+  });
+
+  test("is asked for before the body is read", async ({ api }) => {
+    for (const framing of [{ "content-length": "1000000000" }, { "transfer-encoding": "chunked" }]) {
+      const answer = await raw(
+        api.port,
+        head({ "x-restore-secret": "wrong", "content-type": "application/json", ...framing }),
+      );
+      expect(answer).toMatch(/^HTTP\/1.1 401 /);
+    }
+  });
+
+  test("is asked for before routes and methods are told apart", async ({ api }) => {
+    for (const [method, path] of [
+      ["GET", "/restore/request"],
+      ["POST", "/restore/nothing"],
+      ["POST", "/restore"],
+    ] as const) {
+      expect((await fetch(api.url + path, { method })).status).toBe(401);
+    }
+  });
+
+  test("never shows in the log, nor does anybody's body", async ({ databaseUrl }) => {
+    let lines = "";
+    const log = pino(
+      { level: "trace" },
+      new Writable({
+        write(chunk, _encoding, done) {
+          lines += String(chunk);
+          done();
+        },
+      }),
+    );
+    const api = await startApi(databaseUrl, { log });
+    await api.post("/restore/request", { ...MINIMAL, principal_arn: "arn:of-jane" });
+    await api.post("/restore/request", "{", { "x-restore-secret": SECOND_SECRET });
+    await api.post("/restore/request", MINIMAL, { "x-restore-secret": "wrong-secret" });
+    await api.close();
+
+    expect(lines.match(/"path":"\/restore\/request"/g)).toHaveLength(3);
+    expect(lines).toContain('"status":401');
+    for (const secret of [SECRET, SECOND_SECRET, "wrong-secret", "arn:of-jane"])
+      expect(lines).not.toContain(secret);
+  });
+});
+
+describe("other routes and methods", () => {
+  test("are not there", async ({ api }) => {
+    const secret = { "x-restore-secret": SECRET };
+    for (const [method, path] of [
+      ["GET", "/"],
+      ["GET", "/restore/request"],
+      ["PUT", "/restore/request"],
+      ["DELETE", "/restore/completed"],
+      ["POST", "/restore/request/"],
+      ["POST", "/restore/other"],
+      ["POST", "/healthz"],
+    ] as const) {
+      const response = await fetch(api.url + path, { method, headers: secret });
+      expect({ path, status: response.status, body: await response.json() }).toEqual({
+        path,
+        status: 404,
+        body: { error: { code: "not_found", message: "There is no such route." } },
+      });
+    }
+  });
+});
+
+describe("a caller with bad manners", () => {
+  test("who goes away in the middle of a body harms nobody", async ({ databaseUrl }) => {
+    const errors: unknown[] = [];
+    const log = createLog("silent");
+    log.error = (...line: unknown[]) => void errors.push(line);
+    const api = await startApi(databaseUrl, { log });
+    for (const framing of [{ "content-length": "1000" }, { "transfer-encoding": "chunked" }]) {
+      const socket = connect(api.port, "127.0.0.1");
+      socket.on("error", () => undefined);
+      socket.write(
+        `${head({ "x-restore-secret": SECRET, "content-type": "application/json", ...framing })}5\r\n{"s3_\r\n`,
+      );
+      // The next answer shows that the server has seen what came before.
+      await api.get("/healthz");
+      socket.resetAndDestroy();
+      await once(socket, "close");
+    }
+
+    expect(await api.post("/restore/request", MINIMAL)).toMatchObject({ status: 200 });
+    await api.close();
+    expect(errors).toEqual([]);
+  });
+
+  test("who sends several requests at once gets the answers in order", async ({ api }) => {
+    const one = (key: string) => {
+      const body = JSON.stringify({ ...MINIMAL, s3_key: key });
+      return (
+        head({
+          "x-restore-secret": SECRET,
+          "content-type": "application/json",
+          "content-length": `${body.length}`,
+        }) + body
+      );
+    };
+    const answers = await raw(api.port, one("a") + one("") + one("a"), 3);
+
+    expect(answers.match(/HTTP\/1.1 \d+|"duplicate":\w+/g)).toEqual([
+      "HTTP/1.1 200",
+      '"duplicate":false',
+      "HTTP/1.1 400",
+      "HTTP/1.1 200",
+      '"duplicate":true',
+    ]);
+  });
+
+  test("who asks before sending a body is told to go on", async ({ api }) => {
+    const asking = request(`${api.url}/restore/request`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-restore-secret": SECRET, expect: "100-continue" },
+    });
+    asking.flushHeaders();
+    await once(asking, "continue");
+    asking.end(JSON.stringify(MINIMAL));
+    const [response] = await once(asking, "response");
+
+    expect(response.statusCode).toBe(200);
+    response.resume();
+  });
+
+  test("whose framing contradicts itself is refused", async ({ api }) => {
+    const answer = await raw(
+      api.port,
+      `${head({ "x-restore-secret": SECRET, "content-length": "5", "transfer-encoding": "chunked" })}0\r\n\r\n`,
+    );
+
+    expect(answer).toMatch(/^HTTP\/1.1 400 /);
+  });
+});
+
+describe("many at once", () => {
+  test("are committed together, and each gets its own id", async ({ api, pool }) => {
+    const keys = Array.from({ length: 200 }, (_, index) => `film ${index}`);
+    const answers = await Promise.all(keys.map((key) => api.post("/restore/request", requestBody(key))));
+
+    expect(answers.filter((answer) => answer.status !== 200)).toEqual([]);
+    const { rows } = await pool.query<{ id: string; s3_key: string; xmin: string }>(
+      "select id, s3_key, xmin::text from restore_requests",
+    );
+    const keyOf = new Map(rows.map((row) => [row.id, row.s3_key]));
+    expect(answers.map((answer) => keyOf.get(answer.body.id))).toEqual(keys);
+    expect(new Set(rows.map((row) => row.xmin)).size).toBeLessThan(keys.length / 4);
+  });
+
+  test("one that Postgres refuses does not spoil the others", async ({ api, pool }) => {
+    await pool.query("alter table restores add constraint poison check (s3_key <> 'poison')");
+    const answers = await Promise.all(
+      ["a", "poison", "b"].map((key) => api.post("/restore/request", requestBody(key))),
+    );
+
+    expect(answers.map((answer) => answer.status)).toEqual([200, 500, 200]);
+    expect(answers[1]?.body).toEqual({ error: { code: "internal", message: "Internal error." } });
+  });
+
+  test("beyond what may wait are sent away, and nobody waits for long", async () => {
+    const log = createLog("silent");
+    // A Postgres that never says anything.
+    const pool = { query: () => new Promise(() => undefined) } as unknown as Pool;
+    const app = createApp({
+      pool,
+      secrets: [SECRET],
+      notify_waits: [],
+      notReady: () => Promise.resolve(null),
+      log,
+    });
+    const began = performance.now();
+    const answers = await Promise.all(
+      Array.from({ length: 6_000 }, async () => {
+        const response = await app.request("/restore/request", {
+          method: "POST",
+          headers: { "content-type": "application/json", "x-restore-secret": SECRET },
+          body: JSON.stringify(MINIMAL),
+        });
+        return {
+          status: response.status,
+          ...((await response.json()) as { error: { message: string } }).error,
+        };
+      }),
+    );
+
+    expect(performance.now() - began).toBeLessThan(10_000);
+    expect(new Set(answers.map((answer) => answer.status))).toEqual(new Set([503]));
+    const sentAway = answers.filter((answer) => answer.message.startsWith("Too many requests"));
+    expect(sentAway.length).toBeGreaterThan(500);
+    expect(sentAway.length).toBeLessThan(1_500);
+  });
+});
+
+describe("the probes", () => {
+  test("say yes while all is well", async ({ api }) => {
+    expect(await api.get("/healthz")).toMatchObject({ status: 200, body: { ok: true } });
+    expect(await api.get("/readyz")).toMatchObject({ status: 200, body: { ok: true } });
+  });
+
+  test("tell an unmigrated database from an absent one", async ({ databaseUrl, pool, api }) => {
+    await pool.query("delete from thaw_migrations where name = 'views.sql'");
+    expect(await api.get("/readyz")).toMatchObject({
+      status: 503,
+      body: { ok: false, reason: expect.stringMatching(/lacks sql\/views.sql .*npm run migrate/) },
+    });
+
+    const gone = new URL(databaseUrl);
+    gone.port = "1";
+    const away = await startApi(gone.href);
+    expect(await away.get("/healthz")).toMatchObject({ status: 200, body: { ok: true } });
+    const answer = await away.get("/readyz");
+    expect(answer).toMatchObject({ status: 503, body: { ok: false, reason: "Postgres does not answer." } });
+    await away.close();
+  });
+
+  test("say when the process stops", async ({ databaseUrl }) => {
+    const stopping = await startApi(databaseUrl, { notReady: () => Promise.resolve("stopping") });
+
+    expect(await stopping.get("/readyz")).toMatchObject({
+      status: 503,
+      body: { ok: false, reason: "stopping" },
+    });
+    await stopping.close();
+  });
+});
+
+describe("while Postgres is away", () => {
+  const AWAY = {
+    status: 503,
+    body: { error: { code: "unavailable", message: expect.stringMatching(/try again/) } },
+  };
+  /** Two seconds, and what a busy machine adds. */
+  const SOON_MS = 2_800;
+
+  const expectAway = (answers: Answer[]) => {
+    for (const answer of answers) {
+      expect(answer).toMatchObject(AWAY);
+      expect(answer.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
+      expect(answer.ms).toBeLessThan(SOON_MS);
+    }
+  };
+
+  test("stopped, callers hear it at once, and need no restart afterwards", async () => {
+    const dir = join(tmpdir(), `thaw-http-${randomUUID()}`);
+    const settings = { fsync: "off", full_page_writes: "off" };
+    let postgres = await startEmbeddedPostgres({ dir, settings });
+    const { dataDirectory } = postgres;
+    try {
+      const log = createLog("silent");
+      const pool = createPool(postgres.url, { name: "migrate", max: 2, query_timeout_ms: 0 }, log);
+      await migrate(pool);
+      await pool.end();
+      const api = await startApi(postgres.url);
+      const body = requestBody("a");
+      const before = await api.post("/restore/request", body);
+      expect(before.status).toBe(200);
+
+      await postgres.stop("immediate");
+      expectAway(
+        await Promise.all([api.post("/restore/request", body), api.post("/restore/completed", MINIMAL)]),
+      );
+      expect(await api.get("/readyz")).toMatchObject({ status: 503 });
+      expect(await api.get("/healthz")).toMatchObject({ status: 200 });
+
+      postgres = await startEmbeddedPostgres({ dir, settings });
+      const after = await api.post("/restore/request", body);
+      expect(after).toMatchObject({ status: 200, body: { id: before.body.id, duplicate: true } });
+      expect(await api.get("/readyz")).toMatchObject({ status: 200 });
+      await api.close();
+    } finally {
+      await postgres.stop("immediate");
+      await rm(dataDirectory, { recursive: true, force: true });
+      await rm(dir, { recursive: true, force: true });
+    }
+  });
+
+  test("silent, nobody waits for it, however many there are", async ({ databaseUrl }) => {
+    await using proxy = await startProxy(databaseUrl);
+    const api = await startApi(proxy.url);
+    const body = requestBody("a");
+    expect(await api.post("/restore/request", body)).toMatchObject({ status: 200 });
+
+    proxy.freeze();
+    const first = api.post("/restore/request", body);
+    await proxy.swallowed();
+    // More than one batch, all of them behind the one that hangs.
+    const others = Array.from({ length: 250 }, (_, index) =>
+      api.post("/restore/request", requestBody(`${index}`)),
+    );
+    expectAway(await Promise.all([first, api.post("/restore/completed", MINIMAL), ...others]));
+    const probe = await api.get("/readyz");
+    expect(probe).toMatchObject({ status: 503, body: { reason: "Postgres does not answer." } });
+    expect(probe.ms).toBeLessThan(SOON_MS);
+
+    proxy.melt();
+    await waitFor("an answer", async () => (await api.post("/restore/request", body)).status === 200);
+    await waitFor("readiness", async () => (await api.get("/readyz")).status === 200);
+    await api.close();
+  });
+
+  test("an answer that is lost after the commit is made good by a repeat", async ({ databaseUrl, pool }) => {
+    await using proxy = await startProxy(databaseUrl);
+    const api = await startApi(proxy.url);
+    await api.post("/restore/request", requestBody("warm the connection up"));
+    proxy.mute();
+    const body = requestBody("a");
+
+    expectAway([await api.post("/restore/request", body)]);
+    proxy.melt();
+    const { rows } = await pool.query("select id, read_count from restore_requests where s3_key = 'a'");
+    expect(rows).toMatchObject([{ read_count: 1 }]);
+    const repeat = await waitFor("an answer", async () => {
+      const answer = await api.post("/restore/request", body);
+      return answer.status === 200 && answer;
+    });
+    expect(repeat.body).toEqual({ ok: true, id: rows[0].id, duplicate: true });
+    await api.close();
+  });
+});
+
+const head = (headers: Record<string, string>): string =>
+  `POST /restore/request HTTP/1.1\r\nhost: thaw\r\n${Object.entries(headers)
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join("")}\r\n`;
+
+/** Sends bytes as they are, and answers with what came back once that many answers have begun and JSON has come. */
+async function raw(port: number, text: string, answers = 1): Promise<string> {
+  const socket = connect(port, "127.0.0.1");
+  socket.on("error", () => undefined);
+  socket.write(text);
+  let received = "";
+  for await (const chunk of socket) {
+    received += String(chunk);
+    if ((received.match(/\r\n\r\n\{.*?\}(?=HTTP|$)/gs) ?? []).length >= answers) break;
+  }
+  socket.destroy();
+  return received;
+}
+
+interface Proxy extends AsyncDisposable {
+  url: string;
+  /** Swallows what either side says from now on; new connections open and stay silent. */
+  freeze(): void;
+  /** Swallows only Postgres's answers. */
+  mute(): void;
+  /** Resolves when something was swallowed. */
+  swallowed(): Promise<void>;
+  /** Cuts what was silent, and forwards again. */
+  melt(): void;
+}
+
+/** Stands between a pool and Postgres, and can become a black hole. */
+async function startProxy(databaseUrl: string): Promise<Proxy> {
+  const url = new URL(databaseUrl);
+  const target = { host: url.hostname, port: Number(url.port) };
+  const sockets = new Set<Socket>();
+  const silent = { up: false, down: false };
+  let swallow: (() => void) | undefined;
+  const cut = () => {
+    for (const socket of sockets) socket.destroy();
+    sockets.clear();
+  };
+  const server = createServer((near) => {
+    const far = connect(target);
+    for (const socket of [near, far]) {
+      sockets.add(socket);
+      socket.on("error", () => undefined);
+    }
+    const pass = (from: Socket, to: Socket, way: "up" | "down") => {
+      from.on("data", (chunk) => {
+        if (!silent[way]) to.write(chunk);
+        else swallow?.();
+      });
+      from.on("close", () => silent[way] || to.destroy());
+    };
+    pass(near, far, "up");
+    pass(far, near, "down");
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  url.port = String((server.address() as AddressInfo).port);
+  return {
+    url: url.href,
+    freeze: () => Object.assign(silent, { up: true, down: true }),
+    mute: () => (silent.down = true),
+    swallowed: () => new Promise((resolve) => (swallow = resolve)),
+    melt() {
+      cut();
+      Object.assign(silent, { up: false, down: false });
+    },
+    async [Symbol.asyncDispose]() {
+      cut();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}

@@ -1,0 +1,524 @@
+/** Each mail goes out once, whatever Resend, the network or the process does meanwhile. */
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+
+import { describe, expect } from "vitest";
+
+import { createMailer, type ClaimedMail } from "../server/mailer.ts";
+import { test as base, waitFor } from "./database.ts";
+import { givenFiles, quiet, runNotify } from "./given_files.ts";
+import { startResendStandIn, type FaultKind } from "./stand_ins/resend.ts";
+import { startS3StandIn } from "./stand_ins/s3.ts";
+import { BUCKET, JANE, requestBody, SECRET, settingsFor, startThaw, type Thaw } from "./thaw.ts";
+
+/** Nothing is held back, and one file of jane's is ready. */
+const test = base.extend<{ thaw: Thaw }>({
+  thaw: async ({ databaseUrl }, use) => {
+    const thaw = await startThaw(databaseUrl, {
+      worker: false,
+      env: { NOTIFY_QUIET_SECONDS: "0", NOTIFY_MAX_WAIT_SECONDS: "0", MAIL_FROM: "Thaw <old@example.com>" },
+    });
+    await givenReady(thaw, "jane");
+    await use(thaw);
+    await thaw.stop();
+    expect(thaw.lambdaErrors).toEqual([]);
+  },
+});
+
+const givenReady = (thaw: Pick<Thaw, "pool">, ...names: string[]): Promise<unknown> =>
+  Promise.all(
+    names.map((name) =>
+      givenFiles(thaw.pool, { email: `${name}@example.com`, keys: [`${name}.bin`], status: "restored" }),
+    ),
+  );
+
+/** The only notification. */
+async function notification(thaw: Thaw): Promise<Record<string, unknown>> {
+  const { rows } = await thaw.pool.query(
+    "select n.*, n.attempt_after > now() + interval '30 seconds' as is_backing_off from notifications n",
+  );
+  expect(rows).toHaveLength(1);
+  return rows[0];
+}
+
+/** Whether each request counts as told. */
+async function told(thaw: Thaw): Promise<boolean[]> {
+  const { rows } = await thaw.pool.query("select post_notified from restore_requests order by s3_key");
+  return rows.map((row) => row.post_notified);
+}
+
+/** The back-off is over. */
+const age = (thaw: Thaw) =>
+  thaw.pool.query("update notifications set attempt_after = now() where status = 'sealed'");
+/** The gate is open again. */
+const openGate = (thaw: Thaw) => thaw.pool.query("update mail_gate set closed_until = now()");
+const gate = async (thaw: Thaw) =>
+  (
+    await thaw.pool.query(
+      "select extract(epoch from closed_until - now())::float8 as seconds, closed_until > now() as is_shut, reason from mail_gate",
+    )
+  ).rows[0];
+const stuck = async (thaw: Thaw) =>
+  (await thaw.pool.query("select email, problem, failure_code, what_to_do from stuck_requests")).rows;
+
+describe("an attempt of which nobody knows how it ended", () => {
+  const faults: [FaultKind, boolean][] = [
+    ["application_error", false],
+    ["service_unavailable", false],
+    ["html_502", false],
+    ["reset", false],
+    ["concurrent_idempotent_requests", false],
+    ["accept_then_drop", true],
+    ["accept_then_truncate", true],
+    ["accept_then_html", true],
+  ];
+  test.for(faults)(
+    "%s: is repeated after a while, and the mail arrives once",
+    async ([kind, delivered], { thaw }) => {
+      thaw.resend.addFault({ kind, times: 1 });
+      await thaw.startWorker();
+
+      await runNotify(thaw.pool);
+      expect(thaw.resend.mails).toHaveLength(delivered ? 1 : 0);
+      expect(await told(thaw)).toEqual([false]);
+      const first = await notification(thaw);
+      expect(first).toMatchObject({
+        status: "sealed",
+        attempts: 1,
+        is_backing_off: true,
+        uncertain_since: expect.any(Date),
+        failure_message: expect.any(String),
+      });
+      await runNotify(thaw.pool);
+      expect(thaw.resend.requests).toHaveLength(1);
+
+      await age(thaw);
+      await runNotify(thaw.pool);
+
+      expect(thaw.resend.mails).toHaveLength(1);
+      expect(thaw.resend.requests.map((request) => request.idempotency_key)).toEqual(
+        Array(2).fill(`thaw/${String(first["id"])}`),
+      );
+      expect(thaw.resend.requests[1]).toMatchObject({ status: 200, replayed: delivered });
+      expect(thaw.resend.mails[0]?.body).toBe(first["body"]);
+      expect(await notification(thaw)).toMatchObject({
+        status: "sent",
+        resend_id: thaw.resend.mails[0]?.id,
+        failure_message: null,
+      });
+      expect(await told(thaw)).toEqual([true]);
+    },
+  );
+
+  test("is repeated with the same bytes though sender and files have changed since", async ({ thaw }) => {
+    thaw.resend.addFault({ kind: "reset", times: 1 });
+    const old = await thaw.startWorker();
+    await runNotify(thaw.pool);
+    await old.stop();
+    const { body } = await notification(thaw);
+
+    await thaw.pool.query(
+      "update restores set restore_expires_at = now() + interval '9 days', size_bytes = 7",
+    );
+    await thaw.pool.query("update notifications set created_at = now() - interval '1 day'");
+    await age(thaw);
+    await thaw.startWorker({ MAIL_FROM: "Thaw <new@example.com>" });
+    await runNotify(thaw.pool);
+
+    expect(thaw.resend.mails.map((mail) => mail.body)).toEqual([body]);
+    expect(body).toContain("old@example.com");
+  });
+
+  test("is not repeated when Resend may have forgotten it", async ({ thaw }) => {
+    thaw.resend.addFault({ kind: "accept_then_drop", times: 1 });
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    thaw.resend.ageKeys(24 * 3600_000);
+
+    await thaw.pool.query("update notifications set uncertain_since = now() - interval '23 hours 1 minute'");
+    await age(thaw);
+    await runNotify(thaw.pool);
+
+    const { id, status } = await notification(thaw);
+    expect(status).toBe("unknown");
+    expect(thaw.resend.requests).toHaveLength(1);
+    expect(await told(thaw)).toEqual([false]);
+    expect(await stuck(thaw)).toMatchObject([
+      {
+        problem: "nobody knows whether a mail was sent",
+        what_to_do: `select resend_notification('${String(id)}')`,
+      },
+    ]);
+
+    // An operator decides: a new key, perhaps a second mail.
+    await thaw.pool.query("select resend_notification($1)", [id]);
+    await quiet(thaw.pool);
+    expect(thaw.resend.mails).toHaveLength(2);
+    expect(new Set(thaw.resend.mails.map((mail) => mail.idempotency_key)).size).toBe(2);
+    expect(await told(thaw)).toEqual([true]);
+    expect(await stuck(thaw)).toEqual([]);
+  });
+
+  test("is repeated up to the last hour in which Resend surely remembers it", async ({ thaw }) => {
+    thaw.resend.addFault({ kind: "accept_then_drop", times: 1 });
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    await thaw.pool.query(
+      "update notifications set uncertain_since = now() - interval '22 hours 59 minutes'",
+    );
+    await age(thaw);
+    await runNotify(thaw.pool);
+
+    expect(await notification(thaw)).toMatchObject({ status: "sent" });
+    expect(thaw.resend.mails).toHaveLength(1);
+  });
+
+  test("leaves the mail unknown when Resend knows its key with another body", async ({ thaw }) => {
+    thaw.resend.addFault({ kind: "invalid_idempotent_request" });
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    await age(thaw);
+    await runNotify(thaw.pool);
+
+    expect(await notification(thaw)).toMatchObject({
+      status: "unknown",
+      failure_code: "invalid_idempotent_request",
+    });
+    expect(thaw.resend.requests).toHaveLength(1);
+    expect(await stuck(thaw)).toHaveLength(1);
+  });
+});
+
+describe("a worker that dies", () => {
+  /** Sealed, but not sent: as if the gate had been shut just then. */
+  async function sealedMail(thaw: Thaw): Promise<void> {
+    await thaw.pool.query("update mail_gate set closed_until = now() + interval '1 hour'");
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    await openGate(thaw);
+    expect(thaw.resend.requests).toEqual([]);
+  }
+  const claim = async (thaw: Thaw) =>
+    (await thaw.pool.query<ClaimedMail>("select * from claim_notifications('post', 10)")).rows;
+
+  test("between claim and call leaves a mail that is sent when its lease ends", async ({ thaw }) => {
+    await sealedMail(thaw);
+    expect(await claim(thaw)).toHaveLength(1);
+
+    await runNotify(thaw.pool);
+    expect(thaw.resend.requests).toEqual([]);
+    await age(thaw);
+    await runNotify(thaw.pool);
+
+    expect(thaw.resend.mails).toHaveLength(1);
+    expect(await told(thaw)).toEqual([true]);
+  });
+
+  test("between Resend's answer and our note leaves a mail that is not delivered twice", async ({ thaw }) => {
+    await sealedMail(thaw);
+    const mailer = createMailer({ RESEND_API_KEY: thaw.resend.api_key, RESEND_BASE_URL: thaw.resend.url });
+    for (const mail of await claim(thaw)) await mailer.send(mail, new AbortController().signal);
+    expect(thaw.resend.mails).toHaveLength(1);
+    expect(await told(thaw)).toEqual([false]);
+
+    await age(thaw);
+    await runNotify(thaw.pool);
+
+    expect(thaw.resend.requests.map((request) => request.replayed)).toEqual([false, true]);
+    expect(thaw.resend.mails).toHaveLength(1);
+    expect(await told(thaw)).toEqual([true]);
+  });
+
+  test("or is told to stop in the middle of a call leaves a mail that arrives once", async ({ thaw }) => {
+    thaw.resend.addFault({ kind: "accept_then_hang", times: 1 });
+    const stopped = await thaw.startWorker();
+    await waitFor("the mail to arrive", async () => thaw.resend.mails.length === 1);
+    await stopped.stop();
+    expect(await notification(thaw)).toMatchObject({ status: "sealed", failure_code: "application_error" });
+
+    await age(thaw);
+    await thaw.startWorker();
+    await waitFor("the note", async () => (await told(thaw))[0]);
+
+    expect(thaw.resend.mails).toHaveLength(1);
+  });
+});
+
+describe("a refusal that every mail would get", () => {
+  test("shuts the gate for all workers, costs no attempt, and all mails arrive once when it opens", async ({
+    thaw,
+  }) => {
+    const people = ["a", "b", "c", "d", "e", "f"];
+    await givenReady(thaw, ...people);
+    thaw.resend.addFault({ kind: "rate_limit_exceeded", retry_after_s: 3, times: 1 });
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    await waitFor("all mails", async () => thaw.resend.mails.length === people.length + 1);
+    await quiet(thaw.pool);
+
+    const refused_at = thaw.resend.requests.find((request) => request.status === 429)?.at ?? NaN;
+    const afterwards = thaw.resend.requests.map((request) => request.at - refused_at);
+    // The other lane's call may have been under way.
+    expect(afterwards.filter((ms) => ms > 500 && ms < 2_900)).toEqual([]);
+    expect(afterwards.filter((ms) => ms >= 2_900).length).toBeGreaterThan(3);
+    expect(thaw.resend.mails.flatMap((mail) => mail.to).sort()).toEqual(
+      [...people, "jane"].map((name) => `${name}@example.com`),
+    );
+    const { rows } = await thaw.pool.query("select distinct status, attempts from notifications");
+    expect(rows).toEqual([{ status: "sent", attempts: 1 }]);
+  });
+
+  test.for([
+    ["daily_quota_exceeded", 3600],
+    ["invalid_api_key", 300],
+    ["domain_not_verified", 300],
+  ] as const)(
+    "%s: is there for all to see, and mails go out once it is mended",
+    async ([kind, seconds], { thaw }) => {
+      await givenReady(thaw, "bob", "carl");
+      const mended = thaw.resend.addFault({ kind });
+      await thaw.startWorker();
+      await runNotify(thaw.pool);
+
+      const shut = await gate(thaw);
+      expect(shut).toMatchObject({ is_shut: true, reason: expect.stringMatching(/quota|key|domain/i) });
+      expect(shut.seconds).toBeGreaterThan(seconds - 60);
+      expect(shut.seconds).toBeLessThanOrEqual(seconds);
+      const asked = thaw.resend.requests.length;
+      expect(asked).toBeLessThan(3);
+      await runNotify(thaw.pool);
+      expect(thaw.resend.requests).toHaveLength(asked);
+      const { rows } = await thaw.pool.query(
+        "select distinct status, attempts, uncertain_since from notifications",
+      );
+      expect(rows).toEqual([{ status: "sealed", attempts: 0, uncertain_since: null }]);
+
+      mended();
+      await openGate(thaw);
+      await runNotify(thaw.pool);
+      expect(thaw.resend.mails.flatMap((mail) => mail.to).sort()).toEqual([
+        "bob@example.com",
+        "carl@example.com",
+        "jane@example.com",
+      ]);
+    },
+  );
+
+  test("does not bring the end of Resend's memory nearer, nor farther", async ({ thaw }) => {
+    thaw.resend.addFault({ kind: "accept_then_drop", times: 1 });
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    const since = "2026-01-01T00:00:00.000Z";
+    await thaw.pool.query("update notifications set uncertain_since = now() - interval '22 hours'");
+    const { uncertain_since } = await notification(thaw);
+    expect(uncertain_since).not.toEqual(new Date(since));
+
+    thaw.resend.addFault({ kind: "daily_quota_exceeded", times: 1 });
+    await age(thaw);
+    await runNotify(thaw.pool);
+
+    expect(await gate(thaw)).toMatchObject({ is_shut: true });
+    expect(await notification(thaw)).toMatchObject({ status: "sealed", uncertain_since, attempts: 1 });
+  });
+
+  test("of the sender loses no mail, and the mended sender is the one that people see", async ({ thaw }) => {
+    const wrong = await thaw.startWorker({ MAIL_FROM: "thaw@nowhere" });
+    await runNotify(thaw.pool);
+    expect(await notification(thaw)).toMatchObject({
+      status: "sealed",
+      failure_code: "invalid_from_address",
+    });
+    expect(await gate(thaw)).toMatchObject({ is_shut: true, reason: expect.stringContaining("`from`") });
+    await wrong.stop();
+
+    // Somebody finds it some time later; one copy has expired by then, and more has become ready.
+    await thaw.pool.query("update notifications set created_at = now() - interval '3 days'");
+    await thaw.pool.query("update restores set restore_expires_at = now() - interval '1 hour'");
+    await givenFiles(thaw.pool, { email: "jane@example.com", keys: ["new.bin"], status: "restored" });
+    await openGate(thaw);
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+
+    expect(thaw.resend.mails.map(({ from, to, subject }) => [from, to, subject])).toEqual([
+      ["Thaw <old@example.com>", ["jane@example.com"], "1 of your 2 files is ready"],
+    ]);
+    expect(await told(thaw)).toEqual([true, true]);
+    expect(await stuck(thaw)).toEqual([]);
+  });
+
+  test("leaves a started mail unsent when its files are ready by the time the gate opens", async ({
+    thaw,
+  }) => {
+    await thaw.pool.query("delete from restore_requests");
+    await givenFiles(thaw.pool, { email: "jane@example.com", keys: ["slow.bin"], status: "pending" });
+    const mended = thaw.resend.addFault({ kind: "suspended_api_key" });
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    expect(await notification(thaw)).toMatchObject({ kind: "pre", status: "sealed" });
+
+    await thaw.pool.query(
+      "update restores set status = 'restored', restore_expires_at = now() + interval '1 day' where s3_key = 'slow.bin'",
+    );
+    await thaw.pool.query("update notifications set created_at = now() - interval '5 hours'");
+    mended();
+    await openGate(thaw);
+    await runNotify(thaw.pool);
+
+    expect(thaw.resend.mails.map((mail) => mail.subject)).toEqual([
+      expect.stringContaining("Your file is ready"),
+    ]);
+  });
+});
+
+describe("a refusal of one mail", () => {
+  test("fails that mail where everybody can see it, and the others arrive", async ({ thaw }) => {
+    await givenReady(thaw, "ann", "bob", "carl");
+    const mended = thaw.resend.refuse("bob@example.com");
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+
+    expect(thaw.resend.mails.flatMap((mail) => mail.to).sort()).toEqual([
+      "ann@example.com",
+      "carl@example.com",
+      "jane@example.com",
+    ]);
+    expect(await gate(thaw)).toMatchObject({ is_shut: false });
+    expect(await told(thaw)).toEqual([true, false, true, true]);
+    const [row, ...others] = await stuck(thaw);
+    expect(others).toEqual([]);
+    expect(row).toMatchObject({
+      email: "bob@example.com",
+      problem: "Resend refused a mail",
+      failure_code: "validation_error",
+    });
+
+    mended();
+    await thaw.pool.query(row.what_to_do);
+    await quiet(thaw.pool);
+    expect(thaw.resend.mails[3]?.to).toEqual(["bob@example.com"]);
+    expect(await told(thaw)).toEqual([true, true, true, true]);
+  });
+
+  test("does not hold up others, though it hangs", async ({ thaw }) => {
+    await givenReady(thaw, "ann", "bob", "carl");
+    thaw.resend.addFault({ kind: "hang", to: "ann@example.com" });
+    await thaw.startWorker();
+
+    await waitFor("all others", async () => thaw.resend.mails.length === 3, 5_000);
+    expect(thaw.resend.mails.map((mail) => mail.to)).not.toContainEqual(["ann@example.com"]);
+  });
+});
+
+describe("processes", () => {
+  const MAIN = `${import.meta.dirname}/../server/main.ts`;
+
+  /** A Thaw process; `log` grows as it speaks. */
+  function startProcess(roles: string[], env: Record<string, string>, log: string[]) {
+    const child = spawn(process.execPath, [MAIN, ...roles], {
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    for (const stream of [child.stdout, child.stderr])
+      createInterface(stream).on("line", (line) => log.push(line));
+    const ended = new Promise<number | null>((resolve) => child.on("exit", (code) => resolve(code)));
+    return {
+      said: (text: string) => waitFor(text, async () => log.find((line) => line.includes(text))),
+      stop: () => {
+        child.kill("SIGTERM");
+        return ended;
+      },
+    };
+  }
+
+  base(
+    "two workers send two hundred mails, each once, and hardly ask for more than Resend takes",
+    async ({ databaseUrl, pool }) => {
+      const PEOPLE = 200;
+      const PER_SECOND = 40;
+      const s3 = await startS3StandIn();
+      const resend = await startResendStandIn({ requests_per_second: PER_SECOND });
+      await givenReady({ pool }, ...Array.from({ length: PEOPLE }, (_, i) => `p${i}`));
+      const env = { ...settingsFor(databaseUrl, s3, resend), NOTIFY_QUIET_SECONDS: "0" };
+      const workers = [startProcess(["worker"], env, []), startProcess(["worker"], env, [])];
+
+      await waitFor("all mails", async () => resend.mails.length >= PEOPLE, 60_000);
+      await quiet(pool);
+      const exits = await Promise.all(workers.map((worker) => worker.stop()));
+
+      expect(exits).toEqual([0, 0]);
+      expect(new Set(resend.mails.flatMap((mail) => mail.to)).size).toBe(PEOPLE);
+      expect(resend.mails).toHaveLength(PEOPLE);
+      const { rows } = await pool.query("select distinct status, attempts from notifications");
+      expect(rows).toEqual([{ status: "sent", attempts: 1 }]);
+      const refused = resend.requests.filter((request) => request.status === 429).length;
+      const [first, last] = [resend.requests[0]?.at ?? NaN, resend.requests.at(-1)?.at ?? NaN];
+      console.log(
+        `${PEOPLE} mails at a limit of ${PER_SECOND}/s: ${(PEOPLE / ((last - first) / 1000)).toFixed(1)}/s, ${refused} refused`,
+      );
+      expect(refused).toBeLessThan(PEOPLE / 8);
+      // Half of the limit at least; counting from the first call, the first second is free.
+      expect(last - first).toBeLessThan((2 * PEOPLE * 1000) / PER_SECOND);
+      await resend.close();
+      await s3.close();
+    },
+    90_000,
+  );
+
+  base("no line of the log holds a secret, a mail or an address", async ({ databaseUrl, pool }) => {
+    const s3 = await startS3StandIn({ restore_ms: 0 });
+    const resend = await startResendStandIn({ api_key: "re_the_very_key" });
+    s3.createBucket(BUCKET);
+    s3.putObject({ bucket: BUCKET, key: "a.bin", storage_class: "GLACIER" });
+    await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
+      JANE,
+    ]);
+    await givenReady({ pool }, "ann", "bob", "carl", "dora", "emil");
+    resend.refuse("ann@example.com");
+    resend.addFault({ kind: "application_error", to: "bob@example.com" });
+    resend.addFault({ kind: "invalid_idempotent_request", to: "carl@example.com" });
+    resend.addFault({ kind: "rate_limit_exceeded", to: "emil@example.com", times: 1 });
+    const log: string[] = [];
+    const env = { ...settingsFor(databaseUrl, s3, resend), LOG_LEVEL: "debug" };
+    const thaw = startProcess(["migrate", "server", "worker"], env, log);
+    await thaw.said("worker ready");
+    const { port } = JSON.parse(await thaw.said("server ready")) as { port: number };
+    for (const [secret, status] of [
+      ["wrong-secret-that-should-not-be-told-either", 401],
+      [SECRET, 200],
+    ] as const) {
+      const answer = await fetch(`http://127.0.0.1:${port}/restore/request`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "x-restore-secret": secret },
+        body: JSON.stringify(requestBody("a.bin")),
+      });
+      expect(answer.status).toBe(status);
+    }
+    await waitFor("the outcomes", async () => {
+      const { rows } = await pool.query(
+        "select status::text, count(*)::int from notifications where email <> 'jane@example.com' group by 1 order by 1",
+      );
+      return rows.map((row) => `${row.status} ${row.count}`).join() === "failed 1,sealed 1,sent 2,unknown 1";
+    });
+    // A failing job shows its error, with whatever it holds.
+    await pool.query("alter function due_people rename to no_due_people");
+    await pool.query("select nudge('post_notify')");
+    await thaw.said("a job failed");
+    expect(await thaw.stop()).toBe(0);
+
+    const text = log.join("\n");
+    for (const outcome of ["sent", "failed", "unknown", "uncertain", "gate"])
+      expect(text).toContain(`"outcome":"${outcome}"`);
+    for (const secret of [
+      resend.api_key,
+      SECRET,
+      "wrong-secret",
+      "@example.com",
+      "Bearer",
+      "your file",
+      "Your file",
+    ])
+      expect(text.toLowerCase()).not.toContain(secret.toLowerCase());
+    await resend.close();
+    await s3.close();
+  });
+});

@@ -1,0 +1,143 @@
+import { randomUUID } from "node:crypto";
+import { appendFileSync, cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { Client, type Pool } from "pg";
+import { describe, expect, inject } from "vitest";
+
+import { createPool } from "../server/database.ts";
+import { createLog } from "../server/log.ts";
+import { migrate, migrationProblem } from "../server/migrate.ts";
+import { test as base } from "./database.ts";
+import { query } from "./rows.ts";
+
+const SQL = join(import.meta.dirname, "../sql");
+
+const newPool = (url: string): Pool =>
+  createPool(url, { name: "migrate", max: 5, query_timeout_ms: 0 }, createLog("silent"));
+
+async function administer(statement: string): Promise<void> {
+  const client = new Client({ connectionString: inject("postgresUrl") });
+  await client.connect();
+  await client.query(statement);
+  await client.end();
+}
+
+/** An empty database, and a copy of sql/ to change. */
+const test = base.extend<{ empty: Pool; another: Pool; directory: string }>({
+  // oxlint-disable-next-line no-empty-pattern
+  empty: async ({}, use) => {
+    const name = `empty_${randomUUID().replaceAll("-", "")}`;
+    await administer(`create database ${name}`);
+    const url = new URL(inject("postgresUrl"));
+    url.pathname = `/${name}`;
+    const pool = newPool(url.href);
+    await use(pool);
+    await pool.end();
+    await administer(`drop database ${name} with (force)`);
+  },
+  another: async ({ empty }, use) => {
+    const pool = newPool(empty.options.connectionString as string);
+    await use(pool);
+    await pool.end();
+  },
+  // oxlint-disable-next-line no-empty-pattern
+  directory: async ({}, use) => {
+    const directory = mkdtempSync(join(tmpdir(), "thaw-sql-"));
+    cpSync(SQL, directory, { recursive: true });
+    await use(directory);
+    rmSync(directory, { recursive: true });
+  },
+});
+
+const files = async (pool: Pool): Promise<string[]> =>
+  (await query(pool, "select name from thaw_migrations order by applied_at, name")).map(
+    (row) => row["name"] as string,
+  );
+/** What late_read_grace() answers is the mark of the text that defined it last. */
+const grace = async (pool: Pool): Promise<string> =>
+  (await query(pool, "select late_read_grace()::text as grace"))[0]?.["grace"] as string;
+const graceOf = (minutes: number): string =>
+  `\ncreate or replace function late_read_grace() returns interval language sql immutable as $$ select interval '${minutes} minutes' $$;\n`;
+
+describe("migrating", () => {
+  test("runs each file once, in order", async ({ empty }) => {
+    expect(await migrationProblem(empty)).toBe("The database has no Thaw tables yet. Run: npm run migrate");
+    expect(await migrate(empty)).toEqual(["0001_tables.sql", "views.sql", "transitions.sql"]);
+    expect(await migrationProblem(empty)).toBeNull();
+    expect(await migrate(empty)).toEqual([]);
+    expect(await files(empty)).toHaveLength(3);
+  });
+
+  test("by two processes at once happens once", async ({ empty, another }) => {
+    const ran = await Promise.all([migrate(empty), migrate(another)]);
+    expect(ran.toSorted((a, b) => a.length - b.length)).toEqual([
+      [],
+      ["0001_tables.sql", "views.sql", "transitions.sql"],
+    ]);
+    expect(await migrationProblem(another)).toBeNull();
+  });
+
+  test("refuses a numbered file that was edited, and changes nothing", async ({ empty, directory }) => {
+    await migrate(empty, directory);
+    appendFileSync(join(directory, "0001_tables.sql"), "\n-- a word more\n");
+    appendFileSync(join(directory, "transitions.sql"), graceOf(6));
+    await expect(migrate(empty, directory)).rejects.toThrow(
+      "sql/0001_tables.sql was edited after it was applied. Put it back and add a new file.",
+    );
+    expect(await grace(empty)).toBe("00:05:00");
+  });
+
+  test("runs a new numbered file, and changed views and transitions", async ({ empty, directory }) => {
+    await migrate(empty, directory);
+    writeFileSync(join(directory, "0002_more.sql"), "create table more (id integer);");
+    appendFileSync(
+      join(directory, "views.sql"),
+      "\ncreate or replace view all_more as select * from more;\n",
+    );
+    appendFileSync(join(directory, "transitions.sql"), graceOf(6));
+    expect(await migrate(empty, directory)).toEqual(["0002_more.sql", "views.sql", "transitions.sql"]);
+    expect(await grace(empty)).toBe("00:06:00");
+    expect(await query(empty, "select * from all_more")).toEqual([]);
+  });
+
+  test("does not let an older process put its own functions back", async ({ empty, directory }) => {
+    await migrate(empty);
+    appendFileSync(join(directory, "transitions.sql"), graceOf(6));
+    await migrate(empty, directory);
+
+    expect(await migrate(empty)).toEqual([]);
+
+    expect(await grace(empty)).toBe("00:06:00");
+    expect(await migrationProblem(empty)).toBeNull();
+  });
+
+  test("keeps the rows that are there", async ({ empty, directory }) => {
+    await migrate(empty, directory);
+    await empty.query(
+      "insert into aws_key_user_map (access_key_id, email) values ('AKIA', 'jane@example.com')",
+    );
+    appendFileSync(join(directory, "transitions.sql"), graceOf(6));
+    await migrate(empty, directory);
+    expect(await query(empty, "select email from aws_key_user_map")).toEqual([{ email: "jane@example.com" }]);
+  });
+
+  test("names file and line of a mistake, and leaves nothing half done", async ({ empty, directory }) => {
+    writeFileSync(join(directory, "0002_more.sql"), "create table more (\n  id integer,\n  name tekst\n);\n");
+    await expect(migrate(empty, directory)).rejects.toThrow(
+      'sql/0002_more.sql:3: type "tekst" does not exist',
+    );
+    expect(await migrationProblem(empty)).toBe("The database has no Thaw tables yet. Run: npm run migrate");
+    rmSync(join(directory, "0002_more.sql"));
+    expect(await migrate(empty, directory)).toHaveLength(3);
+  });
+
+  test("a database that lacks a file of this build says which", async ({ empty }) => {
+    await migrate(empty);
+    await empty.query("update thaw_migrations set sha256 = 'older' where name = 'transitions.sql'");
+    expect(await migrationProblem(empty)).toBe(
+      "The database lacks sql/transitions.sql of this build. Run: npm run migrate",
+    );
+  });
+});

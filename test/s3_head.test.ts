@@ -1,0 +1,183 @@
+import { S3ServiceException, type HeadObjectCommandOutput } from "@aws-sdk/client-s3";
+import { describe, expect, test } from "vitest";
+
+import { readHead } from "../server/s3.ts";
+import { troubleOf } from "../server/s3_trouble.ts";
+import { tierFor } from "../server/storage_class.ts";
+
+const NOW = new Date("2026-11-22T12:00:00Z");
+const UNTIL = new Date("2026-11-30T00:00:00Z");
+const READY = 'ongoing-request="false", expiry-date="Mon, 30 Nov 2026 00:00:00 GMT"';
+const RUNNING = 'ongoing-request="true"';
+
+const head = (more: Partial<HeadObjectCommandOutput>): HeadObjectCommandOutput => ({
+  $metadata: {},
+  ETag: '"e"',
+  ...more,
+});
+
+const ended = (date: string): string => `ongoing-request="false", expiry-date="${date}"`;
+
+describe("what HEAD says", () => {
+  test.for<[string, Partial<HeadObjectCommandOutput>, string]>([
+    ["GLACIER", { StorageClass: "GLACIER" }, "archived"],
+    ["DEEP_ARCHIVE", { StorageClass: "DEEP_ARCHIVE" }, "archived"],
+    ["GLACIER, running", { StorageClass: "GLACIER", Restore: RUNNING }, "restoring"],
+    ["DEEP_ARCHIVE, running", { StorageClass: "DEEP_ARCHIVE", Restore: RUNNING }, "restoring"],
+    ["GLACIER, copy", { StorageClass: "GLACIER", Restore: READY }, "readable until"],
+    ["DEEP_ARCHIVE, copy", { StorageClass: "DEEP_ARCHIVE", Restore: READY }, "readable until"],
+    [
+      "a copy that ended a second ago",
+      { StorageClass: "GLACIER", Restore: ended("Sun, 22 Nov 2026 11:59:59 GMT") },
+      "archived",
+    ],
+    [
+      "a copy that ends now",
+      { StorageClass: "GLACIER", Restore: ended("Sun, 22 Nov 2026 12:00:00 GMT") },
+      "archived",
+    ],
+    [
+      "a wrong weekday in the expiry",
+      { StorageClass: "GLACIER", Restore: ended("Fri, 30 Nov 2026 00:00:00 GMT") },
+      "readable until",
+    ],
+    ["no expiry", { StorageClass: "GLACIER", Restore: 'ongoing-request="false"' }, "archived"],
+    ["an expiry that is none", { StorageClass: "GLACIER", Restore: ended("tomorrow") }, "archived"],
+    ["an empty header", { StorageClass: "GLACIER", Restore: "" }, "archived"],
+    ["a header cut short", { StorageClass: "GLACIER", Restore: 'ongoing-request="fal' }, "archived"],
+    [
+      "an expiry without the rest",
+      { StorageClass: "GLACIER", Restore: 'expiry-date="Mon, 30 Nov 2026 00:00:00 GMT"' },
+      "archived",
+    ],
+    [
+      "Intelligent-Tiering, archive",
+      { StorageClass: "INTELLIGENT_TIERING", ArchiveStatus: "ARCHIVE_ACCESS" },
+      "archived",
+    ],
+    [
+      "Intelligent-Tiering, deep archive",
+      { StorageClass: "INTELLIGENT_TIERING", ArchiveStatus: "DEEP_ARCHIVE_ACCESS" },
+      "archived",
+    ],
+    [
+      "Intelligent-Tiering, archive, running",
+      { StorageClass: "INTELLIGENT_TIERING", ArchiveStatus: "ARCHIVE_ACCESS", Restore: RUNNING },
+      "restoring",
+    ],
+    [
+      "Intelligent-Tiering, archive, a header that says copy",
+      { StorageClass: "INTELLIGENT_TIERING", ArchiveStatus: "ARCHIVE_ACCESS", Restore: READY },
+      "archived",
+    ],
+    ["Intelligent-Tiering, active", { StorageClass: "INTELLIGENT_TIERING" }, "readable"],
+    [
+      "Intelligent-Tiering, active, header lingers",
+      { StorageClass: "INTELLIGENT_TIERING", Restore: READY },
+      "readable",
+    ],
+    ["STANDARD (no class)", {}, "readable"],
+    ["STANDARD_IA", { StorageClass: "STANDARD_IA" }, "readable"],
+    ["ONEZONE_IA", { StorageClass: "ONEZONE_IA" }, "readable"],
+    ["GLACIER_IR", { StorageClass: "GLACIER_IR" }, "readable"],
+    ["EXPRESS_ONEZONE", { StorageClass: "EXPRESS_ONEZONE" }, "readable"],
+    ["REDUCED_REDUNDANCY", { StorageClass: "REDUCED_REDUNDANCY" }, "readable"],
+  ])("%s", ([, answer, expected]) => {
+    const state = readHead(head(answer), NOW);
+
+    expect(state).toMatchObject(
+      expected.startsWith("readable")
+        ? { state: "readable", restore_expires_at: expected === "readable until" ? UNTIL : null }
+        : { state: expected },
+    );
+    expect("restore_expires_at" in state).toBe(state.state === "readable");
+  });
+
+  test("its facts are kept, and what S3 leaves out has a value", () => {
+    expect(
+      readHead(
+        head({
+          StorageClass: "INTELLIGENT_TIERING",
+          ArchiveStatus: "DEEP_ARCHIVE_ACCESS",
+          ContentLength: 5_000_000_000_000,
+          VersionId: "null",
+        }),
+        NOW,
+      ),
+    ).toEqual({
+      state: "archived",
+      storage_class: "INTELLIGENT_TIERING",
+      archive_status: "DEEP_ARCHIVE_ACCESS",
+      size_bytes: 5_000_000_000_000,
+      etag: '"e"',
+      pinned_version_id: "null",
+    });
+    expect(readHead(head({}), NOW)).toEqual({
+      state: "readable",
+      restore_expires_at: null,
+      storage_class: "STANDARD",
+      archive_status: null,
+      size_bytes: null,
+      etag: '"e"',
+      pinned_version_id: "",
+    });
+  });
+});
+
+describe("the tier asked for", () => {
+  test.for([
+    ["GLACIER", null, "Expedited", "Expedited"],
+    ["GLACIER", null, "Bulk", "Bulk"],
+    ["DEEP_ARCHIVE", null, "Expedited", "Standard"],
+    ["DEEP_ARCHIVE", null, "Bulk", "Bulk"],
+    ["INTELLIGENT_TIERING", "ARCHIVE_ACCESS", "Expedited", "Expedited"],
+    ["INTELLIGENT_TIERING", "DEEP_ARCHIVE_ACCESS", "Expedited", "Standard"],
+  ] as const)("%s %s: %s becomes %s", ([storage_class, archive_status, wanted, tier]) => {
+    expect(tierFor({ storage_class, archive_status }, wanted)).toBe(tier);
+  });
+});
+
+/** An error as the SDK throws it for an answer of S3. */
+const answered = (name: string, httpStatusCode: number): Error =>
+  new S3ServiceException({ name, $fault: "client", $metadata: { httpStatusCode } });
+
+const named = (name: string, more: object = {}): Error => Object.assign(new Error("text"), { name, ...more });
+
+describe("why S3 did not do it", () => {
+  test.for<[string, unknown, string, RegExp]>([
+    ["denied", answered("AccessDenied", 403), "AccessDenied", /not allowed.* administrator/],
+    ["denied, by HEAD", answered("Unknown", 403), "AccessDenied", /not allowed.* administrator/],
+    ["bad key", answered("InvalidAccessKeyId", 403), "InvalidAccessKeyId", /credentials are not valid/],
+    ["bad secret", answered("SignatureDoesNotMatch", 403), "SignatureDoesNotMatch", /credentials are not/],
+    ["old token", answered("ExpiredToken", 400), "ExpiredToken", /expired/],
+    ["refused, by HEAD", answered("Unknown", 400), "BadRequest", /encrypted.*or Thaw's AWS credentials/],
+    ["no bucket", answered("NoSuchBucket", 404), "NoSuchBucket", /bucket does not exist/],
+    ["elsewhere", answered("PermanentRedirect", 301), "PermanentRedirect", /another region/],
+    ["elsewhere, by HEAD", answered("Unknown", 301), "PermanentRedirect", /another region/],
+    ["busy", answered("SlowDown", 503), "SlowDown", /busy.*tries again/],
+    ["throttled", answered("ThrottlingException", 503), "ThrottlingException", /busy.*tries again/],
+    ["our mistake", answered("MalformedXML", 400), "MalformedXML", /did not understand.*report/],
+    ["S3's mistake", answered("InternalError", 500), "InternalError", /answered 500.*tries again/],
+    ["S3's mistake, by HEAD", answered("Unknown", 500), "HTTP500", /answered 500.*tries again/],
+    ["a name that is a status", answered("503", 503), "HTTP503", /answered 503.*tries again/],
+    [
+      "an answer that is no XML",
+      named("Error", { $metadata: { httpStatusCode: 502 } }),
+      "HTTP502",
+      /answered 502.*tries again/,
+    ],
+    ["a proxy's answer", named("NotFromS3"), "NotFromS3", /Something else than S3/],
+    ["no credentials", named("CredentialsProviderError"), "CredentialsProviderError", /no AWS credentials/],
+    ["time-out", named("TimeoutError"), "Timeout", /did not answer.*tries again/],
+    ["our own time-out", AbortSignal.abort().reason, "Timeout", /did not answer.*tries again/],
+    ["cut off", named("TimeoutError", { code: "ECONNRESET" }), "ECONNRESET", /did not answer/],
+    ["nobody there", named("Error", { code: "ECONNREFUSED" }), "ECONNREFUSED", /did not answer/],
+    ["cannot ask", new Error("Region is missing"), "Error", /cannot ask S3 \(Region is missing\)/],
+    ["not even an error", "what?", "Error", /cannot ask S3 \(what\?\)/],
+    ["nothing at all", undefined, "Error", /cannot ask S3/],
+  ])("%s", ([, error, code, sentence]) => {
+    const trouble = troubleOf(error);
+    expect(trouble.code).toBe(code);
+    expect(trouble.message).toMatch(sentence);
+  });
+});

@@ -1,0 +1,691 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+
+import { describe, expect } from "vitest";
+
+import { newPool, test as base, waitFor } from "./database.ts";
+import type { FaultRule, NewObject } from "./stand_ins/s3.ts";
+import { BUCKET, requestBody, settingsFor, startThaw, type Thaw, type ThawOptions } from "./thaw.ts";
+
+interface Fixtures {
+  /** A Thaw whose restores run until told to finish, and that hears nothing from S3's events. */
+  start: (options?: ThawOptions) => Promise<Thaw>;
+}
+
+const test = base.extend<Fixtures>({
+  start: async ({ databaseUrl }, use) => {
+    const started: Thaw[] = [];
+    await use(async (options = {}) => {
+      const thaw = await startThaw(databaseUrl, {
+        events: false,
+        ...options,
+        s3: { restore_ms: Infinity, ...options.s3 },
+      });
+      started.push(thaw);
+      return thaw;
+    });
+    for (const thaw of started) {
+      await thaw.stop();
+      expect(thaw.lambdaErrors).toEqual([]);
+    }
+  },
+});
+
+interface Row {
+  s3_key: string;
+  status: string;
+  tier: string | null;
+  storage_class: string | null;
+  pinned_version_id: string | null;
+  restore_expires_at: Date | null;
+  failure_code: string | null;
+  failure_message: string | null;
+  attempts: number;
+  /** Seconds until it may be claimed again. */
+  wait: number;
+}
+
+/** Tells Thaw that these were read. */
+async function readAll(thaw: Thaw, keys: string[], more: Record<string, unknown> = {}): Promise<void> {
+  const answers = await Promise.all(keys.map((key) => thaw.post("/restore/request", requestBody(key, more))));
+  expect(answers.filter((answer) => answer.status !== 200)).toEqual([]);
+}
+
+async function rows(thaw: Thaw): Promise<Map<string, Row>> {
+  const found = await thaw.pool.query<Row>(
+    "select *, extract(epoch from attempt_after - now())::float as wait from restores",
+  );
+  return new Map(found.rows.map((row) => [row.s3_key, row]));
+}
+
+/** Waits until S3's answer about each object is noted: it has moved, or has trouble. */
+async function answered(thaw: Thaw): Promise<Map<string, Row>> {
+  await waitFor("an answer about each object", async () => {
+    const waiting = await thaw.pool.query(
+      "select s3_key from restores where status = 'not_started' and failure_code is null",
+    );
+    return waiting.rowCount === 0;
+  });
+  return rows(thaw);
+}
+
+/** As if the leases and delays had run out. */
+async function tryAgain(thaw: Thaw): Promise<void> {
+  await thaw.pool.query("update restores set attempt_after = now()");
+  await thaw.pool.query("select nudge('trigger_restores')");
+}
+
+const restoresOf = (thaw: Thaw, key: string) =>
+  thaw.s3.requests
+    .filter((request) => request.operation === "RestoreObject" && request.key === key)
+    .map(({ tier, days, status }) => ({ tier, days, status }));
+
+const put = (thaw: Thaw, key: string, object: Partial<NewObject> = {}) =>
+  thaw.s3.putObject({ bucket: BUCKET, key, storage_class: "GLACIER", body: "x", ...object });
+
+const accepted = (thaw: Thaw, key: string, bucket = BUCKET) =>
+  thaw.s3.look({ bucket, key })?.restores_accepted;
+
+const int = (archive_status?: NewObject["archive_status"]): Partial<NewObject> => ({
+  storage_class: "INTELLIGENT_TIERING",
+  ...(archive_status && { archive_status }),
+});
+
+describe("what an object's class asks for", () => {
+  test("each class is asked for with the tier and days that fit it, or not at all", async ({ start }) => {
+    const thaw = await start();
+    const asked = (tier: string, days?: number) => [{ tier, days, status: 202 }];
+    const classes: [string, Partial<NewObject>, string, unknown[]][] = [
+      ["flexible", { storage_class: "GLACIER" }, "pending", asked("Standard", 7)],
+      ["deep", { storage_class: "DEEP_ARCHIVE" }, "pending", asked("Standard", 7)],
+      ["int archive", int("ARCHIVE_ACCESS"), "pending", asked("Standard")],
+      ["int deep", int("DEEP_ARCHIVE_ACCESS"), "pending", asked("Standard")],
+      ["int active", int(), "restored", []],
+      ["standard", { storage_class: "STANDARD" }, "restored", []],
+      ["infrequent", { storage_class: "STANDARD_IA" }, "restored", []],
+      ["instant", { storage_class: "GLACIER_IR" }, "restored", []],
+    ];
+    for (const [key, object] of classes) put(thaw, key, object);
+
+    await readAll(
+      thaw,
+      classes.map(([key]) => key),
+    );
+    const found = await answered(thaw);
+
+    expect(classes.map(([key]) => [key, found.get(key)?.status, restoresOf(thaw, key)])).toEqual(
+      classes.map(([key, , status, requests]) => [key, status, requests]),
+    );
+    for (const [key, { storage_class = "" }, status] of classes) {
+      expect(found.get(key)).toMatchObject({
+        storage_class,
+        tier: status === "pending" ? "Standard" : null,
+        restore_expires_at: null,
+        pinned_version_id: "",
+        failure_code: null,
+        attempts: 0,
+      });
+    }
+  });
+
+  test("Expedited is asked for where the class knows it, elsewhere Standard", async ({ start }) => {
+    const thaw = await start({ env: { RESTORE_TIER: "Expedited", RESTORE_DAYS: "3" } });
+    put(thaw, "flexible");
+    put(thaw, "deep", { storage_class: "DEEP_ARCHIVE" });
+    put(thaw, "int archive", int("ARCHIVE_ACCESS"));
+    put(thaw, "int deep", int("DEEP_ARCHIVE_ACCESS"));
+
+    await readAll(thaw, ["flexible", "deep", "int archive", "int deep"]);
+    const found = await answered(thaw);
+
+    expect([...found].map(([key, { tier }]) => [key, tier]).sort()).toEqual([
+      ["deep", "Standard"],
+      ["flexible", "Expedited"],
+      ["int archive", "Expedited"],
+      ["int deep", "Standard"],
+    ]);
+    expect(restoresOf(thaw, "flexible")).toEqual([{ tier: "Expedited", days: 3, status: 202 }]);
+    expect(restoresOf(thaw, "deep")).toEqual([{ tier: "Standard", days: 3, status: 202 }]);
+  });
+
+  test("S3 has no room for Expedited: Standard is asked for instead", async ({ start }) => {
+    const thaw = await start({ env: { RESTORE_TIER: "Expedited" } });
+    thaw.s3.switches.expedited_available = false;
+    put(thaw, "k");
+
+    await readAll(thaw, ["k"]);
+    const found = await answered(thaw);
+
+    expect(found.get("k")).toMatchObject({ status: "pending", tier: "Standard", failure_code: null });
+    expect(restoresOf(thaw, "k").at(-1)).toEqual({ tier: "Standard", days: 7, status: 202 });
+    expect(accepted(thaw, "k")).toBe(1);
+  });
+});
+
+describe("what S3 did before us, or between two calls", () => {
+  test("what runs already is waited for, what is readable is not asked for again", async ({ start }) => {
+    const thaw = await start();
+    const name = (key: string) => ({ bucket: BUCKET, key });
+    for (const key of ["running", "readable", "lingering", "missing"]) put(thaw, key);
+    thaw.s3.beginRestore(name("running"), { days: 1 });
+    for (const key of ["readable", "lingering"]) {
+      thaw.s3.beginRestore(name(key), { days: 2 });
+      thaw.s3.finishRestore(name(key));
+    }
+    thaw.s3.ageCopy(name("lingering"), new Date(Date.now() - 1000), { lingers: true });
+    thaw.s3.deleteObject(name("missing"));
+
+    await readAll(thaw, ["running", "readable", "lingering", "missing"]);
+    const found = await answered(thaw);
+
+    // Somebody else asked, with a tier that we do not know.
+    expect(found.get("running")).toMatchObject({ status: "pending", tier: null });
+    expect(found.get("readable")).toMatchObject({
+      status: "restored",
+      restore_expires_at: thaw.s3.look(name("readable"))?.expires_at,
+    });
+    // S3 still shows the copy, but it has expired.
+    expect(found.get("lingering")).toMatchObject({ status: "pending", tier: "Standard" });
+    expect(found.get("missing")).toMatchObject({
+      status: "failed",
+      failure_code: "object_not_found",
+      failure_message: "The file is no longer there: it, or the version that was read, has been deleted.",
+    });
+    expect(
+      ["running", "readable", "lingering", "missing"].map((key) => restoresOf(thaw, key).length),
+    ).toEqual([0, 0, 1, 0]);
+  });
+
+  test("a HEAD that shows no restore never makes an archived object restored", async ({ start }) => {
+    // S3 has accepted somebody's restore and does not show it yet.
+    const thaw = await start({ s3: { header_lag_ms: 3_600_000 } });
+    put(thaw, "k");
+    thaw.s3.beginRestore({ bucket: BUCKET, key: "k" }, { days: 1 });
+
+    await readAll(thaw, ["k"]);
+    const found = await answered(thaw);
+
+    expect(found.get("k")).toMatchObject({ status: "pending", tier: null });
+    expect(restoresOf(thaw, "k").map(({ status }) => status)).toEqual([409]);
+    expect(accepted(thaw, "k")).toBe(1);
+  });
+
+  test("what changes between HEAD and RestoreObject is looked at again", async ({ start }) => {
+    const thaw = await start();
+    thaw.s3.createBucket("versioned", { versioning: "enabled" });
+    const keys = ["overwritten", "active", "copied", "deleted", "begun"];
+    for (const key of keys) put(thaw, key, key === "active" ? int("ARCHIVE_ACCESS") : {});
+    const { version_id } = put(thaw, "version", { bucket: "versioned" });
+    thaw.s3.fail({ with: "latency", latency_ms: 1_500, operation: "RestoreObject" });
+
+    await readAll(thaw, keys);
+    await readAll(thaw, ["version"], { s3_bucket: "versioned" });
+    await waitFor("all to be asked for", async () => {
+      const asked = thaw.s3.requests.filter((request) => request.operation === "RestoreObject");
+      return asked.length === keys.length + 1;
+    });
+    const name = (key: string) => ({ bucket: BUCKET, key });
+    put(thaw, "overwritten", { storage_class: "STANDARD" });
+    thaw.s3.beginRestore(name("active"));
+    thaw.s3.finishRestore(name("active"));
+    thaw.s3.beginRestore(name("copied"), { days: 1 });
+    thaw.s3.finishRestore(name("copied"));
+    thaw.s3.deleteObject(name("deleted"));
+    thaw.s3.beginRestore(name("begun"), { days: 1 });
+    thaw.s3.deleteObject({ bucket: "versioned", key: "version", version_id });
+    const found = await answered(thaw);
+
+    const statuses = [...keys, "version"].map((key) => [
+      thaw.s3.requests.find((request) => request.operation === "RestoreObject" && request.key === key)?.code,
+      found.get(key)?.status,
+    ]);
+    expect(statuses).toEqual([
+      ["InvalidObjectState", "restored"],
+      ["ObjectAlreadyInActiveTierError", "restored"],
+      [undefined, "restored"], // 200: a copy exists.
+      ["NoSuchKey", "failed"],
+      ["RestoreAlreadyInProgress", "pending"],
+      ["NoSuchVersion", "failed"],
+    ]);
+    expect(found.get("overwritten")?.restore_expires_at).toBe(null);
+    expect(found.get("active")?.restore_expires_at).toBe(null);
+    expect(found.get("copied")?.restore_expires_at).toEqual(thaw.s3.look(name("copied"))?.expires_at);
+    expect(found.get("deleted")?.failure_code).toBe("object_not_found");
+    expect(found.get("begun")?.tier).toBe(null);
+  });
+
+  test("an object that S3 calls archived and refuses to restore is tried again later", async ({ start }) => {
+    const thaw = await start();
+    put(thaw, "k");
+    thaw.s3.fail({ with: "error", status: 403, code: "InvalidObjectState", operation: "RestoreObject" });
+
+    await readAll(thaw, ["k"]);
+    expect((await answered(thaw)).get("k")).toMatchObject({
+      status: "not_started",
+      failure_code: "InvalidObjectState",
+      attempts: 1,
+    });
+
+    thaw.s3.clearFaults();
+    await tryAgain(thaw);
+    await waitFor("the restore", async () => (await rows(thaw)).get("k")?.status === "pending");
+  });
+});
+
+describe("versions", () => {
+  test("HEAD's version is pinned and asked for, in every kind of bucket", async ({ start }) => {
+    const thaw = await start();
+    const sent: Record<string, unknown> = {};
+    const expected: Record<string, unknown> = {};
+    for (const versioning of ["off", "enabled", "suspended"] as const) {
+      thaw.s3.createBucket(versioning, { versioning });
+      const { version_id } = put(thaw, versioning, { bucket: versioning });
+      expected[versioning] = { pinned: version_id ?? "", sent: version_id };
+      await readAll(thaw, [versioning], { s3_bucket: versioning });
+    }
+
+    for (const [key, row] of await answered(thaw)) {
+      const request = thaw.s3.requests.find(
+        ({ operation, bucket }) => operation === "RestoreObject" && bucket === key,
+      );
+      sent[key] = { pinned: row.pinned_version_id, sent: request?.version_id };
+      expect(row.status).toBe("pending");
+    }
+    expect(sent).toEqual(expected);
+    expect(expected).toMatchObject({ off: { pinned: "" }, suspended: { pinned: "null" } });
+  });
+
+  test("the version that was read is restored, not the one that took its place", async ({ start }) => {
+    const thaw = await start();
+    thaw.s3.createBucket("versioned", { versioning: "enabled" });
+    const older = put(thaw, "k", { bucket: "versioned" });
+    put(thaw, "k", { bucket: "versioned", storage_class: "STANDARD" });
+
+    await readAll(thaw, ["k"], { s3_bucket: "versioned", version_id: older.version_id });
+    const found = await answered(thaw);
+
+    expect(found.get("k")).toMatchObject({ status: "pending", pinned_version_id: older.version_id });
+    expect(new Set(thaw.s3.requests.map((request) => request.version_id))).toEqual(
+      new Set([older.version_id]),
+    );
+    expect(thaw.s3.look({ bucket: "versioned", key: "k", version_id: older.version_id })?.restore).toBe(
+      "running",
+    );
+  });
+
+  test("a version that is gone and a delete marker fail at once, with a sentence", async ({ start }) => {
+    const thaw = await start();
+    thaw.s3.createBucket("versioned", { versioning: "enabled" });
+    thaw.s3.createBucket("suspended", { versioning: "suspended" });
+    const gone = put(thaw, "gone", { bucket: "versioned" }).version_id;
+    thaw.s3.deleteObject({ bucket: "versioned", key: "gone", version_id: gone });
+    put(thaw, "deleted", { bucket: "versioned" });
+    thaw.s3.deleteObject({ bucket: "versioned", key: "deleted" });
+    put(thaw, "marker", { bucket: "suspended" });
+    thaw.s3.deleteObject({ bucket: "suspended", key: "marker" });
+
+    await readAll(thaw, ["gone"], { s3_bucket: "versioned", version_id: gone });
+    await readAll(thaw, ["deleted"], { s3_bucket: "versioned" });
+    await readAll(thaw, ["marker"], { s3_bucket: "suspended", version_id: "null" });
+    const found = await answered(thaw);
+
+    expect(thaw.s3.requests.map(({ key, code, status }) => [key, code, status]).sort()).toEqual([
+      ["deleted", "NoSuchKey", 404],
+      ["gone", "NoSuchVersion", 404],
+      ["marker", "MethodNotAllowed", 405],
+    ]);
+    for (const row of found.values()) {
+      expect(row).toMatchObject({
+        status: "failed",
+        failure_code: "object_not_found",
+        failure_message: expect.stringMatching(/no longer there/),
+      });
+    }
+  });
+});
+
+describe("trouble", () => {
+  test("denied access is shown on its row and tried again, and the others flow", async ({ start }) => {
+    const thaw = await start();
+    for (const key of ["no head", "no restore", "fine"]) put(thaw, key);
+    thaw.s3.fail({ with: "access_denied", operation: "HeadObject", key: "no head" });
+    thaw.s3.fail({ with: "access_denied", operation: "RestoreObject", key: "no restore" });
+
+    await readAll(thaw, ["no head", "no restore", "fine"]);
+    const found = await answered(thaw);
+
+    expect(found.get("fine")).toMatchObject({ status: "pending", failure_code: null });
+    for (const key of ["no head", "no restore"]) {
+      expect(found.get(key)).toMatchObject({
+        status: "not_started",
+        failure_code: "AccessDenied",
+        failure_message: expect.stringMatching(/administrator/),
+        attempts: 1,
+      });
+      expect(found.get(key)?.wait).toBeGreaterThan(40);
+      expect(found.get(key)?.wait).toBeLessThanOrEqual(60);
+    }
+
+    thaw.s3.clearFaults();
+    await tryAgain(thaw);
+    await waitFor("access", async () =>
+      [...(await rows(thaw)).values()].every((row) => row.status === "pending" && row.failure_code === null),
+    );
+  });
+
+  test("whatever S3's bad day brings, each object ends restored, asked for once", async ({ start }) => {
+    const thaw = await start({ events: true, s3: { restore_ms: 100 } });
+    const faults: [string, FaultRule, string][] = [
+      ["head busy", { operation: "HeadObject", with: "slow_down" }, "HTTP503"],
+      ["head broken", { operation: "HeadObject", with: "internal_error" }, "HTTP500"],
+      ["head cut", { operation: "HeadObject", with: "reset" }, "ECONNRESET"],
+      ["head lost", { operation: "HeadObject", with: "drop_after_accept" }, "ECONNRESET"],
+      ["head proxy", { operation: "HeadObject", with: "garbage" }, "HTTP502"],
+      // Without this being noticed it would look like a readable file.
+      ["head proxy, 200", { operation: "HeadObject", with: "garbage", status: 200 }, "NotFromS3"],
+      ["busy", { operation: "RestoreObject", with: "slow_down" }, "SlowDown"],
+      ["broken", { operation: "RestoreObject", with: "internal_error" }, "InternalError"],
+      ["away", { operation: "RestoreObject", with: "service_unavailable" }, "ServiceUnavailable"],
+      ["cut", { operation: "RestoreObject", with: "reset" }, "ECONNRESET"],
+      ["proxy", { operation: "RestoreObject", with: "garbage" }, "HTTP502"],
+      ["proxy, 200", { operation: "RestoreObject", with: "garbage", status: 200 }, "InvalidObjectState"],
+      [
+        "no bucket",
+        { operation: "RestoreObject", with: "error", status: 404, code: "NoSuchBucket" },
+        "NoSuchBucket",
+      ],
+    ];
+    for (const [key, rule] of faults) {
+      put(thaw, key);
+      thaw.s3.fail({ ...rule, key });
+    }
+    put(thaw, "lost");
+    // Accepted, and nobody hears of it: the repeat is answered with 409.
+    thaw.s3.fail({ operation: "RestoreObject", with: "drop_after_accept", key: "lost", times: 1 });
+
+    await readAll(thaw, [...faults.map(([key]) => key), "lost"]);
+    const found = await answered(thaw);
+
+    expect(faults.map(([key]) => [key, found.get(key)?.status, found.get(key)?.failure_code])).toEqual(
+      faults.map(([key, , code]) => [key, "not_started", code]),
+    );
+
+    thaw.s3.clearFaults();
+    await tryAgain(thaw);
+    await waitFor("all to be restored", async () =>
+      [...(await rows(thaw)).values()].every((row) => row.status === "restored" && row.failure_code === null),
+    );
+    for (const [key] of [...faults, ["lost"] as const]) expect([key, accepted(thaw, key)]).toEqual([key, 1]);
+  });
+
+  test("24 hours of trouble without a break: failed, with the last reason", async ({ start }) => {
+    const thaw = await start();
+    put(thaw, "k");
+    thaw.s3.fail({ with: "access_denied" });
+    await readAll(thaw, ["k"]);
+    await answered(thaw);
+
+    await thaw.pool.query("update restores set failing_since = now() - interval '23 hours 59 minutes'");
+    await tryAgain(thaw);
+    await waitFor("the second try", async () => (await rows(thaw)).get("k")?.attempts === 2);
+    expect((await rows(thaw)).get("k")?.status).toBe("not_started");
+
+    await thaw.pool.query("update restores set failing_since = now() - interval '24 hours'");
+    await tryAgain(thaw);
+    await waitFor("the end", async () => (await rows(thaw)).get("k")?.status === "failed");
+    expect((await rows(thaw)).get("k")).toMatchObject({ failure_code: "AccessDenied" });
+  });
+
+  test("one bad object in a page of a hundred holds up nobody", async ({ start }) => {
+    const thaw = await start({ worker: false, env: { S3_CONCURRENCY: "100" } });
+    const keys = Array.from({ length: 100 }, (_, index) => `${index}`);
+    for (const key of keys) put(thaw, key);
+    // A date that Postgres does not know how to read: the whole page's statement fails.
+    thaw.s3.beginRestore({ bucket: BUCKET, key: "50" }, { days: 1 });
+    thaw.s3.finishRestore({ bucket: BUCKET, key: "50" });
+    thaw.s3.ageCopy({ bucket: BUCKET, key: "50" }, new Date("+012000-01-01T00:00:00Z"));
+    await readAll(thaw, keys);
+
+    await thaw.startWorker();
+    const found = await answered(thaw);
+
+    expect(keys.filter((key) => found.get(key)?.status !== "pending")).toEqual(["50"]);
+    expect(found.get("50")).toMatchObject({ status: "not_started", failure_code: "unusable_answer" });
+    const failed = await thaw.pool.query("select from graphile_worker.jobs where last_error is not null");
+    expect(failed.rowCount).toBe(0);
+  });
+
+  test("a call that hangs ends by itself and is repeated; meanwhile the others flow", async ({ start }) => {
+    const thaw = await start();
+    put(thaw, "hangs");
+    put(thaw, "fine");
+    thaw.s3.fail({ with: "hang", key: "hangs", operation: "HeadObject", times: 1 });
+
+    await readAll(thaw, ["hangs"]);
+    await waitFor("the hanging call", async () => thaw.s3.requests.length === 1);
+    await readAll(thaw, ["fine"]);
+    await waitFor("the other", async () => (await rows(thaw)).get("fine")?.status === "pending", 5_000);
+    expect((await rows(thaw)).get("hangs")?.status).toBe("not_started");
+
+    await waitFor("its end", async () => (await rows(thaw)).get("hangs")?.status === "pending", 20_000);
+    expect((await rows(thaw)).get("hangs")?.attempts).toBe(0);
+    expect(accepted(thaw, "hangs")).toBe(1);
+  });
+});
+
+describe("exactly this object", () => {
+  test("every key reaches S3 byte for byte", async ({ start }) => {
+    const thaw = await start();
+    const keys = [
+      "a+b c.txt",
+      "100%41.txt",
+      "%2F%2f",
+      "%",
+      "émigré/😀.mov",
+      "e\u0301",
+      "..",
+      "../up",
+      "a/../b",
+      "a/./b",
+      "a//b",
+      "/lead",
+      "//",
+      "trail/",
+      "question?versionId=1#hash&x=y",
+      " spaces ",
+      "it's (a) *star*!",
+      "tab\tand\nline",
+      `back\\slash"quotes"<xml>&amp;`,
+      "x".repeat(1024),
+      "😀".repeat(256),
+    ];
+    for (const key of keys) put(thaw, key);
+
+    await readAll(thaw, keys);
+    const found = await answered(thaw);
+
+    expect(keys.map((key) => [key, found.get(key)?.status, restoresOf(thaw, key).length])).toEqual(
+      keys.map((key) => [key, "pending", 1]),
+    );
+  });
+
+  test("a bucket in another region is found, told of or not", async ({ start }) => {
+    const thaw = await start();
+    thaw.s3.createBucket("far", { region: "eu-central-1" });
+    const regions = { told: "eu-central-1", untold: undefined, misled: "ap-south-1" };
+    for (const [key, region] of Object.entries(regions)) {
+      put(thaw, key, { bucket: "far" });
+      await readAll(thaw, [key], { s3_bucket: "far", ...(region && { region }) });
+    }
+
+    const found = await answered(thaw);
+
+    const redirected = (key: string) =>
+      thaw.s3.requests.some((request) => request.key === key && request.status === 301);
+    expect(
+      Object.keys(regions).map((key) => [
+        key,
+        found.get(key)?.status,
+        accepted(thaw, key, "far"),
+        redirected(key),
+      ]),
+    ).toEqual([
+      ["told", "pending", 1, false],
+      ["untold", "pending", 1, true],
+      ["misled", "pending", 1, true],
+    ]);
+  });
+});
+
+describe("workers", () => {
+  test("no more calls are under way at once than S3_CONCURRENCY allows", async ({ start }) => {
+    const thaw = await start({ env: { S3_CONCURRENCY: "5" }, s3: { latency_ms: 40 } });
+    const keys = Array.from({ length: 60 }, (_, index) => `${index}`);
+    for (const key of keys) put(thaw, key);
+    let most = 0;
+    const look = setInterval(() => {
+      most = Math.max(most, thaw.s3.requests.filter((request) => request.status === 0).length);
+    }, 2);
+
+    // One by one, so that several jobs walk at once.
+    for (const key of keys) await readAll(thaw, [key]);
+    const found = await answered(thaw);
+    clearInterval(look);
+
+    expect([...found.values()].filter((row) => row.status !== "pending")).toEqual([]);
+    expect(most).toBe(5);
+  });
+
+  test("a worker that is told to stop leaves a hanging call, and the row no trouble", async ({ start }) => {
+    const thaw = await start({ worker: false });
+    put(thaw, "k");
+    thaw.s3.fail({ with: "hang" });
+    await readAll(thaw, ["k"]);
+    const worker = await thaw.startWorker();
+    await waitFor("the hanging call", async () => thaw.s3.requests.length === 1);
+
+    const asked = performance.now();
+    await worker.stop();
+
+    // Its own time-out would take twice as long.
+    expect(performance.now() - asked).toBeLessThan(9_000);
+    expect((await rows(thaw)).get("k")).toMatchObject({
+      status: "not_started",
+      failure_code: null,
+      attempts: 1,
+    });
+    thaw.s3.clearFaults();
+    await tryAgain(thaw);
+    await thaw.startWorker();
+    expect((await answered(thaw)).get("k")?.status).toBe("pending");
+  });
+
+  test("Postgres breaks off while an answer is noted: the row comes back, and is asked for once", async ({
+    start,
+    databaseUrl,
+  }) => {
+    const thaw = await start();
+    for (const key of ["k", "later"]) put(thaw, key);
+    thaw.s3.fail({ with: "latency", latency_ms: 300, operation: "RestoreObject" });
+    await readAll(thaw, ["k"]);
+    await waitFor("RestoreObject", async () => restoresOf(thaw, "k").length === 1);
+
+    await withLockedRows(databaseUrl, async () => {
+      await waitFor("the note to wait, and to be broken off", async () => {
+        const { rowCount } = await thaw.pool.query(
+          `select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock' and query like '%mark_restores_pending%'`,
+        );
+        return rowCount === 1;
+      });
+    });
+
+    // The worker goes on with others, and finds this one when its lease is over.
+    await readAll(thaw, ["later"]);
+    await waitFor("the other", async () => (await rows(thaw)).get("later")?.status === "pending");
+    expect((await rows(thaw)).get("k")).toMatchObject({ status: "not_started", failure_code: null });
+    await tryAgain(thaw);
+    await waitFor("the row", async () => (await rows(thaw)).get("k")?.status === "pending");
+    expect(accepted(thaw, "k")).toBe(1);
+  });
+
+  test("a worker is killed before it could note that S3 accepted: the next one asks S3 for nothing new", async ({
+    start,
+    databaseUrl,
+  }) => {
+    const thaw = await start({ worker: false });
+    put(thaw, "k");
+    thaw.s3.fail({ with: "latency", latency_ms: 300, operation: "RestoreObject" });
+    await readAll(thaw, ["k"]);
+    const worker = startProcess(thaw, databaseUrl);
+    await waitFor("RestoreObject", async () => restoresOf(thaw, "k").length === 1);
+    await withLockedRows(databaseUrl, async () => {
+      await waitFor("S3 to accept", async () => accepted(thaw, "k") === 1);
+      worker.child.kill("SIGKILL");
+      await once(worker.child, "exit");
+    });
+    expect((await rows(thaw)).get("k")?.status).toBe("not_started");
+
+    await tryAgain(thaw);
+    await thaw.startWorker();
+    expect((await answered(thaw)).get("k")?.status).toBe("pending");
+    expect(accepted(thaw, "k")).toBe(1);
+  });
+
+  test("two worker processes share the work, and ask about no object twice", async ({
+    start,
+    databaseUrl,
+  }) => {
+    const thaw = await start({ worker: false, s3: { latency_ms: 20 } });
+    const workers = [startProcess(thaw, databaseUrl), startProcess(thaw, databaseUrl)];
+    await waitFor(
+      "both workers",
+      async () => workers.every(({ log }) => log().includes("worker ready")),
+      30_000,
+    );
+
+    const keys = Array.from({ length: 200 }, (_, index) => `${index}`);
+    for (const key of keys) put(thaw, key);
+    await readAll(thaw, keys);
+    const found = await answered(thaw);
+    for (const { child } of workers) {
+      child.kill("SIGTERM");
+      await once(child, "exit");
+    }
+
+    expect([...found.values()].filter((row) => row.status !== "pending")).toEqual([]);
+    expect(Object.fromEntries(thaw.s3.counts)).toEqual({ "HeadObject 200": 200, "RestoreObject 202": 200 });
+    for (const { log } of workers) expect(log()).toContain("asked S3");
+  });
+});
+
+/** While `meanwhile` runs nobody else can note anything. */
+async function withLockedRows(databaseUrl: string, meanwhile: () => Promise<void>): Promise<void> {
+  const pool = newPool(databaseUrl);
+  const lock = await pool.connect();
+  try {
+    await lock.query("begin");
+    await lock.query("select from restores for update");
+    await meanwhile();
+  } finally {
+    await lock.query("rollback");
+    lock.release();
+    await pool.end();
+  }
+}
+
+/** A worker as operators start it, and what it has logged so far. */
+function startProcess(thaw: Thaw, databaseUrl: string): { child: ChildProcess; log: () => string } {
+  const child = spawn(process.execPath, [`${import.meta.dirname}/../server/main.ts`, "worker"], {
+    env: {
+      ...process.env,
+      ...settingsFor(databaseUrl, thaw.s3, thaw.resend),
+      LOG_LEVEL: "info",
+      S3_CONCURRENCY: "5",
+    },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let log = "";
+  child.stdout?.on("data", (chunk: Buffer) => (log += chunk.toString()));
+  return { child, log: () => log };
+}
