@@ -6,6 +6,7 @@ import { startEmbeddedPostgres } from "./embedded_postgres.ts";
 import { listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
 import { migrate, migrationProblem } from "./migrate.ts";
+import { isUnavailable } from "./postgres_errors.ts";
 import { watchPostgres } from "./watch_postgres.ts";
 import { startWorker } from "./worker.ts";
 
@@ -153,9 +154,17 @@ async function openDatabase(config: Config, stops: Stops, log: Log): Promise<str
   return postgres.url;
 }
 
+/** What the person at the terminal can do something about comes as a sentence, a bug with its stack. */
 function report(error: unknown): void {
-  console.error(error instanceof ConfigError ? error.message : error);
+  if (error instanceof ConfigError) console.error(error.message);
+  else if (isUnavailable(error))
+    console.error(`Postgres cannot be used: ${reasonOf(error)}. Check DATABASE_URL, and that it runs.`);
+  else console.error(error);
 }
+
+/** Several addresses that all refuse come as one error without a text. */
+const reasonOf = (error: unknown): string =>
+  error instanceof AggregateError ? error.errors.map(String).join("; ") : String((error as Error).message);
 
 try {
   main();

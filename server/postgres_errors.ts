@@ -24,10 +24,13 @@ export function isBadRow(error: unknown): boolean {
   return /^(22|23|54)/.test(sqlState(error));
 }
 
-/** Postgres is away, starting, stopping, full or read-only; the same request may succeed later. */
+/**
+ * Postgres is away, starting, stopping, full or read-only, or does not let us in (28, 3D: a password rotated, a
+ * database not made yet); the same request may succeed later.
+ */
 export function isUnavailable(error: unknown): boolean {
   const state = sqlState(error);
-  if (state !== "") return /^(08|25006|53|57|58)/.test(state);
+  if (state !== "") return /^(08|25006|28|3D|53|57|58)/.test(state);
   // Errors of the system (ECONNREFUSED, EPIPE, ENOENT of a socket) have a code, pg's own only a text.
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
   return (

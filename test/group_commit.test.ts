@@ -183,6 +183,8 @@ describe("what an error of Postgres means", () => {
     ["53300", "unavailable"],
     ["57P01", "unavailable"],
     ["57P03", "unavailable"],
+    ["28P01", "unavailable"],
+    ["3D000", "unavailable"],
     ["ECONNREFUSED", "unavailable"],
     ["ECONNRESET", "unavailable"],
     // As long as an SQLSTATE, and none.

@@ -243,7 +243,8 @@ describe("with every nudge lost", () => {
       { s3_key: "in doubt", restore_status: "restored" },
       { s3_key: "of somebody unknown", restore_status: "restored" },
     ]);
-    expect(await count(thaw, "graphile_worker.jobs where key is null")).toBe(0);
+    // A running job may lose its key to the next one of cron; nothing else has none.
+    expect(await count(thaw, "graphile_worker.jobs where key is null and locked_at is null")).toBe(0);
     await thaw.stop();
   });
 });

@@ -622,10 +622,7 @@ describe("the embedded Postgres", () => {
 
   test("is stopped when it has only just been told to start", async ({ world, checkout }) => {
     const thaw = world.run(START, env, checkout);
-    await waitFor(
-      "the first sign of it",
-      async () => (await readFile(join(checkout, ".data", "url"))).length > 0,
-    );
+    await waitFor("the first sign of it", async () => (await postmasterOf(checkout)) !== undefined);
 
     thaw.child.kill("SIGTERM");
 
