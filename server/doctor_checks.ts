@@ -5,7 +5,7 @@ import type { Pool } from "pg";
 import { readConfig, type Config, type Role } from "./config.ts";
 import { createPool } from "./database.ts";
 import { CALL_TIMEOUT_MS, fail, ok, reasonOf, skip, within, type Finding } from "./doctor_finding.ts";
-import { checkPostgres, recentBuckets } from "./doctor_postgres.ts";
+import { checkPostgres, recentBuckets, skipDatabase } from "./doctor_postgres.ts";
 import { checkResend } from "./doctor_resend.ts";
 import { bucketsNamed, checkAws, checkBucket, createProbe, NAME_ONE } from "./doctor_s3.ts";
 import { createLog } from "./log.ts";
@@ -16,22 +16,21 @@ type Env = NodeJS.ProcessEnv;
 export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Finding> {
   yield checkSettings(env);
 
-  const pool = await openPool(env);
-  let usable = false;
-  if ("level" in pool) {
-    yield pool;
-    yield skip("database", "Postgres cannot be asked");
-  } else usable = yield* checkPostgres(pool);
+  // Begun early, told last: what waits for Resend need not wait for S3 first.
+  const mail = checkMail(env);
 
-  yield* checkS3(env, names, usable ? (pool as Pool) : undefined);
+  const opened = await openPool(env);
+  const pool = "level" in opened ? undefined : opened;
+  let has_tables = false;
+  if (pool !== undefined) has_tables = yield* checkPostgres(pool);
+  else yield* [opened as Finding, ...skipDatabase("Postgres cannot be asked")];
 
-  const mail = settingsOf(env, ["RESEND_API_KEY", "RESEND_BASE_URL", "MAIL_FROM"])?.worker;
-  yield mail === undefined
-    ? skip("Resend", "RESEND_API_KEY or MAIL_FROM cannot be used")
-    : await checkResend(mail);
+  yield* checkS3(env, names, has_tables ? pool : undefined);
+
+  yield await mail;
 
   // A Postgres that hangs does not say goodbye either.
-  if (!("level" in pool)) await within(pool.end()).catch(() => {});
+  if (pool !== undefined) await within(pool.end()).catch(() => {});
 }
 
 function checkSettings(env: Env): Finding {
@@ -73,6 +72,16 @@ async function openPool(env: Env): Promise<Pool | Finding> {
     url.trim(),
     { name: "thaw doctor", max: 1, query_timeout_ms: CALL_TIMEOUT_MS },
     createLog("silent"),
+  );
+}
+
+async function checkMail(env: Env): Promise<Finding> {
+  const settings = settingsOf(env, ["RESEND_API_KEY", "RESEND_BASE_URL", "MAIL_FROM"])?.worker;
+  if (settings === undefined) {
+    return skip("Resend", "RESEND_API_KEY, RESEND_BASE_URL or MAIL_FROM cannot be used");
+  }
+  return checkResend(settings).catch((error: unknown) =>
+    fail("Resend", `cannot be asked (${reasonOf(error)})`, "Check RESEND_API_KEY and RESEND_BASE_URL"),
   );
 }
 

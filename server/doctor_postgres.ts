@@ -8,8 +8,10 @@ const OLDEST_POSTGRES = 14;
 /** Signatures and tokens bear a few minutes; mails that say "ready at 18:40" should not be a minute off. */
 const SKEW_SECONDS = 60;
 
-/** Without a look at the database's own tables nothing below can be said. */
 const TABLES = ["worker", "people", "readers", "mail gate", "stuck requests"];
+
+export const skipDatabase = (why: string): Finding[] =>
+  ["clock", "database", ...TABLES].map((what) => skip(what, why));
 
 /** Returns whether the tables can be asked. */
 export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolean> {
@@ -25,7 +27,7 @@ export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolea
       `cannot be asked (${server})`,
       "Check DATABASE_URL, and that Postgres runs and lets this machine in",
     );
-    yield skip("database", "Postgres cannot be asked");
+    yield* skipDatabase("Postgres cannot be asked");
     return false;
   }
   yield server.major >= OLDEST_POSTGRES

@@ -28,7 +28,7 @@ import { readHead } from "./s3.ts";
 
 export const NAME_ONE = "Name one: npm run doctor -- my-bucket";
 
-/** Retries only take time here, and would make two of one refusal. */
+/** As server/s3.ts asks, so that the doctor sees what Thaw sees; the time-outs are `ask`'s. */
 export function createProbe(
   settings: Pick<WorkerConfig, "AWS_REGION" | "AWS_ENDPOINT_URL_S3" | "S3_FORCE_PATH_STYLE">,
 ): S3Client {
@@ -37,7 +37,6 @@ export function createProbe(
     ...(settings.AWS_ENDPOINT_URL_S3 !== undefined && { endpoint: settings.AWS_ENDPOINT_URL_S3 }),
     forcePathStyle: settings.S3_FORCE_PATH_STYLE === "true",
     followRegionRedirects: true,
-    maxAttempts: 1,
   });
 }
 
@@ -106,16 +105,14 @@ async function ask<T>(call: (options: { abortSignal: AbortSignal }) => Promise<T
 export async function checkBucket(s3: S3Client, bucket: string, keys: string[]): Promise<Finding[]> {
   const name = `bucket ${bucket}`;
   const head = await ask((options) => s3.send(new HeadBucketCommand({ Bucket: bucket }), options));
-  if ("code" in head && head.status !== 403 && head.status !== 400) return [unreachable(name, head)];
+  if ("code" in head && head.status !== 403 && head.status !== 400) return unreachable(name, head);
 
   // Permissions may hold for one folder only: look where the file is that was named.
   const folder = /^(.*\/)?/su.exec(keys[0] ?? "")?.[0] ?? "";
   const list = await ask((options) =>
     s3.send(new ListObjectsV2Command({ Bucket: bucket, Prefix: folder, MaxKeys: 1 }), options),
   );
-  if ("code" in list && (BAD_CREDENTIALS.has(list.code) || list.status !== 403)) {
-    return [unreachable(name, list)];
-  }
+  if ("code" in list && list.code !== "AccessDenied") return unreachable(name, list);
   const region = "output" in head ? head.output.BucketRegion : head.region;
   const may_list = "output" in list;
   return [
@@ -141,18 +138,25 @@ export async function checkBucket(s3: S3Client, bucket: string, keys: string[]):
   ];
 }
 
-function unreachable(name: string, { code, status }: { code: string; status: number }): Finding {
-  if (status === 404) return fail(name, "does not exist", "Check its name, and whose account it is in");
-  if (BAD_CREDENTIALS.has(code)) {
-    return fail(name, `S3 refuses the credentials (${code})`, "Renew Thaw's AWS credentials");
-  }
-  return status === 0
-    ? fail(
-        name,
-        `S3 does not answer (${code})`,
-        "Check this machine's network, and AWS_ENDPOINT_URL_S3 if set",
-      )
-    : fail(name, `S3 answers ${status} (${code})`, "Check AWS_REGION and the bucket's name");
+function unreachable(name: string, { code, status }: { code: string; status: number }): Finding[] {
+  const problem = (): Finding => {
+    if (status === 404) return fail(name, "does not exist", "Check its name, and whose account it is in");
+    if (BAD_CREDENTIALS.has(code)) {
+      return fail(name, `S3 refuses the credentials (${code})`, "Renew Thaw's AWS credentials");
+    }
+    return status === 0
+      ? fail(
+          name,
+          `S3 does not answer (${code})`,
+          "Check this machine's network, and AWS_ENDPOINT_URL_S3 if set",
+        )
+      : fail(
+          name,
+          `S3 answers ${status} (${code})`,
+          "Check the bucket's name, AWS_REGION and this machine's clock",
+        );
+  };
+  return [problem(), skip(`${name}, all else`, "the bucket cannot be asked")];
 }
 
 /** Thaw tells "deleted" from "denied" by this. */

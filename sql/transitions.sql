@@ -697,6 +697,7 @@ begin
     with due as (
       select d.id, d.uncertain_since from notifications d
        where d.kind = p_kind and d.status = 'sealed' and d.attempt_after <= now()
+         and coalesce(d.uncertain_since, now()) > now() - resend_remembers()
          and not exists (select from mail_gate g where g.closed_until > now())
        order by d.attempt_after limit p_limit for update skip locked)
     update notifications n

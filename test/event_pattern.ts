@@ -50,4 +50,4 @@ function textOf(operand: unknown): string {
 }
 
 const wildcard = (text: string): RegExp =>
-  new RegExp(`^${text.split("*").map(RegExp.escape).join(".*")}$`, "s");
+  new RegExp(`^${text.replaceAll(/[^\w*]/g, String.raw`\$&`).replaceAll("*", ".*")}$`, "s");

@@ -381,9 +381,12 @@ describe("a sealed mail", () => {
     expect(await claim(pool)).toHaveLength(1);
   });
 
-  test.for([null, ago("2 hours")])(
-    "that was certainly refused is as before its claim (uncertain since %s)",
-    async (uncertain_since, { pool }) => {
+  test.for([
+    ["never", null],
+    ["once", ago("2 hours")],
+  ] as const)(
+    "that was certainly refused is as before its claim, %s perhaps sent",
+    async ([, uncertain_since], { pool }) => {
       await insertNotification(pool, { uncertain_since, attempts: 3 });
       const [claimed] = await claim(pool);
       await pool.query("select shut_mail_gate($1, $2, $3, '10 minutes', 'rate_limit', 'Too many')", [

@@ -385,9 +385,6 @@ describe("trouble", () => {
     const good = await insertRestore(pool, "not_started", { ...claimed(), s3_key: "good" });
     await report(pool, "note_restore_troubles", bad);
     await report(pool, "mark_restores_pending", good);
-    expect(await restores(pool)).toMatchObject(
-      [bad, good].toSorted((a, b) => (a["id"] < b["id"] ? -1 : 1)).map(({ s3_key }) => ({ s3_key })),
-    );
     expect(await reload(pool, good)).toMatchObject({ status: "pending" });
     expect(await query(pool, "select id from claim_restores_to_trigger(10)")).toEqual([]);
   });
@@ -488,7 +485,7 @@ describe("claims", () => {
     }
     const seen: string[] = [];
     let after: Row = { due_since: "-infinity", id: "00000000-0000-0000-0000-000000000000" };
-    for (let page = 1; ; page++) {
+    for (let page = 1; page <= 10; page++) {
       const rows = await query(
         pool,
         `select id, coalesce(last_checked_at, accepted_at)::text as due_since
