@@ -367,6 +367,12 @@ describe("keys", () => {
 
     await thaw.pool.query("update aws_key_user_map set email = 'bob@example.com'");
     await thaw.pool.query("select nudge('resolve_users')");
+    await waitFor("resolve_users to run", async () => {
+      const { rowCount } = await thaw.pool.query(
+        "select from graphile_worker.jobs where task_identifier = 'resolve_users'",
+      );
+      return rowCount === 0;
+    });
     await thaw.post("/restore/request", requestBody("a.bin"));
     thaw.s3.finishRestore({ bucket: BUCKET, key: "a.bin" });
     await waitFor("the ready mail", async () => thaw.resend.mails.length === 2);
