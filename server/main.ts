@@ -2,7 +2,7 @@
 import { createApp } from "./app.ts";
 import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS } from "./database.ts";
-import { startEmbeddedPostgres } from "./embedded_postgres.ts";
+import { startEmbeddedPostgres } from "./embedded_postgres/start.ts";
 import { listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
 import { migrate, migrationProblem } from "./migrate.ts";
@@ -164,7 +164,7 @@ function report(error: unknown): void {
 
 /** Several addresses that all refuse come as one error without a text. */
 const reasonOf = (error: unknown): string =>
-  error instanceof AggregateError ? error.errors.map(String).join("; ") : String((error as Error).message);
+  error instanceof AggregateError ? error.errors.map(String).join("; ") : (error as Error).message;
 
 try {
   main();

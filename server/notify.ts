@@ -4,9 +4,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "kysely";
 
 import type { Database, NotificationKind } from "./database.ts";
-import { mailContents } from "./mail_contents.ts";
-import type { ClaimedMail } from "./mailer.ts";
+import { mailContents } from "./mail/mail_contents.ts";
+import type { ClaimedMail } from "./mail/mailer.ts";
 import { renderMail } from "./mail/render_mail.ts";
+import { oneRun } from "./one_run.ts";
 import { isConflict, isUnavailable } from "./postgres_errors.ts";
 import { walkDue } from "./walk_due.ts";
 import { workerContext, type WorkerContext } from "./worker_context.ts";
@@ -23,32 +24,12 @@ const SHORT_PAUSE_SECONDS = 5;
 /** A person's rows may be in somebody else's hands for a moment. */
 const SEAL_TRIES = 3;
 
-/** What this process is at. */
-const runs = new Map<NotificationKind, { again: boolean }>();
-
 /**
  * Tells people of one kind of news: seals what is due, person by person, then sends what is sealed. Every step
  * can be repeated; what a dead worker left behind, the next run picks up.
- *
- * One run of a kind at a time: each read brings a nudge, and a crowd of them, each waiting for Resend, would
- * leave the worker no room for other tasks. A nudge that comes meanwhile makes the run look again.
  */
-export async function notify(kind: NotificationKind, signal: AbortSignal): Promise<void> {
-  const running = runs.get(kind);
-  if (running !== undefined) {
-    running.again = true;
-    return;
-  }
-  const run = { again: true };
-  runs.set(kind, run);
-  try {
-    while (run.again && !signal.aborted) {
-      run.again = false;
-      await tellPeople(workerContext(), kind, signal);
-    }
-  } finally {
-    runs.delete(kind);
-  }
+export function notify(kind: NotificationKind, signal: AbortSignal): Promise<void> {
+  return oneRun(`${kind}_notify`, signal, () => tellPeople(workerContext(), kind, signal));
 }
 
 async function tellPeople(

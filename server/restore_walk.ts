@@ -21,7 +21,7 @@ const UNNOTED: Finding = {
 export async function restoreWalk(walk: {
   claim: (limit: number) => Promise<RestoreRow[]>;
   ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
-  signal: AbortSignal | undefined;
+  signal: AbortSignal;
 }): Promise<void> {
   const { db, settings, notify_waits, log } = workerContext();
   const concurrency = settings.S3_CONCURRENCY;
@@ -32,7 +32,7 @@ export async function restoreWalk(walk: {
     },
     { batch_size: concurrency, queue_size: concurrency },
   );
-  const stop = walk.signal ?? new AbortController().signal;
+  const stop = walk.signal;
 
   await walkDue<RestoreRow>({
     claim: walk.claim,

@@ -6,7 +6,7 @@ import type pg from "pg";
 import { notifyWaits, type Config, type WorkerConfig } from "./config.ts";
 import { createDatabase } from "./database.ts";
 import type { Log } from "./log.ts";
-import { createMailer } from "./mailer.ts";
+import { createMailer } from "./mail/mailer.ts";
 import { createS3 } from "./s3.ts";
 import { provideWorkerContext } from "./worker_context.ts";
 

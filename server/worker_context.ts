@@ -1,7 +1,7 @@
 import type { WorkerConfig } from "./config.ts";
 import type { Database } from "./database.ts";
 import type { Log } from "./log.ts";
-import type { Mailer } from "./mailer.ts";
+import type { Mailer } from "./mail/mailer.ts";
 import type { S3 } from "./s3.ts";
 
 /** What tasks work with, beside their job. */

@@ -32,7 +32,7 @@ const poll_pending_restores: Task = async (_payload, helpers) => {
     ask: askHowFar,
     signal: helpers.abortSignal,
   });
-  while (!helpers.abortSignal?.aborted && (await closeFinished()) > 0);
+  while (!helpers.abortSignal.aborted && (await closeFinished()) > 0);
 };
 
 export default poll_pending_restores;

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { Client } from "pg";
 import { describe, expect } from "vitest";
 
-import { checkResend } from "../server/doctor_resend.ts";
+import { checkResend } from "../server/doctor/resend.ts";
 import { test as base, waitFor } from "./database.ts";
 import { ago, insertRead, insertRestore, insertRequest } from "./rows.ts";
 import { startResendStandIn, type ResendStandIn } from "./stand_ins/resend.ts";
@@ -78,7 +78,7 @@ async function runDoctor(names: string[], env: Settings): Promise<Report> {
   const { code, output } = await new Promise<{ code: number; output: string }>((resolve, reject) => {
     execFile(
       process.execPath,
-      [join(ROOT, "server", "doctor.ts"), ...names],
+      [join(ROOT, "server", "doctor", "doctor.ts"), ...names],
       { cwd: tmpdir(), env: { PATH: process.env["PATH"], ...env }, timeout: DOCTOR_MS },
       (error, stdout, stderr) => {
         if (error?.killed === true) reject(new Error(`It does not end:\n${stdout}${stderr}`));

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { Client } from "pg";
 import { describe, expect, test as base, vi } from "vitest";
-import { type EmbeddedPostgres, startEmbeddedPostgres } from "../server/embedded_postgres.ts";
+import { type EmbeddedPostgres, startEmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 
 const isRoot = process.getuid?.() === 0;
 
@@ -48,7 +48,7 @@ async function ask(url: string, statement: string): Promise<unknown> {
 /** Starts it in a process of its own, which then runs `afterwards`. */
 function spawnParent(dir: string, afterwards: string): ChildProcessByStdio<null, Readable, null> {
   const program = `
-    import { startEmbeddedPostgres } from ${JSON.stringify(`${import.meta.dirname}/../server/embedded_postgres.ts`)};
+    import { startEmbeddedPostgres } from ${JSON.stringify(`${import.meta.dirname}/../server/embedded_postgres/start.ts`)};
     console.log((await startEmbeddedPostgres({ dir: ${JSON.stringify(dir)} })).pid);
     ${afterwards}`;
   return spawn(process.execPath, ["--input-type=module", "--eval", program], {

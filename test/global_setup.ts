@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Client } from "pg";
 import type { TestProject } from "vitest/node";
 import { createPool } from "../server/database.ts";
-import { startEmbeddedPostgres } from "../server/embedded_postgres.ts";
+import { startEmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 import { createLog } from "../server/log.ts";
 import { migrate } from "../server/migrate.ts";
 

@@ -14,7 +14,7 @@ import { describe, expect } from "vitest";
 
 import { createApp } from "../server/app.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS } from "../server/database.ts";
-import { startEmbeddedPostgres } from "../server/embedded_postgres.ts";
+import { startEmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 import { listen } from "../server/listen.ts";
 import { createLog, type Log } from "../server/log.ts";
 import { migrate, migrationProblem } from "../server/migrate.ts";

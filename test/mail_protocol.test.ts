@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 
 import { describe, expect } from "vitest";
 
-import { createMailer, type ClaimedMail } from "../server/mailer.ts";
+import { createMailer, type ClaimedMail } from "../server/mail/mailer.ts";
 import { test as base, waitFor } from "./database.ts";
 import { givenFiles, quiet, runNotify } from "./given_files.ts";
 import { startResendStandIn, type FaultKind } from "./stand_ins/resend.ts";

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 
-import { createMailer, type ClaimedMail, type Mailer } from "../server/mailer.ts";
+import { createMailer, type ClaimedMail, type Mailer } from "../server/mail/mailer.ts";
 import { waitFor } from "./database.ts";
 import { startResendStandIn, type Fault, type ResendStandIn } from "./stand_ins/resend.ts";
 

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
-import { startEmbeddedPostgres, type EmbeddedPostgres } from "../server/embedded_postgres.ts";
+import { startEmbeddedPostgres, type EmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 import { watchPostgres } from "../server/watch_postgres.ts";
 import { newPool, test as base, waitFor } from "./database.ts";
 import { startResendStandIn, type ResendStandIn } from "./stand_ins/resend.ts";

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client } from "pg";
 
-import { startEmbeddedPostgres } from "../../server/embedded_postgres.ts";
+import { startEmbeddedPostgres } from "../../server/embedded_postgres/start.ts";
 import { createLog } from "../../server/log.ts";
 import { createPool } from "../../server/database.ts";
 import { migrate } from "../../server/migrate.ts";

@@ -21,7 +21,7 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { type Account, exists, runAs } from "./postgres_binaries.ts";
+import { type Account, exists, runAs } from "./binaries.ts";
 
 export interface Cluster {
   /** The data directory itself, links resolved: Postgres is known by this path. */

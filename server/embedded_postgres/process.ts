@@ -5,8 +5,8 @@ import { open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { type Account, POSTGRES_ENVIRONMENT } from "./postgres_binaries.ts";
-import type { Cluster } from "./postgres_cluster.ts";
+import { type Account, POSTGRES_ENVIRONMENT } from "./binaries.ts";
+import type { Cluster } from "./cluster.ts";
 
 export interface Postmaster {
   pid: number;

@@ -1,6 +1,6 @@
 import { Resend } from "resend";
 
-import type { WorkerConfig } from "./config.ts";
+import type { WorkerConfig } from "../config.ts";
 
 /** A claimed notification, as `claim_notifications` returns it. */
 export interface ClaimedMail {

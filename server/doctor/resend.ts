@@ -1,7 +1,7 @@
 import { Resend, type Domain } from "resend";
 
-import type { WorkerConfig } from "./config.ts";
-import { CALL_TIMEOUT_MS, fail, ok, warn, type Finding } from "./doctor_finding.ts";
+import type { WorkerConfig } from "../config.ts";
+import { CALL_TIMEOUT_MS, fail, ok, warn, type Finding } from "./finding.ts";
 
 /** Resend's own, for trying out: mails from there reach only the account's owner. */
 const TRIAL_DOMAIN = "resend.dev";

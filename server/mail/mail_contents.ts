@@ -1,19 +1,9 @@
 import { sql } from "kysely";
 
-import type { Database, NotificationKind } from "./database.ts";
-import { FILES_SHOWN, type MailContents, type MailFile } from "./mail/render_mail.ts";
+import type { Database, NotificationKind } from "../database.ts";
+import { FILES_SHOWN, type MailContents, type MailFile } from "./render_mail.ts";
 
-interface Summary {
-  email: string;
-  file_count: number;
-  restored_count: number;
-  failed_count: number;
-  expired_count: number;
-  waiting_count: number;
-  readers: string[];
-  first_read_at: Date;
-  now: Date;
-}
+type Summary = Omit<MailContents, "kind" | "files"> & { email: string };
 
 /** Reads what a sealed notification tells its person: one entry per object, whatever keys they used. */
 export async function mailContents(

@@ -10,17 +10,9 @@ import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, DatabaseError } from "pg";
-import { USE_YOUR_OWN, accountFor, postgresBinaries } from "./postgres_binaries.ts";
-import { type Cluster, openCluster, removeLeftovers, saveUrl } from "./postgres_cluster.ts";
-import {
-  type Postmaster,
-  isRunning,
-  lastPostmaster,
-  launch,
-  logSize,
-  logTail,
-  stop,
-} from "./postgres_process.ts";
+import { USE_YOUR_OWN, accountFor, postgresBinaries } from "./binaries.ts";
+import { type Cluster, openCluster, removeLeftovers, saveUrl } from "./cluster.ts";
+import { type Postmaster, isRunning, lastPostmaster, launch, logSize, logTail, stop } from "./process.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Holds the data, the log and, in the file `url`, the way in. Made when missing. */

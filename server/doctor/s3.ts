@@ -12,19 +12,9 @@ import {
   type HeadObjectCommandOutput,
 } from "@aws-sdk/client-s3";
 
-import type { WorkerConfig } from "./config.ts";
-import {
-  CALL_TIMEOUT_MS,
-  counted,
-  fail,
-  ok,
-  reasonOf,
-  skip,
-  warn,
-  within,
-  type Finding,
-} from "./doctor_finding.ts";
-import { readHead } from "./s3.ts";
+import type { WorkerConfig } from "../config.ts";
+import { CALL_TIMEOUT_MS, counted, fail, ok, reasonOf, skip, warn, within, type Finding } from "./finding.ts";
+import { readHead } from "../s3.ts";
 
 export const NAME_ONE = "Name one: npm run doctor -- my-bucket";
 

@@ -2,8 +2,8 @@
  * `npm run doctor [-- bucket | bucket/key ...]`: looks for what would fail without an error, and says what to
  * do about it. Changes nothing. Ends with 1 when something is broken, with 0 when there is at most a warning.
  */
-import { checkUp } from "./doctor_checks.ts";
-import { counted, fail, reasonOf, type Finding } from "./doctor_finding.ts";
+import { checkUp } from "./checks.ts";
+import { counted, fail, reasonOf, type Finding } from "./finding.ts";
 
 // oxlint-disable-next-line node/no-process-env -- an entry point, like main.ts.
 const env = process.env;

@@ -2,13 +2,13 @@ import { readFile } from "node:fs/promises";
 
 import type { Pool } from "pg";
 
-import { readConfig, type Config, type Role } from "./config.ts";
-import { createPool } from "./database.ts";
-import { CALL_TIMEOUT_MS, fail, ok, reasonOf, skip, within, type Finding } from "./doctor_finding.ts";
-import { checkPostgres, recentBuckets, skipDatabase } from "./doctor_postgres.ts";
-import { checkResend } from "./doctor_resend.ts";
-import { bucketsNamed, checkAws, checkBucket, createProbe, NAME_ONE } from "./doctor_s3.ts";
-import { createLog } from "./log.ts";
+import { readConfig, type Config, type Role } from "../config.ts";
+import { createPool } from "../database.ts";
+import { CALL_TIMEOUT_MS, fail, ok, reasonOf, skip, within, type Finding } from "./finding.ts";
+import { checkPostgres, recentBuckets, skipDatabase } from "./postgres.ts";
+import { checkResend } from "./resend.ts";
+import { bucketsNamed, checkAws, checkBucket, createProbe, NAME_ONE } from "./s3.ts";
+import { createLog } from "../log.ts";
 
 type Env = NodeJS.ProcessEnv;
 
@@ -65,7 +65,7 @@ async function openPool(env: Env): Promise<Pool | Finding> {
   if (url === undefined) return skip("Postgres", "DATABASE_URL cannot be used");
   if (url === "embedded") {
     // Only looked at: the doctor starts nothing.
-    url = await readFile(`${import.meta.dirname}/../.data/url`, "utf8").catch(() => undefined);
+    url = await readFile(`${import.meta.dirname}/../../.data/url`, "utf8").catch(() => undefined);
     if (url === undefined) return fail("Postgres", "there is no embedded one yet", "Start Thaw: npm start");
   }
   return createPool(

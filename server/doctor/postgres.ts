@@ -1,7 +1,7 @@
 import type { Pool } from "pg";
 
-import { counted, fail, ok, reasonOf, skip, warn, type Finding } from "./doctor_finding.ts";
-import { migrationProblem } from "./migrate.ts";
+import { counted, fail, ok, reasonOf, skip, warn, type Finding } from "./finding.ts";
+import { migrationProblem } from "../migrate.ts";
 
 const OLDEST_POSTGRES = 14;
 
