@@ -145,6 +145,9 @@ create index restore_requests_pre_untold on restore_requests (lower(email))
   where pre_notification_id is null and restore_status = 'pending' and email is not null;
 create index restore_requests_post_untold on restore_requests (lower(email))
   where post_notification_id is null and restore_status in ('restored', 'failed') and email is not null;
+-- What else a person still waits for: "4 of your 10 files".
+create index restore_requests_waiting on restore_requests (lower(email))
+  where post_notification_id is null and email is not null;
 create index restore_requests_pre_notification on restore_requests (pre_notification_id) where pre_notification_id is not null;
 create index restore_requests_post_notification on restore_requests (post_notification_id) where post_notification_id is not null;
 create index restore_requests_unresolved on restore_requests (id) where not user_resolved;
@@ -185,3 +188,8 @@ create type object_read as (
   event_time timestamptz,
   read_count integer
 );
+
+-- graphile-worker notes each task's name with its first job. Two processes that start together on a new database
+-- would do so in different orders and lock each other out; so it is done here, once.
+select graphile_worker.add_job(task, job_key := 'register_' || task), graphile_worker.remove_job('register_' || task)
+  from unnest(array['poll_pending_restores', 'post_notify', 'pre_notify', 'resolve_users', 'trigger_restores']) as task;

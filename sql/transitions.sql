@@ -68,7 +68,6 @@ $$;
 -- Failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
 -- region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: after how long a mail may be
 -- due (the quiet window, the longest wait). Answers each id with its row; duplicate: an earlier read made it.
--- Raises serialization_failure when a restore is closed at the same moment: call again.
 -- Raises serialization_failure when a restore closes under its hands: call again.
 create or replace function request_restores(p_requests jsonb, p_notify_waits interval[])
 returns table (read_id uuid, request_id uuid, duplicate boolean)

@@ -459,7 +459,8 @@ describe("many pending restores", () => {
     const asked = thaw.s3.requests.map((request) => request.key ?? "");
     expect(asked.toSorted()).toEqual([...due, ...doubtful].toSorted());
     expect(new Set(thaw.s3.requests.map((request) => request.operation))).toEqual(new Set(["HeadObject"]));
-    expect(asked.slice(0, 100).every((key) => key.startsWith("doubtful"))).toBe(true);
+    // Fifty are under way at once, so that many may overtake.
+    expect(asked.slice(150).every((key) => key.startsWith("due"))).toBe(true);
     const { rows } = await thaw.pool.query(
       `select count(*)::int from restores where status = 'pending' and head_wanted_at is null and attempts = 0
           and last_checked_at > now() - interval '5 minutes'`,
