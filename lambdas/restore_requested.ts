@@ -77,9 +77,16 @@ function requestBody(detail: JsonObject, event_id: string | undefined): ThawBody
     event_id: required(event_id, "eventID"),
     event_time: required(timeOf(detail["eventTime"], "eventTime"), "eventTime"),
     principal_arn: principalArn(identity),
+    source_identity: sourceIdentity(identity),
     // "anonymous" stands here too, and is no account.
     account_id: account !== undefined && /^\d{12}$/.test(account) ? account : undefined,
   };
+}
+
+/** Who took on the role, where the identity provider told AWS so (sts:SourceIdentity). */
+function sourceIdentity(identity: JsonObject): string | undefined {
+  const session = identity["sessionContext"];
+  return isObject(session) ? textOf(session["sourceIdentity"]) : undefined;
 }
 
 /** Who reads, as an ARN. Anonymous readers, other accounts and AWS's services have none. */

@@ -1,17 +1,13 @@
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import type pg from "pg";
 
 import { ApiError, answerError, bodyEnded } from "./http_errors.ts";
 import type { Log } from "./log.ts";
-import { restoreRoutes } from "./routes/restore.ts";
+import { restoreRoutes, type RouteOptions } from "./routes/restore.ts";
 import { createSecretCheck } from "./secret.ts";
 
-export interface AppOptions {
-  pool: pg.Pool;
+export interface AppOptions extends RouteOptions {
   secrets: readonly string[];
-  /** As the SQL functions take them: see notifyWaits. */
-  notify_waits: string[];
   /** Why this process cannot do its work now, or null. Throws when Postgres does not answer. */
   notReady(): Promise<string | null>;
   log: Log;

@@ -40,6 +40,20 @@ const mailbox = z
     "must be an address like 'Thaw <thaw@example.com>'",
   );
 
+const domains = z
+  .string()
+  .default("")
+  .transform((text) =>
+    text
+      .split(",")
+      .map((domain) => domain.trim().toLowerCase())
+      .filter((domain) => domain !== ""),
+  )
+  .refine(
+    (list) => list.every((domain) => /^[^@\s]+\.[^@\s]+$/.test(domain)),
+    "must be domains like example.com, separated by commas",
+  );
+
 /** Asked here, for pg's own error would show the password. */
 function isReadable(connectionString: string): boolean {
   try {
@@ -61,6 +75,8 @@ const common = z.object({
   // How long to wait for more before a mail goes out, and how long at most (design: 2 and 15 minutes).
   NOTIFY_QUIET_SECONDS: whole(0, 86_400, 120),
   NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400, 900),
+  // Whoever may assume a role may choose its session's name, so no domain is trusted unasked.
+  SESSION_EMAIL_DOMAINS: domains,
 });
 
 const server = z.object({

@@ -55,6 +55,7 @@ export const restoreRequest = body({
     .optional(),
   principal_arn: text(2048).optional(),
   account_id: text(64).optional(),
+  source_identity: text(256).optional(),
   // Goes into a host name as well.
   region: string()
     .regex(/^(?=.{4,32}$)[a-z]{2,}(-[a-z0-9]+){1,4}$/, "must be an AWS region like eu-central-1")

@@ -134,6 +134,7 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
       pool,
       secrets: config.server.RESTORE_SECRET,
       notify_waits: notifyWaits(config),
+      session_domains: config.SESSION_EMAIL_DOMAINS,
       notReady: async () => (stopping ? "stopping" : await migrationProblem(pool)),
       log,
     });

@@ -1,4 +1,4 @@
-import type { WorkerConfig } from "./config.ts";
+import type { Config, WorkerConfig } from "./config.ts";
 import type { Database } from "./database.ts";
 import type { Log } from "./log.ts";
 import type { Mailer } from "./mail/mailer.ts";
@@ -9,7 +9,7 @@ export interface WorkerContext {
   db: Database;
   s3: S3;
   mailer: Mailer;
-  settings: WorkerConfig & { NOTIFY_QUIET_SECONDS: number; NOTIFY_MAX_WAIT_SECONDS: number };
+  settings: WorkerConfig & Pick<Config, "SESSION_EMAIL_DOMAINS">;
   /** As the SQL functions take them: see notifyWaits. */
   notify_waits: string[];
   log: Log;

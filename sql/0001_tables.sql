@@ -82,6 +82,24 @@ create table aws_key_user_map (
   constraint aws_key_user_map_key_length check (octet_length(access_key_id) between 1 and 128)
 );
 
+-- Who is behind a role or a session, whose keys change all the time: an exact ARN, or a prefix that ends in *.
+create table aws_principal_user_map (
+  principal text primary key,
+  email email_address not null,
+  created_at timestamptz not null default now(),
+  constraint aws_principal_user_map_length check (octet_length(principal) between 1 and 2048),
+  constraint aws_principal_user_map_star_ends check (position('*' in principal) in (0, length(principal)))
+);
+
+-- How a reader became a person, in the order in which it is tried.
+create type resolution_rule as enum (
+  'access_key',       -- aws_key_user_map has the key
+  'principal',        -- aws_principal_user_map has the ARN
+  'principal_prefix', -- ... or a prefix of it, the longest one
+  'source_identity',  -- an address, of a domain that SESSION_EMAIL_DOMAINS allows
+  'session_name'      -- likewise: what IAM Identity Center and most federations call a role session
+);
+
 -- One row per mail, with its frozen body: exactly these bytes are sent, however often it takes.
 create table notifications (
   id uuid primary key,
@@ -116,10 +134,12 @@ create table restore_requests (
   access_key_id text not null default '',
   principal text not null default '',               -- ARN of the reader, where CloudTrail names one
   account_id text not null default '',
+  source_identity text not null default '',         -- who took on the role, where the identity provider says so
   -- Who reads: the key, or without one the principal.
   reader text not null generated always as (case when access_key_id <> '' then access_key_id else principal end) stored,
   email email_address,                              -- null: nobody to write to (yet)
   user_resolved boolean not null default false,
+  resolved_by resolution_rule,                      -- the rule that found the email
   restore_status restore_status not null,
   status_at timestamptz not null,
   restored_at timestamptz generated always as (case when restore_status = 'restored' then status_at end) stored,
@@ -135,6 +155,7 @@ create table restore_requests (
   constraint restore_requests_follow_restore foreign key (restore_id, restore_status, status_at)
     references restores (id, status, status_at) on update cascade,
   constraint restore_requests_access_key_length check (octet_length(access_key_id) <= 128),
+  constraint restore_requests_source_identity_length check (octet_length(source_identity) <= 256),
   constraint restore_requests_principal_length check (octet_length(principal) <= 2048),
   constraint restore_requests_pre_was_sealed check (not pre_notified or pre_notification_id is not null),
   constraint restore_requests_post_was_sealed check (not post_notified or post_notification_id is not null),
@@ -182,6 +203,7 @@ create type object_read as (
   access_key_id text,
   principal text,
   account_id text,
+  source_identity text,
   reader text,
   region text,
   event_id text,

@@ -66,10 +66,10 @@ $$;
 -- ---------------------------------------------------------------------------------------- events come in
 
 -- Failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
--- region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: after how long a mail may be
+-- source_identity?, region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: after how long a mail may be
 -- due (the quiet window, the longest wait). Answers each id with its row; duplicate: an earlier read made it.
 -- Raises serialization_failure when a restore closes under its hands: call again.
-create or replace function request_restores(p_requests jsonb, p_notify_waits interval[])
+create or replace function request_restores(p_requests jsonb, p_notify_waits interval[], p_session_domains text[] default '{}')
 returns table (read_id uuid, request_id uuid, duplicate boolean)
 language plpgsql volatile as $$
 declare
@@ -83,11 +83,12 @@ begin
   -- One entry per object and reader, in key order so that two servers lock in the same order.
   -- An event from the future would stay "newer" for ever: it counts as of now.
   select array_agg((g.id, g.s3_bucket, g.s3_key, g.version_id, g.access_key_id, g.principal, g.account_id,
-                    g.reader, g.region, g.event_id, g.event_time, g.read_count)::object_read
+                    g.source_identity, g.reader, g.region, g.event_id, g.event_time, g.read_count)::object_read
                    order by g.s3_bucket, g.s3_key, g.version_id, g.reader)
     into v_reads
     from (select (array_agg(p.id order by p.ord))[1] as id, p.s3_bucket, p.s3_key, p.version_id, max(p.access_key_id) as access_key_id,
-                 max(p.principal) as principal, max(p.account_id) as account_id, p.reader, max(p.region) as region,
+                 max(p.principal) as principal, max(p.account_id) as account_id,
+                 max(p.source_identity) as source_identity, p.reader, max(p.region) as region,
                  (array_agg(p.event_id order by p.event_time desc, p.event_id))[1] as event_id, max(p.event_time) as event_time,
                  count(distinct coalesce(p.event_id, p.id::text))::integer as read_count
             from parse_reads(p_requests) p
@@ -125,13 +126,13 @@ begin
   -- The reader's own row; a repeat is only counted. The lock keeps the status from moving between our
   -- look at it and our insert.
   with attached as (
-    insert into restore_requests as q (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id,
-                                       email, user_resolved, restore_status, status_at, read_count, last_read_at, last_event_id)
-    select i.id, r.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id,
-           m.email, m.email is not null, r.status, r.status_at, i.read_count, i.event_time, i.event_id
+    insert into restore_requests as q (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity,
+                                       email, user_resolved, resolved_by, restore_status, status_at, read_count, last_read_at, last_event_id)
+    select i.id, r.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id, i.source_identity,
+           p.email, p.email is not null, p.resolved_by, r.status, r.status_at, i.read_count, i.event_time, i.event_id
       from unnest(v_reads) i
       join restores r on r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id and r.closed_at is null
-      left join aws_key_user_map m on m.access_key_id = i.access_key_id
+      left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) p on true
      where not is_late(i)
      order by i.s3_bucket, i.s3_key, i.version_id, i.reader
        for key share of r
@@ -183,14 +184,14 @@ $$;
 
 create or replace function parse_reads(p_requests jsonb)
 returns table (ord bigint, id uuid, s3_bucket text, s3_key text, version_id text, access_key_id text, principal text,
-               account_id text, reader text, region text, event_id text, event_time timestamptz)
+               account_id text, source_identity text, reader text, region text, event_id text, event_time timestamptz)
 language sql stable as $$
   select p.ord, p.id, p.s3_bucket, p.s3_key, coalesce(p.version_id, ''), coalesce(p.access_key_id, ''), coalesce(p.principal, ''),
-         coalesce(p.account_id, ''), case when coalesce(p.access_key_id, '') <> '' then p.access_key_id else coalesce(p.principal, '') end,
+         coalesce(p.account_id, ''), coalesce(p.source_identity, ''), case when coalesce(p.access_key_id, '') <> '' then p.access_key_id else coalesce(p.principal, '') end,
          p.region, p.event_id, least(coalesce(p.event_time, now()), now())
     from rows from (jsonb_to_recordset(p_requests) as (id uuid, s3_bucket text, s3_key text, version_id text, access_key_id text,
-                    principal text, account_id text, region text, event_id text, event_time timestamptz))
-         with ordinality as p (id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, region, event_id, event_time, ord)
+                    principal text, account_id text, source_identity text, region text, event_id text, event_time timestamptz))
+         with ordinality as p (id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity, region, event_id, event_time, ord)
 $$;
 
 -- Whether this very reader already had a restore of this object that ended after the read was made: then the
@@ -210,6 +211,7 @@ language plpgsql volatile as $$
 declare
   v_moved jsonb;
   v_doubted boolean;
+  v_waiting boolean;
 begin
   perform lock_restores(array(
     select r.id from restores r join parse_completions(p_events) e on r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key
@@ -234,14 +236,16 @@ begin
 
   if v_moved is not null then perform nudge('post_notify', p_notify_waits); end if;
 
-  -- Not believed: S3 must say, of what is not started yet as soon as it has accepted that.
+  -- Not believed: S3 must say, of what is not started yet as soon as it has accepted that. The nudges go out also
+  -- where it was in doubt before: a claim may have passed by (skip locked) while we held the rows.
   with doubted as (
-    update restores r set head_wanted_at = now()
+    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now())
       from parse_completions(p_events) e
      where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
-       and r.status in ('not_started', 'pending') and r.head_wanted_at is null
+       and r.status in ('not_started', 'pending')
     returning r.status)
-  select bool_or(d.status = 'pending') into v_doubted from doubted d;
+  select bool_or(d.status = 'pending'), bool_or(d.status = 'not_started') into v_doubted, v_waiting from doubted d;
+  if v_waiting then perform nudge('trigger_restores'); end if;
   if v_doubted or jsonb_path_exists(v_moved, '$[*].head_wanted_at ? (@ != null)') then perform nudge('poll_pending_restores'); end if;
 
   return query
@@ -263,29 +267,58 @@ $$;
 
 -- ---------------------------------------------------------------------------------------- who reads
 
+-- The text as an address, when it is one and its domain is among p_domains; else null.
+create or replace function address_within(p_text text, p_domains text[]) returns email_address
+language sql immutable as $$
+  select case when p_text ~ '^[^@[:space:][:cntrl:],;<>"]+@[^@[:space:][:cntrl:],;<>"]+$'
+               and lower(split_part(p_text, '@', 2)) = any (p_domains) then p_text::email_address end
+$$;
+
+-- Whose read it is, and by which rule; no row: nobody's whom we could write to. p_session_domains: whose session
+-- names are trusted to be addresses (whoever may assume a role may choose the name); empty: none.
+create or replace function find_person(p_access_key_id text, p_principal text, p_source_identity text, p_session_domains text[])
+returns table (email email_address, resolved_by resolution_rule)
+language sql stable rows 1 as $$
+  select f.email, f.resolved_by
+    from (select m.email, 'access_key'::resolution_rule as resolved_by, 0 as prefix_length
+            from aws_key_user_map m where m.access_key_id = p_access_key_id
+          union all
+          select m.email, 'principal', 0 from aws_principal_user_map m where m.principal = p_principal
+          union all
+          select m.email, 'principal_prefix', length(m.principal) from aws_principal_user_map m
+           where m.principal like '%*' and starts_with(p_principal, rtrim(m.principal, '*'))
+          union all
+          select address_within(p_source_identity, p_session_domains), 'source_identity', 0
+          union all
+          select address_within(substring(p_principal from '^arn:[^:]+:sts::[0-9]*:(?:assumed-role/[^/]+|federated-user)/(.+)$'), p_session_domains),
+                 'session_name', 0) f
+   where f.email is not null
+   order by f.resolved_by, f.prefix_length desc
+   limit 1
+$$;
+
 -- Fills in addresses, a page at a time; answers how many rows it touched. An email once on a row stays.
--- A key that the map does not know is resolved to nobody, and looked up again while its restore is open.
-create or replace function resolve_requests(p_limit integer, p_notify_waits interval[]) returns integer
+-- A reader whom no rule knows is resolved to nobody, and looked up again while the restore is open.
+create or replace function resolve_requests(p_limit integer, p_notify_waits interval[], p_session_domains text[] default '{}') returns integer
 language plpgsql volatile as $$
 declare
   v_known integer;
   v_unknown integer;
 begin
   with known as (
-    select l.id from restore_requests l
+    select l.id, p.email, p.resolved_by
+      from restore_requests l
+     cross join lateral find_person(l.access_key_id, l.principal, l.source_identity, p_session_domains) p
      where l.email is null
-       and l.id in (select u.id from restore_requests u join aws_key_user_map k on k.access_key_id = u.access_key_id
-                     where not u.user_resolved
+       and l.id in (select u.id from restore_requests u where not u.user_resolved
                      union all
                     select u.id from restores r
                      -- offset 0: restore by restore, or all readers that ever were unknown would be gone through.
                      cross join lateral (select * from restore_requests o where o.restore_id = r.id offset 0) u
-                      join aws_key_user_map k on k.access_key_id = u.access_key_id
                      where r.closed_at is null and u.email is null and u.user_resolved)
-     limit p_limit for no key update skip locked)
-  update restore_requests q set email = m.email, user_resolved = true
-    from known join aws_key_user_map m on true
-   where q.id = known.id and m.access_key_id = q.access_key_id;
+     limit p_limit for no key update of l skip locked)
+  update restore_requests q set email = known.email, user_resolved = true, resolved_by = known.resolved_by
+    from known where q.id = known.id;
   get diagnostics v_known = row_count;
   if v_known > 0 then
     perform nudge('pre_notify', interval '0' || p_notify_waits), nudge('post_notify', interval '0' || p_notify_waits);
@@ -294,12 +327,29 @@ begin
   with unknown as (
     select u.id from restore_requests u
      where not u.user_resolved
-       and not exists (select from aws_key_user_map m where m.access_key_id = u.access_key_id)
+       and not exists (select from find_person(u.access_key_id, u.principal, u.source_identity, p_session_domains))
      order by u.id limit p_limit for no key update skip locked)
   update restore_requests q set user_resolved = true from unknown where q.id = unknown.id;
   get diagnostics v_unknown = row_count;
   return v_known + v_unknown;
 end
+$$;
+
+-- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN or a prefix that ends in *.
+create or replace function import_users(p_users jsonb) returns table (added integer, changed integer)
+language sql volatile as $$
+  with users as (
+    select u.id, u.email from jsonb_to_recordset(p_users) as u (id text, email text)),
+  keys as (
+    insert into aws_key_user_map as m (access_key_id, email) select u.id, u.email from users u where u.id not like 'arn:%'
+        on conflict (access_key_id) do update set email = excluded.email where m.email <> excluded.email
+    returning m.xmax = 0 as is_new),
+  principals as (
+    insert into aws_principal_user_map as m (principal, email) select u.id, u.email from users u where u.id like 'arn:%'
+        on conflict (principal) do update set email = excluded.email where m.email <> excluded.email
+    returning m.xmax = 0 as is_new)
+  select count(*) filter (where is_new)::integer, count(*) filter (where not is_new)::integer
+    from (select is_new from keys union all select is_new from principals) t
 $$;
 
 -- ---------------------------------------------------------------------------------------- S3 is asked
@@ -537,10 +587,10 @@ begin
 
   perform move_untold_requests(v_closed);
 
-  insert into restore_requests (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id,
-                                email, user_resolved, restore_status, status_at, last_read_at, last_event_id)
-  select gen_random_uuid(), n.id, q.s3_bucket, q.s3_key, q.version_id, q.access_key_id, q.principal, q.account_id,
-         q.email, q.user_resolved, n.status, n.status_at, q.last_read_at, q.last_event_id
+  insert into restore_requests (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity,
+                                email, user_resolved, resolved_by, restore_status, status_at, last_read_at, last_event_id)
+  select gen_random_uuid(), n.id, q.s3_bucket, q.s3_key, q.version_id, q.access_key_id, q.principal, q.account_id, q.source_identity,
+         q.email, q.user_resolved, q.resolved_by, n.status, n.status_at, q.last_read_at, q.last_event_id
     from restores o
     join restore_requests q on q.restore_id = o.id
     join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null

@@ -6,12 +6,14 @@ import { workerContext } from "../server/worker_context.ts";
 /** Rows per statement: a map filled for the first time may resolve very many. */
 const PAGE = 1000;
 
-/** Finds the people behind access keys, for rows that are unresolved and for open rows of unknown keys. */
+/** Finds the people behind keys, roles and sessions, for rows that are unresolved and for open rows of unknown readers. */
 const resolve_users: Task = async (_payload, helpers) => {
-  const { db, notify_waits } = workerContext();
+  const { db, notify_waits, settings } = workerContext();
   for (;;) {
     const { rows } = await sql<{ touched: number }>`
-      select resolve_requests(${PAGE}, ${notify_waits}::interval[]) as touched`.execute(db);
+      select resolve_requests(${PAGE}, ${notify_waits}::interval[], ${settings.SESSION_EMAIL_DOMAINS}::text[]) as touched`.execute(
+      db,
+    );
     if (rows[0]?.touched === 0 || helpers.abortSignal.aborted) return;
   }
 };

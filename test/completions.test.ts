@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 
-import type { Pool } from "pg";
+import type { Pool, PoolClient } from "pg";
 import { describe, expect } from "vitest";
 
 import { test } from "./database.ts";
@@ -36,7 +36,7 @@ const anEvent = (more: Row = {}): Row => ({
 });
 
 /** Answers how many requests each event moved. */
-async function complete(pool: Pool, ...events: Row[]): Promise<number[]> {
+async function complete(pool: Pool | PoolClient, ...events: Row[]): Promise<number[]> {
   const rows = await query<{ event_id: string; updated: number }>(
     pool,
     "select * from complete_restores($1, $2)",
@@ -177,7 +177,22 @@ describe("a Completed event that does not fit", () => {
     await forgetNudges(pool);
     expect(await complete(pool, anEvent(event))).toEqual([0]);
     expect(await reload(pool, restore)).toEqual(doubted);
-    expect(await nudges(pool)).toEqual([]);
+    expect(await nudges(pool)).toEqual(["poll_pending_restores +0"]);
+  });
+
+  test("it nudges again after a claim that passed by the rows it held", async ({ pool }) => {
+    const { restore } = await insertRead(pool, "pending", { restore: { head_wanted_at: ago("1 seconds") } });
+    const holder = await pool.connect();
+    await holder.query("begin");
+    expect(await complete(holder, anEvent({ version_id: "another" }))).toEqual([0]);
+    const claimed = await pool.query("select id from claim_restores_to_poll(10, '23 hours')");
+    expect(claimed.rows).toEqual([]);
+    await holder.query("commit");
+    holder.release();
+    expect(await nudges(pool)).toEqual(["poll_pending_restores +0"]);
+    expect((await pool.query("select id from claim_restores_to_poll(10, '23 hours')")).rows).toEqual([
+      { id: restore["id"] },
+    ]);
   });
 
   test("nobody asked for it: nothing happens", async ({ pool }) => {

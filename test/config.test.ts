@@ -42,6 +42,7 @@ describe("the least that is needed", () => {
       LOG_LEVEL: "info",
       NOTIFY_QUIET_SECONDS: 120,
       NOTIFY_MAX_WAIT_SECONDS: 900,
+      SESSION_EMAIL_DOMAINS: [],
       server: { RESTORE_SECRET: [SECRET], HOST: "127.0.0.1", PORT: 3000 },
       worker: {
         RESEND_API_KEY: "re_123456789",

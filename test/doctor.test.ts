@@ -126,7 +126,7 @@ ok    Postgres: answers, version N
 ok    clock: agrees with Postgres'
 ok    database: migrated, and current
 ok    worker: connected, and no job is overdue
-ok    people: 1 access key in aws_key_user_map
+ok    people: 1 access key and 0 principals in the map
 ok    readers: all of the last 7 days are known
 ok    mail gate: open
 ok    stuck requests: none
@@ -219,7 +219,7 @@ describe("the tables", () => {
     const report = await world.doctor();
 
     expect(report.line("worker")).toMatch(/^warn .*none is connected; 1 job overdue.*npm run worker/);
-    expect(report.line("people")).toMatch(/^warn .*empty.*psql .*insert into aws_key_user_map/);
+    expect(report.line("people")).toMatch(/^warn .*empty.*npm run users -- import/);
     expect(report.line("readers")).toMatch(/^warn .*1 request of the last 7 days by 1 reader .*psql/);
     expect(report.line("stuck requests")).toMatch(/^warn .*: 1\. .*psql .*select \* from stuck_requests/);
     expect(complaints(report)).toHaveLength(4);

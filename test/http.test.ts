@@ -53,6 +53,7 @@ async function startApi(
     pool,
     secrets: [SECRET, SECOND_SECRET],
     notify_waits: ["1 second", "4 seconds"],
+    session_domains: [],
     notReady: notReady ?? (() => migrationProblem(pool)),
     log,
   });
@@ -732,6 +733,7 @@ describe("many at once", () => {
       pool,
       secrets: [SECRET],
       notify_waits: [],
+      session_domains: [],
       notReady: () => Promise.resolve(null),
       log,
     });

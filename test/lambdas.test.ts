@@ -153,6 +153,12 @@ const copied = (name: string, rest: object): object[] => without(read(name, { ..
 const READS: Record<string, Expectation> = {
   get_iam_user: read("get_iam_user", ALICE),
   get_assumed_role: read("get_assumed_role", { ...JANE, s3_key: "a/b c+d%20é.txt" }),
+  get_source_identity: read("get_source_identity", {
+    ...JANE,
+    principal_arn: "arn:aws:sts::111122223333:assumed-role/Analyst/build-42",
+    source_identity: "kim@example.com",
+    s3_key: "a/b c+d%20é.txt",
+  }),
   get_role_session_of_machine: read("get_role_session_of_machine", {
     access_key_id: "ASIAEXAMPLEBATCH0001",
     principal_arn: "arn:aws:sts::111122223333:assumed-role/batch/i-0123456789abcdef0",

@@ -120,6 +120,7 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
     pool,
     secrets: config.server.RESTORE_SECRET,
     notify_waits: notifyWaits(config),
+    session_domains: config.SESSION_EMAIL_DOMAINS,
     notReady: () => Promise.resolve(null),
     log,
   });

@@ -103,13 +103,21 @@ async function worker(pool: Pool): Promise<Finding> {
     : warn("worker", `connected; ${jobs}`, "Look at the worker's log, and restart it if it says nothing");
 }
 
-const ADD_PERSON = `psql "$DATABASE_URL" -c "insert into aws_key_user_map (access_key_id, email) values ('AKIA...', 'jane@example.com')"`;
+const ADD_PEOPLE = "npm run users -- import keys.csv";
 
 async function people(pool: Pool): Promise<Finding> {
-  const { count } = await one<{ count: number }>(pool, "select count(*)::int as count from aws_key_user_map");
-  return count > 0
-    ? ok("people", `${counted(count, "access key")} in aws_key_user_map`)
-    : warn("people", "aws_key_user_map is empty: nobody can be told", `Add whose a key is: ${ADD_PERSON}`);
+  const { keys, principals } = await one<{ keys: number; principals: number }>(
+    pool,
+    `select (select count(*)::int from aws_key_user_map) as keys,
+            (select count(*)::int from aws_principal_user_map) as principals`,
+  );
+  return keys + principals > 0
+    ? ok("people", `${counted(keys, "access key")} and ${counted(principals, "principal")} in the map`)
+    : warn(
+        "people",
+        "the map is empty: only sessions named by an address in SESSION_EMAIL_DOMAINS reach anybody",
+        `Say whose a key or a role is: ${ADD_PEOPLE}`,
+      );
 }
 
 async function readers(pool: Pool): Promise<Finding> {
@@ -123,7 +131,7 @@ async function readers(pool: Pool): Promise<Finding> {
     : warn(
         "readers",
         `${counted(requests, "request")} of the last 7 days by ${counted(keys, "reader")} whom nobody knows: restored, and nobody is told`,
-        `See which: psql "$DATABASE_URL" -c "select access_key_id, principal, count(*) from restore_requests where user_resolved and email is null group by 1, 2"; then add them: ${ADD_PERSON}`,
+        `See which: psql "$DATABASE_URL" -c "select access_key_id, principal, count(*) from restore_requests where user_resolved and email is null group by 1, 2"; then add them: ${ADD_PEOPLE}`,
       );
 }
 

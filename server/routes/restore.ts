@@ -14,8 +14,16 @@ const LIMITS = { batch_size: 200, queue_size: 5000 };
 /** Who waits behind a batch that Postgres does not answer gives up with it; the write may still happen. */
 const ANSWER_WITHIN_MS = 1_900;
 
+export interface RouteOptions {
+  pool: pg.Pool;
+  /** As the SQL functions take them: see notifyWaits. */
+  notify_waits: string[];
+  /** SESSION_EMAIL_DOMAINS. */
+  session_domains: string[];
+}
+
 /** The two events of the outside world: a read failed, a restore is complete. */
-export function restoreRoutes(options: { pool: pg.Pool; notify_waits: string[] }): Hono {
+export function restoreRoutes(options: RouteOptions): Hono {
   const requests = new GroupCommit(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
     LIMITS,
@@ -50,20 +58,20 @@ async function inTime<T>(written: Promise<T>): Promise<T> {
 }
 
 async function requestRestores(
-  { pool, notify_waits }: { pool: pg.Pool; notify_waits: string[] },
+  { pool, notify_waits, session_domains }: RouteOptions,
   items: (RestoreRequest & { id: string })[],
 ): Promise<{ request_id: string; duplicate: boolean }[]> {
   const reads = items.map(({ principal_arn, ...item }) => ({ ...item, principal: principal_arn }));
   const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
     name: "request_restores",
-    text: "select * from request_restores($1, $2)",
-    values: [JSON.stringify(reads), notify_waits],
+    text: "select * from request_restores($1, $2, $3)",
+    values: [JSON.stringify(reads), notify_waits, session_domains],
   });
   return inOrder(items, rows, (row) => row.read_id);
 }
 
 async function completeRestores(
-  { pool, notify_waits }: { pool: pg.Pool; notify_waits: string[] },
+  { pool, notify_waits }: RouteOptions,
   items: (RestoreCompleted & { id: string })[],
 ): Promise<{ updated: number }[]> {
   const { rows } = await pool.query<{ event_id: string; updated: number }>({
