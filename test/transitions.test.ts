@@ -263,7 +263,9 @@ describe("an event that overtakes a worker", () => {
   test("and is not believed is looked into as soon as the restore is accepted", async ({ pool }) => {
     const { restore } = await insertRead(pool, "not_started", { restore: claimed() });
     await complete(pool, { version_id: "v9" });
-    expect(await nudges(pool)).toEqual([]);
+    // For the claim that may have passed by while the event held the row.
+    expect(await nudges(pool)).toEqual(["trigger_restores +0"]);
+    await forgetNudges(pool);
 
     await report(pool, "mark_restores_pending", restore);
 
