@@ -98,8 +98,8 @@ const worker = z.object({
   RESTORE_DAYS: whole(1, 365, 7),
   RESTORE_TIER: z.enum(TIERS).default("Standard"),
   POLL_AFTER_HOURS: number(/^\d+(\.\d+)?$/, "number", 0, 1000, 23),
-  // The five tasks, and one to spare.
-  WORKER_CONCURRENCY: whole(1, 100, 6),
+  // The five tasks, those that ask S3 twice, and one to spare.
+  WORKER_CONCURRENCY: whole(1, 100, 8),
   // Enough to hide S3's latency; the SDK's CPU cost is the limit beyond (about 500 objects/s on two cores).
   S3_CONCURRENCY: whole(1, 1000, 50),
 });

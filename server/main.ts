@@ -6,7 +6,7 @@ import { startEmbeddedPostgres } from "./embedded_postgres/start.ts";
 import { listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
 import { migrate, migrationProblem } from "./migrate.ts";
-import { isUnavailable } from "./postgres_errors.ts";
+import { reportError } from "./report_error.ts";
 import { watchPostgres } from "./watch_postgres.ts";
 import { startWorker } from "./worker.ts";
 
@@ -64,7 +64,7 @@ function main(): void {
       if (!config.server && !config.worker) await stop(0);
     },
     async (error: unknown) => {
-      report(error);
+      reportError(error);
       await stop(1);
     },
   );
@@ -150,26 +150,14 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
 async function openDatabase(config: Config, stops: Stops, log: Log): Promise<string> {
   if (config.DATABASE_URL !== "embedded") return config.DATABASE_URL;
   const postgres = await startEmbeddedPostgres({ dir: `${import.meta.dirname}/../.data` });
-  stops.push(() => postgres.stop());
-  log.info("embedded Postgres is running, for trying out: its data lie under .data/");
+  stops.push(() => postgres.stopUnlessUsed());
+  log.info("embedded Postgres is running, for trying out; its address is in .data/url");
   return postgres.url;
 }
-
-/** What the person at the terminal can do something about comes as a sentence, a bug with its stack. */
-function report(error: unknown): void {
-  if (error instanceof ConfigError) console.error(error.message);
-  else if (isUnavailable(error))
-    console.error(`Postgres cannot be used: ${reasonOf(error)}. Check DATABASE_URL, and that it runs.`);
-  else console.error(error);
-}
-
-/** Several addresses that all refuse come as one error without a text. */
-const reasonOf = (error: unknown): string =>
-  error instanceof AggregateError ? error.errors.map(String).join("; ") : (error as Error).message;
 
 try {
   main();
 } catch (error) {
-  report(error);
+  reportError(error);
   process.exitCode = 1;
 }

@@ -7,7 +7,7 @@ import type { Database, NotificationKind } from "./database.ts";
 import { mailContents } from "./mail/mail_contents.ts";
 import type { ClaimedMail } from "./mail/mailer.ts";
 import { renderMail } from "./mail/render_mail.ts";
-import { oneRun } from "./one_run.ts";
+import { fewRuns } from "./few_runs.ts";
 import { isConflict, isUnavailable } from "./postgres_errors.ts";
 import { walkDue } from "./walk_due.ts";
 import { workerContext, type WorkerContext } from "./worker_context.ts";
@@ -29,7 +29,7 @@ const SEAL_TRIES = 3;
  * can be repeated; what a dead worker left behind, the next run picks up.
  */
 export function notify(kind: NotificationKind, signal: AbortSignal): Promise<void> {
-  return oneRun(`${kind}_notify`, signal, () => tellPeople(workerContext(), kind, signal));
+  return fewRuns(`${kind}_notify`, 1, signal, () => tellPeople(workerContext(), kind, signal));
 }
 
 async function tellPeople(

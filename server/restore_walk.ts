@@ -14,6 +14,9 @@ const UNNOTED: Finding = {
   message: "S3's answer about this file cannot be used. An administrator should look at the log.",
 };
 
+/** Of a task's walks at a time: while one waits for an object that hangs, another takes what is new. */
+export const WALKS = 2;
+
 /**
  * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction.
  * Whatever S3 or the network does wrong becomes the row's own trouble and holds up no other.

@@ -37,8 +37,9 @@ export async function settleRestores(
 ): Promise<void> {
   const pages = Map.groupBy(outcomes, (outcome) => outcome.transition);
   await db.transaction().execute(async (trx) => {
-    // In order of name: two workers that settle at once take their locks alike.
-    for (const [transition, page] of [...pages].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    // All locks first, in the one order that everybody takes them.
+    await sql`select lock_restores(${outcomes.map((outcome) => outcome.id)}::uuid[])`.execute(trx);
+    for (const [transition, page] of pages) {
       await sql`select ${sql.id(transition)}(${JSON.stringify(page)}, ${notify_waits}::interval[])`.execute(
         trx,
       );

@@ -7,6 +7,7 @@ import { ConfigError, notifyWaits, readConfig, type Config } from "./config.ts";
 import { createDatabase, createPool, type Database } from "./database.ts";
 import { createLog } from "./log.ts";
 import { migrationProblem } from "./migrate.ts";
+import { reportError } from "./report_error.ts";
 import { readUserRows, type UserRow } from "./user_rows.ts";
 
 const USAGE = `Whose is an access key, or a role?
@@ -24,7 +25,7 @@ async function main([command, argument]: string[]): Promise<void> {
   if (config.DATABASE_URL === "embedded")
     throw new ConfigError("DATABASE_URL: name the Postgres itself; .data/url has the embedded one's.");
   const pool = createPool(
-    config.DATABASE_URL,
+    databaseUrl(config),
     { name: "thaw users", max: 1, query_timeout_ms: 0 },
     createLog("fatal"),
   );
@@ -38,6 +39,12 @@ async function main([command, argument]: string[]): Promise<void> {
   } finally {
     await pool.end();
   }
+}
+
+function databaseUrl(config: Config): string {
+  return config.DATABASE_URL === "embedded"
+    ? readText(`${import.meta.dirname}/../.data/url`).trim()
+    : config.DATABASE_URL;
 }
 
 async function importFile(db: Database, config: Config, file: string): Promise<void> {
@@ -58,7 +65,7 @@ async function importFile(db: Database, config: Config, file: string): Promise<v
   const resolved = await resolveWaiting(db, config);
   say(
     resolved === 0
-      ? "Nobody was waiting for one of them."
+      ? "No waiting request needed them."
       : `${resolved} waiting ${resolved === 1 ? "request has" : "requests have"} an address now; the mails go out by themselves.`,
   );
 }
@@ -101,11 +108,11 @@ async function list(db: Database): Promise<void> {
 }
 
 const RULES: Record<string, string> = {
-  access_key: "its access key is in aws_key_user_map",
-  principal: "its ARN is in aws_principal_user_map",
-  principal_prefix: "a prefix of its ARN is in aws_principal_user_map",
-  source_identity: "its source identity is an address of a domain in SESSION_EMAIL_DOMAINS",
-  session_name: "its session name is an address of a domain in SESSION_EMAIL_DOMAINS",
+  access_key: "by its access key",
+  principal: "by its ARN",
+  principal_prefix: "by a prefix of its ARN",
+  source_identity: "by its source identity (SESSION_EMAIL_DOMAINS)",
+  session_name: "by its session name (SESSION_EMAIL_DOMAINS)",
 };
 
 async function check(db: Database, config: Config, who: string): Promise<void> {
@@ -116,7 +123,10 @@ async function check(db: Database, config: Config, who: string): Promise<void> {
     db,
   );
   const found = rows[0];
-  if (found === undefined) say(`${who} leads to nobody: its reads are restored, and nobody is told.`);
+  if (found === undefined)
+    say(
+      `${who} leads to nobody: its reads are restored, and nobody is told. Add it: npm run users -- import FILE`,
+    );
   else say(`${who} leads to ${found.email}: ${RULES[found.resolved_by] ?? found.resolved_by}.`);
 
   const waiting = await sql<{ count: number; unknown: number }>`
@@ -134,6 +144,6 @@ async function check(db: Database, config: Config, who: string): Promise<void> {
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 main(process.argv.slice(2)).catch((error: unknown) => {
-  console.error(error instanceof ConfigError ? error.message : error);
+  reportError(error);
   process.exitCode = 1;
 });

@@ -94,10 +94,10 @@ export async function startWorker(options: {
 
 async function noJobLockedBy(pool: pg.Pool, poolId: string | undefined): Promise<void> {
   for (let look = 0; look < 100; look++) {
-    const { rowCount } = await pool.query("select from graphile_worker.jobs where locked_by = $1 limit 1", [
-      poolId,
-    ]);
-    if (rowCount === 0) return;
+    const locked = await pool
+      .query("select from graphile_worker.jobs where locked_by = $1 limit 1", [poolId])
+      .catch(() => undefined); // Postgres is gone: nothing to wait for.
+    if (locked === undefined || locked.rowCount === 0) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

@@ -122,6 +122,9 @@ create table notifications (
 );
 
 create index notifications_to_send on notifications (attempt_after) where status = 'sealed';
+-- What an operator looks at, and what must not be deleted while another mail points at it.
+create index notifications_not_sent on notifications (created_at) where status <> 'sent';
+create index notifications_superseded on notifications (superseded_by) where superseded_by is not null;
 
 -- One row per restore and reader. Status and time follow the restore through the foreign key, in the very
 -- statement that moves it: no writer can make them differ.
@@ -171,6 +174,7 @@ create index restore_requests_waiting on restore_requests (lower(email))
   where post_notification_id is null and email is not null;
 create index restore_requests_pre_notification on restore_requests (pre_notification_id) where pre_notification_id is not null;
 create index restore_requests_post_notification on restore_requests (post_notification_id) where post_notification_id is not null;
+create index restore_requests_newest on restore_requests (requested_at);
 create index restore_requests_unresolved on restore_requests (id) where not user_resolved;
 
 -- Each person is told each thing once per restore, whatever keys they used: the primary key says so.

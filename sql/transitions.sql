@@ -100,7 +100,7 @@ begin
     select r.id from restores r
       join (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3) i
         on r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
-     where r.closed_at is null and i.event_time > over_at(r)
+     where r.closed_at is null and r.head_wanted_at is null and i.event_time > over_at(r)
      order by r.s3_bucket, r.s3_key, r.version_id for update of r),
   closed as (
     update restores r set closed_at = over_at(r), head_wanted_at = null from over where r.id = over.id returning r.id)
@@ -218,11 +218,13 @@ begin
      where r.closed_at is null and r.status in ('not_started', 'pending')));
 
   -- not_started, pending -> restored (the event may overtake our own note that we asked).
-  -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told.
+  -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told. And it is
+  -- asked whether the version is still the one that a read without version gets: it may be deleted or overwritten.
   with moved as (
     update restores r
        set status = 'restored', status_at = now(), restore_expires_at = e.restore_expires_at,
-           head_wanted_at = case when e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING' then now() end,
+           head_wanted_at = case when (e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING')
+                                   or r.version_id <> e.version_id then now() end,
            attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
       from parse_completions(p_events) e
      where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
@@ -230,7 +232,7 @@ begin
        and e.version_id in (r.version_id, r.pinned_version_id)
        and (r.pinned_version_id is null or e.version_id = r.pinned_version_id)
        and (e.restore_expires_at is null or e.restore_expires_at > now())
-       and (e.event_time is null or r.accepted_at is null or e.event_time >= r.accepted_at - late_read_grace())
+       and (e.event_time is null or e.event_time >= coalesce(r.accepted_at, r.created_at) - late_read_grace())
     returning r.id, e.id as event_id, r.head_wanted_at)
   select jsonb_agg(to_jsonb(m)) into v_moved from moved m;
 
@@ -570,7 +572,9 @@ begin
   with over as (
     update restores r
        set head_wanted_at = null,
-           closed_at = case r.status when 'failed' then now() else least(now(), greatest(r.status_at + late_read_grace(), r.last_checked_at)) end
+           closed_at = case r.status when 'failed' then now() else least(now(), greatest(r.status_at + late_read_grace(), r.last_checked_at)) end,
+           -- Whatever is told of it from now on, is not that it can be read.
+           restore_expires_at = case r.status when 'restored' then least(r.restore_expires_at, now()) end
      where r.id = any (p_restore_ids) and r.closed_at is null and r.status in ('restored', 'failed')
     returning r.id)
   select array_agg(o.id) into v_closed from over o;
@@ -623,6 +627,7 @@ language sql volatile as $$
   with over as (
     select d.id from restores d
      where d.closed_at is null and d.status in ('restored', 'failed')
+       and d.head_wanted_at is null -- a doubt is S3's to settle
        and coalesce(d.restore_expires_at, d.status_at) <= now() and over_at(d) <= now()
        and (d.status = 'failed' or d.restore_expires_at is not null
             or not exists (select from restore_requests q where q.restore_id = d.id and q.post_notification_id is null
@@ -655,7 +660,8 @@ $$;
 create or replace function seal_notification(p_id uuid, p_kind notification_kind, p_person text,
                                              p_quiet interval, p_max_wait interval) returns integer
 -- Rows that somebody keeps locked must not hold up everybody else's mail.
-language plpgsql volatile set lock_timeout = '3s' as $$
+-- A plan for any number of rows would compare each with each.
+language plpgsql volatile set lock_timeout = '3s' set plan_cache_mode = force_custom_plan as $$
 declare
   v_locked uuid[];
   v_requests uuid[];
@@ -669,7 +675,7 @@ begin
   v_locked := array(
     select q.id from restore_requests q
      where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person)
-     order by q.id for update);
+     order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
 
   select array_agg(u.request_id) filter (where u.request_id = any (v_locked)) into v_requests
     from untold_requests u
@@ -717,7 +723,7 @@ begin
              and n.created_at <= now() - interval '10 minutes'
              and not exists (select from mail_gate g where g.closed_until > now())
              and not exists (select from notifications o where o.superseded_by = n.id)
-             for update skip locked) s;
+           order by n.created_at limit 100 for update skip locked) s;
   if v_ids is null then return 0; end if;
   update restore_requests q set pre_notification_id = null where q.pre_notification_id = any (v_ids);
   update restore_requests q set post_notification_id = null where q.post_notification_id = any (v_ids);

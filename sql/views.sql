@@ -46,5 +46,5 @@ create or replace view stuck_requests as
            else format('select resend_notification(%L)', n.id) end
     from notifications n
     join restore_requests q on n.id in (q.pre_notification_id, q.post_notification_id)
-   where (n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
-      or (n.status in ('failed', 'unknown') and n.superseded_by is null);
+   where n.status <> 'sent' and ((n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
+      or (n.status in ('failed', 'unknown') and n.superseded_by is null));

@@ -2,7 +2,8 @@ import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
 import type { RestoreRow } from "../server/database.ts";
-import { restoreWalk } from "../server/restore_walk.ts";
+import { fewRuns } from "../server/few_runs.ts";
+import { restoreWalk, WALKS } from "../server/restore_walk.ts";
 import type { Finding } from "../server/settle_restores.ts";
 import { workerContext } from "../server/worker_context.ts";
 
@@ -11,7 +12,12 @@ import { workerContext } from "../server/worker_context.ts";
  * about those that an event made doubtful (`pending` -> `restored`, `not_started` or `failed`; `restored` ->
  * closed). Also closes what is over.
  */
-const poll_pending_restores: Task = async (_payload, helpers) => {
+const poll_pending_restores: Task = (_payload, { abortSignal }) =>
+  fewRuns("poll_pending_restores", WALKS, abortSignal, () => poll(abortSignal));
+
+export default poll_pending_restores;
+
+async function poll(signal: AbortSignal): Promise<void> {
   const { db, settings } = workerContext();
   const poll_after = `${settings.POLL_AFTER_HOURS} hours`;
   // Whoever was asked in this run is not asked again, however short POLL_AFTER_HOURS is.
@@ -30,12 +36,10 @@ const poll_pending_restores: Task = async (_payload, helpers) => {
       return rows;
     },
     ask: askHowFar,
-    signal: helpers.abortSignal,
+    signal,
   });
-  while (!helpers.abortSignal.aborted && (await closeFinished()) > 0);
-};
-
-export default poll_pending_restores;
+  while (!signal.aborted && (await closeFinished()) > 0);
+}
 
 /** Rows closed per statement: a few milliseconds of locks. */
 const CLOSE_PAGE = 1000;
@@ -48,8 +52,8 @@ async function closeFinished(): Promise<number> {
 }
 
 async function askHowFar(restore: RestoreRow, signal: AbortSignal): Promise<Finding> {
-  const version_id = restore.version_id || (restore.pinned_version_id ?? "");
-  const head = await workerContext().s3.headObject({ ...restore, version_id }, signal);
+  // As the read named it: who named no version wants the current one, whatever is being restored.
+  const head = await workerContext().s3.headObject(restore, signal);
   if (restore.status === "restored") {
     return head.state === "readable"
       ? { transition: "note_restores_checked", restore_expires_at: head.restore_expires_at }
@@ -65,6 +69,7 @@ async function askHowFar(restore: RestoreRow, signal: AbortSignal): Promise<Find
     case "archived":
     case "restoring":
     case "readable":
+      if (head.pinned_version_id !== restore.pinned_version_id) return OVERWRITTEN;
       if (restore.etag !== null && head.etag !== null && restore.etag !== head.etag) return OVERWRITTEN;
   }
   switch (head.state) {

@@ -2,7 +2,8 @@ import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
 import type { RestoreRow } from "../server/database.ts";
-import { restoreWalk } from "../server/restore_walk.ts";
+import { fewRuns } from "../server/few_runs.ts";
+import { restoreWalk, WALKS } from "../server/restore_walk.ts";
 import type { ObjectFacts, S3Object } from "../server/s3.ts";
 import type { Finding } from "../server/settle_restores.ts";
 import { tierFor, type Tier } from "../server/storage_class.ts";
@@ -13,22 +14,22 @@ import { workerContext } from "../server/worker_context.ts";
  *
  * Runs at least once per restore: after a crash S3 answers the repeat with RestoreAlreadyInProgress.
  */
-const trigger_restores: Task = (_payload, helpers) =>
-  restoreWalk({
-    claim: async (limit) =>
-      (await sql<RestoreRow>`select * from claim_restores_to_trigger(${limit})`.execute(workerContext().db))
-        .rows,
-    ask: startRestore,
-    signal: helpers.abortSignal,
-  });
+const trigger_restores: Task = (_payload, { abortSignal }) =>
+  fewRuns("trigger_restores", WALKS, abortSignal, () =>
+    restoreWalk({
+      claim: async (limit) =>
+        (await sql<RestoreRow>`select * from claim_restores_to_trigger(${limit})`.execute(workerContext().db))
+          .rows,
+      ask: startRestore,
+      signal: abortSignal,
+    }),
+  );
 
 export default trigger_restores;
 
 async function startRestore(restore: RestoreRow, signal: AbortSignal): Promise<Finding> {
   const { s3, settings } = workerContext();
-  // A restore that S3 lost is asked for again in the version it was about.
-  const object = { ...restore, version_id: restore.version_id || (restore.pinned_version_id ?? "") };
-  const head = await s3.headObject(object, signal);
+  const head = await s3.headObject(restore, signal);
   switch (head.state) {
     case "gone":
       return GONE;
@@ -37,7 +38,7 @@ async function startRestore(restore: RestoreRow, signal: AbortSignal): Promise<F
     case "restoring":
       return { ...head, transition: "mark_restores_pending", tier: null };
     case "archived":
-      return await askFor({ ...object, ...head }, tierFor(head, settings.RESTORE_TIER), signal);
+      return await askFor({ ...restore, ...head }, tierFor(head, settings.RESTORE_TIER), signal);
   }
 }
 

@@ -195,6 +195,15 @@ describe("a Completed event that does not fit", () => {
     ]);
   });
 
+  test("it is older than the read that nobody has acted on yet: only makes us ask S3", async ({ pool }) => {
+    const { restore } = await insertRead(pool, "not_started");
+    expect(await complete(pool, anEvent({ event_time: ago("3 days") }))).toEqual([0]);
+    expect(await reload(pool, restore)).toMatchObject({
+      status: "not_started",
+      head_wanted_at: expect.any(Date) as Date,
+    });
+  });
+
   test("nobody asked for it: nothing happens", async ({ pool }) => {
     const before = await everything(pool);
     expect(await complete(pool, anEvent())).toEqual([0]);

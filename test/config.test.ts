@@ -51,7 +51,7 @@ describe("the least that is needed", () => {
         RESTORE_DAYS: 7,
         RESTORE_TIER: "Standard",
         POLL_AFTER_HOURS: 23,
-        WORKER_CONCURRENCY: 6,
+        WORKER_CONCURRENCY: 8,
         S3_CONCURRENCY: 50,
       },
     });

@@ -197,6 +197,46 @@ describe("the journey of a read", () => {
   });
 });
 
+describe("what could be told wrongly, or late", () => {
+  test("a file that is deleted while its version is restored is not called ready", async ({ thaw }) => {
+    await thaw.know(JANE, "jane@example.com");
+    thaw.s3.createBucket("versioned", { versioning: "enabled" });
+    const file = { bucket: "versioned", key: "report.pdf" };
+    const { version_id } = thaw.s3.putObject({ ...file, storage_class: "GLACIER" });
+    await thaw.post("/restore/request", { ...requestBody(file.key), s3_bucket: file.bucket });
+    await mails(thaw, 1);
+    thaw.s3.deleteObject(file); // Leaves a delete marker; S3 goes on restoring what lies behind it.
+    expect(thaw.s3.finishRestore({ ...file, version_id: version_id ?? "" })).toBe(true);
+    await mails(thaw, 2);
+    expect(subjects(thaw)).toEqual([
+      expect.stringContaining("being restored"),
+      expect.stringContaining("could not be restored"),
+    ]);
+  });
+
+  base("a backlog of restores does not hold up the mails", async ({ databaseUrl }) => {
+    const thaw = await startThaw(databaseUrl, {
+      s3: { restore_ms: Infinity, latency_ms: 300 },
+      env: { S3_CONCURRENCY: "2" },
+      worker: false,
+    });
+    await thaw.know(JANE, "jane@example.com");
+    await thaw.post("/restore/request", requestBody("ready"));
+    await thaw.pool.query(`
+      update restores set status = 'restored', status_at = now() - interval '10 minutes', restore_expires_at = now() + interval '6 days'`);
+    await thaw.pool.query("update restore_requests set requested_at = now() - interval '10 minutes'");
+    for (let index = 0; index < 60; index++) {
+      thaw.archive(`backlog/${index}`);
+      await thaw.post("/restore/request", requestBody(`backlog/${index}`, { access_key_id: NOBODY }));
+    }
+    await thaw.startWorker();
+    await mails(thaw, 1);
+    expect(subjects(thaw)).toEqual([expect.stringContaining("Your file is ready")]);
+    expect(await count(thaw, "restores where status = 'not_started'")).toBeGreaterThan(20);
+    await thaw.stop();
+  });
+});
+
 describe("with every nudge lost", () => {
   test("the five recurring tasks alone bring every row to its end", async ({ databaseUrl }) => {
     const thaw = await startThaw(databaseUrl, { s3: { restore_ms: 0 }, events: false, worker: false });

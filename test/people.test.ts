@@ -229,7 +229,7 @@ describe("npm run users", () => {
         expect(first.out).toContain("2 waiting requests have an address now");
         expect(first.code).toBe(0);
         expect((await users(databaseUrl, ["import", file])).out).toContain(
-          "2 entries read: 0 added, 0 changed, 2 as before.\nNobody was waiting",
+          "2 entries read: 0 added, 0 changed, 2 as before.\nNo waiting request",
         );
       },
     );
@@ -280,16 +280,16 @@ describe("npm run users", () => {
     await thaw.post("/restore/request", requestBody("a.bin"));
     const env = { SESSION_EMAIL_DOMAINS: "example.com" };
     expect((await users(databaseUrl, ["check", JANE], env)).out).toBe(
-      `${JANE} leads to nobody: its reads are restored, and nobody is told.\n1 open request is by it, 1 of them without an address.\n`,
+      `${JANE} leads to nobody: its reads are restored, and nobody is told. Add it: npm run users -- import FILE\n1 open request is by it, 1 of them without an address.\n`,
     );
     await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
       JANE,
     ]);
     expect((await users(databaseUrl, ["check", JANE], env)).out).toContain(
-      `${JANE} leads to jane@example.com: its access key is in aws_key_user_map.`,
+      `${JANE} leads to jane@example.com: by its access key.`,
     );
     expect((await users(databaseUrl, ["check", SSO], env)).out).toContain(
-      "its session name is an address of a domain in SESSION_EMAIL_DOMAINS",
+      "by its session name (SESSION_EMAIL_DOMAINS)",
     );
     await thaw.stop();
   });

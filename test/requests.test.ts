@@ -267,18 +267,30 @@ describe("a read newer than what we believe", () => {
   test("closes a restore whose copy has expired, as of its expiry, and opens a new one", async ({ pool }) => {
     const expired = ago("10 minutes");
     const { restore, request } = await insertRead(pool, "restored", {
-      restore: { status_at: ago("2 days"), restore_expires_at: expired, head_wanted_at: ago("20 minutes") },
+      restore: { status_at: ago("2 days"), restore_expires_at: expired },
     });
     await tell(pool, request);
 
     const answer = await read(pool);
 
     expect(answer).toMatchObject({ request_id: answer.read_id, duplicate: false });
-    expect(await reload(pool, restore)).toEqual({ ...restore, closed_at: expired, head_wanted_at: null });
+    expect(await reload(pool, restore)).toEqual({ ...restore, closed_at: expired });
     const [, opened] = await restores(pool);
     expect(opened).toMatchObject({ status: "not_started", closed_at: null });
     expect(await requestsOf(pool, opened as Row)).toMatchObject([{ id: answer.read_id, read_count: 1 }]);
     expect(await nudges(pool)).toEqual(["resolve_users +0", "trigger_restores +0"]);
+  });
+
+  test("leaves a restore in doubt to S3, for whoever doubted it waits too", async ({ pool }) => {
+    const { restore } = await insertRead(pool, "restored", {
+      restore: {
+        status_at: ago("2 days"),
+        restore_expires_at: ago("10 minutes"),
+        head_wanted_at: ago("20 minutes"),
+      },
+    });
+    expect(await read(pool)).toMatchObject({ duplicate: true });
+    expect(await reload(pool, restore)).toEqual(restore);
   });
 
   test("closes a restore that had no expiry", async ({ pool }) => {

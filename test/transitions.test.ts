@@ -519,14 +519,23 @@ describe("closing what is over", () => {
   test("a copy that has expired, as of its expiry, told or not", async ({ pool }) => {
     const restore_expires_at = ago("1 hours");
     const { restore } = await insertRead(pool, "restored", {
-      restore: { status_at: ago("8 days"), restore_expires_at, head_wanted_at: ago("2 hours") },
+      restore: { status_at: ago("8 days"), restore_expires_at },
     });
     expect(await close(pool)).toBe(1);
-    expect(await reload(pool, restore)).toMatchObject({
-      closed_at: restore_expires_at,
-      head_wanted_at: null,
+    expect(await reload(pool, restore)).toMatchObject({ closed_at: restore_expires_at });
+    expect(await close(pool)).toBe(0);
+  });
+
+  test("not one in doubt: a reader waits for what S3 says", async ({ pool }) => {
+    const { restore } = await insertRead(pool, "restored", {
+      restore: {
+        status_at: ago("8 days"),
+        restore_expires_at: ago("1 hours"),
+        head_wanted_at: ago("2 hours"),
+      },
     });
     expect(await close(pool)).toBe(0);
+    expect(await reload(pool, restore)).toEqual(restore);
   });
 
   test("a failure a day old, as of that", async ({ pool }) => {

@@ -594,7 +594,7 @@ describe("workers", () => {
       await waitFor("the note to wait, and to be broken off", async () => {
         const { rowCount } = await thaw.pool.query(
           `select pg_terminate_backend(pid) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock' and query like '%mark_restores_pending%'`,
+            where datname = current_database() and wait_event_type = 'Lock' and query like '%lock_restores%'`,
         );
         return rowCount === 1;
       });

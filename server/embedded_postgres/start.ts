@@ -31,6 +31,8 @@ export interface EmbeddedPostgres {
   dataDirectory: string;
   /** "fast" (the default) closes cleanly; "immediate" leaves recovery to the next start. */
   stop(mode?: "fast" | "immediate"): Promise<void>;
+  /** For processes that may share it: whoever leaves last stops it. Close your own connections first. */
+  stopUnlessUsed(): Promise<void>;
 }
 
 /** Crash recovery included; what takes longer is more likely a fault. */
@@ -74,7 +76,27 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     pid: server.pid,
     dataDirectory: cluster.data,
     stop: (mode = "fast") => stop(server, cluster, mode),
+    async stopUnlessUsed() {
+      if (!(await hasClients(cluster.url.href))) await stop(server, cluster, "fast");
+    },
   };
+}
+
+/** Whether anybody but us is connected; a server that does not answer has nobody to lose. */
+async function hasClients(url: string): Promise<boolean> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000, query_timeout: 2_000 });
+  client.on("error", () => undefined); // The query reports it too.
+  try {
+    await client.connect();
+    const { rowCount } = await client.query(
+      "select from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1",
+    );
+    return rowCount !== 0;
+  } catch {
+    return false;
+  } finally {
+    await client.end().catch(() => undefined);
+  }
 }
 
 async function joinOrStart(
