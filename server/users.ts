@@ -22,8 +22,6 @@ async function main([command, argument]: string[]): Promise<void> {
     throw new ConfigError(USAGE);
 
   const config = readConfig(process.env, []);
-  if (config.DATABASE_URL === "embedded")
-    throw new ConfigError("DATABASE_URL: name the Postgres itself; .data/url has the embedded one's.");
   const pool = createPool(
     databaseUrl(config),
     { name: "thaw users", max: 1, query_timeout_ms: 0 },

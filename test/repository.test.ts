@@ -122,3 +122,9 @@ describe("package.json", () => {
     );
   });
 });
+
+test("npm passes signals on to what it runs: every script that lives on replaces its shell", () => {
+  for (const name of ["start", "server", "worker", "demo"]) {
+    expect(packageJson.scripts[name]).toMatch(/^exec node /);
+  }
+});
