@@ -131,11 +131,12 @@ begin
     select i.id, r.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id, i.source_identity,
            p.email, p.email is not null, p.resolved_by, r.status, r.status_at, i.read_count, i.event_time, i.event_id
       from unnest(v_reads) i
-      join restores r on r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id and r.closed_at is null
+     -- Read by read, in their order: joined, a table never analysed yet would be gone through for each of them.
+     cross join lateral (select o.id, o.status, o.status_at from restores o
+                          where o.s3_bucket = i.s3_bucket and o.s3_key = i.s3_key and o.version_id = i.version_id
+                            and o.closed_at is null for key share) r
       left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) p on true
      where not is_late(i)
-     order by i.s3_bucket, i.s3_key, i.version_id, i.reader
-       for key share of r
         on conflict (restore_id, reader) do update
            set read_count = q.read_count + excluded.read_count,
                last_read_at = greatest(q.last_read_at, excluded.last_read_at),
