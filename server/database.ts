@@ -1,5 +1,5 @@
 import { Kysely, PostgresDialect, type Generated } from "kysely";
-import { Pool } from "pg";
+import { Pool, type Client, type PoolClient } from "pg";
 
 import type { Log } from "./log.ts";
 
@@ -69,6 +69,9 @@ export interface PoolOptions {
   query_timeout_ms: number;
 }
 
+/** Longer than any statement of a worker takes, and half of what its leases last. */
+export const WORKER_QUERY_TIMEOUT_MS = 30_000;
+
 /** Longer than this means a batch that hangs; callers must have their 503 within two seconds. */
 export const SERVER_QUERY_TIMEOUT_MS = 1_800;
 
@@ -88,8 +91,28 @@ export function createPool(connectionString: string, options: PoolOptions, log: 
   });
   // Without handlers a lost connection ends the process; with them the next query reports it.
   pool.on("error", (error) => log.warn({ err: error }, "an idle Postgres connection broke"));
-  pool.on("connect", (client) => client.on("error", () => {}));
+  pool.on("connect", (client) => {
+    client.on("error", () => {});
+    endWhenUnanswered(client);
+  });
   return pool;
+}
+
+/**
+ * pg gives up waiting for an answer, but not the connection: back in the pool, every next query would wait behind
+ * the one that never ends. A half-open connection (a failover, a firewall that forgot it) has to go.
+ */
+function endWhenUnanswered(client: PoolClient): void {
+  const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+  client.query = ((...args: unknown[]) => {
+    const answer = query(...args);
+    if (answer instanceof Promise) {
+      answer.catch((error: Error) => {
+        if (error.message === "Query read timeout") void (client as unknown as Client).end().catch(() => {});
+      });
+    }
+    return answer;
+  }) as typeof client.query;
 }
 
 export function createDatabase(pool: Pool): Database {

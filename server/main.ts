@@ -1,13 +1,14 @@
 /** Thaw's processes: `node server/main.ts [migrate] [server] [worker]`, as package.json names them. */
 import { createApp } from "./app.ts";
 import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
-import { createPool, SERVER_QUERY_TIMEOUT_MS } from "./database.ts";
+import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./database.ts";
 import { startEmbeddedPostgres } from "./embedded_postgres/start.ts";
 import { listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
 import { migrate, migrationProblem } from "./migrate.ts";
 import { reportError } from "./report_error.ts";
-import { watchPostgres } from "./watch_postgres.ts";
+import { rightsProblem } from "./rights.ts";
+import { watchWorker } from "./watch_worker.ts";
 import { startWorker } from "./worker.ts";
 
 /** Supervisors grant ten seconds before they kill. */
@@ -91,19 +92,19 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
   };
 
   const databaseUrl = await openDatabase(config, stops, log);
+  if (roles.includes("migrate")) await migrateDatabase(databaseUrl, log);
   const workerPool = createPool(
     databaseUrl,
-    // One connection listens for jobs, one may claim while every task works.
-    { name: "thaw", max: (config.worker?.WORKER_CONCURRENCY ?? 1) + 3, query_timeout_ms: 0 },
+    // One connection listens for jobs, one says that the worker lives, and two may claim while every task works.
+    {
+      name: "thaw",
+      max: (config.worker?.WORKER_CONCURRENCY ?? 1) + 4,
+      query_timeout_ms: WORKER_QUERY_TIMEOUT_MS,
+    },
     log,
   );
   stops.push(() => workerPool.end());
-
-  if (roles.includes("migrate")) {
-    const ran = await migrate(workerPool);
-    log.info({ ran }, ran.length === 0 ? "the database is up to date" : "migrated");
-  }
-  const problem = await migrationProblem(workerPool);
+  const problem = (await migrationProblem(workerPool)) ?? (await rightsProblem(workerPool, roles));
   if (problem !== null) throw new ConfigError(problem);
 
   // The worker first: a port that answers means that all runs, and stopping takes in nothing new before it
@@ -115,7 +116,7 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
       log,
       fatal,
     });
-    const watch = watchPostgres(workerPool, worker, fatal);
+    const watch = watchWorker(worker, fatal);
     stops.push(async () => {
       watch.stop();
       await worker.stop();
@@ -144,6 +145,17 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
       return listening.close();
     });
     log.info({ host: config.server.HOST, port: listening.port }, "server ready");
+  }
+}
+
+async function migrateDatabase(databaseUrl: string, log: Log): Promise<void> {
+  // An index over many rows takes its time.
+  const pool = createPool(databaseUrl, { name: "thaw migrate", max: 2, query_timeout_ms: 0 }, log);
+  try {
+    const ran = await migrate(pool);
+    log.info({ ran }, ran.length === 0 ? "the database is up to date" : "migrated");
+  } finally {
+    await pool.end();
   }
 }
 

@@ -4,6 +4,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { runMigrations } from "graphile-worker";
 import type pg from "pg";
 
+import { isUndefinedFunction } from "./postgres_errors.ts";
+
 const SQL_DIRECTORY = `${import.meta.dirname}/../sql`;
 
 /** Any number: it only keeps two migrating processes apart ("thaw" in hexadecimal letters). */
@@ -13,19 +15,28 @@ interface SqlFile {
   name: string;
   text: string;
   sha256: string;
-  /** Numbered files run once and are never edited; the others replace what they define, whenever they change. */
-  once: boolean;
+  /**
+   * Numbered files run once and are never edited. Views and transitions replace what they define when their text
+   * changes. Privileges run each time: those replaced have lost theirs, and roles may have come since.
+   */
+  runs: "once" | "when_changed" | "always";
 }
 
-/** The files of `sql/` in the order they run: numbered migrations, then views, then transitions. */
+/** The files of `sql/` in the order they run: numbered migrations, views, transitions, privileges. */
 function sqlFiles(directory: string): SqlFile[] {
   const numbered = readdirSync(directory)
     .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
     .sort();
-  return [...numbered, "views.sql", "transitions.sql"].map((name) => {
+  const file = (name: string, runs: SqlFile["runs"]): SqlFile => {
     const text = readFileSync(`${directory}/${name}`, "utf8");
-    return { name, text, sha256: createHash("sha256").update(text).digest("hex"), once: /^\d/.test(name) };
-  });
+    return { name, text, sha256: createHash("sha256").update(text).digest("hex"), runs };
+  };
+  return [
+    ...numbered.map((name) => file(name, "once")),
+    file("views.sql", "when_changed"),
+    file("transitions.sql", "when_changed"),
+    file("privileges.sql", "always"),
+  ];
 }
 
 /**
@@ -59,12 +70,13 @@ export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise
 }
 
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
-  const applied = await appliedFiles(client);
+  const applied = await appliedFiles(client, "thaw_migrations");
   const ran: string[] = [];
   for (const file of sqlFiles(directory)) {
     const hashes = applied.get(file.name);
-    if (hashes?.has(file.sha256) === true) continue;
-    if (file.once && hashes !== undefined) {
+    const isKnown = hashes?.has(file.sha256) === true;
+    if (isKnown && file.runs !== "always") continue;
+    if (!isKnown && file.runs === "once" && hashes !== undefined) {
       throw new Error(`sql/${file.name} was edited after it was applied. Put it back and add a new file.`);
     }
     try {
@@ -74,6 +86,7 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
         cause: error,
       });
     }
+    if (isKnown) continue;
     await client.query("insert into thaw_migrations (name, sha256) values ($1, $2)", [
       file.name,
       file.sha256,
@@ -83,10 +96,11 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
   return ran;
 }
 
-async function appliedFiles(client: pg.Pool | pg.PoolClient): Promise<Map<string, Set<string>>> {
-  const { rows } = await client.query<{ name: string; sha256: string }>(
-    "select name, sha256 from thaw_migrations",
-  );
+async function appliedFiles(
+  client: pg.Pool | pg.PoolClient,
+  from: "thaw_migrations" | "applied_sql_files()",
+): Promise<Map<string, Set<string>>> {
+  const { rows } = await client.query<{ name: string; sha256: string }>(`select name, sha256 from ${from}`);
   const applied = new Map<string, Set<string>>();
   for (const { name, sha256 } of rows) applied.set(name, (applied.get(name) ?? new Set()).add(sha256));
   return applied;
@@ -100,10 +114,13 @@ const lineOf = (error: unknown, text: string): string => {
 /** Why this build cannot work on that database yet, or null. A database newer than the build is fine. */
 export async function migrationProblem(pool: pg.Pool): Promise<string | null> {
   const { rows } = await pool.query<{ known: boolean }>(
-    "select to_regclass('thaw_migrations') is not null and to_regclass('graphile_worker.jobs') is not null as known",
+    "select to_regclass('thaw_migrations') is not null as known",
   );
   if (rows[0]?.known !== true) return "The database has no Thaw tables yet. Run: npm run migrate";
-  const applied = await appliedFiles(pool);
+  const applied = await appliedFiles(pool, "applied_sql_files()").catch((error: unknown) => {
+    if (isUndefinedFunction(error)) return new Map<string, Set<string>>();
+    throw error;
+  });
   const missing = sqlFiles(SQL_DIRECTORY).filter((file) => applied.get(file.name)?.has(file.sha256) !== true);
   if (missing.length === 0) return null;
   return `The database lacks ${missing.map((file) => `sql/${file.name}`).join(", ")} of this build. Run: npm run migrate`;

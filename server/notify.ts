@@ -127,14 +127,14 @@ async function sendSealed(
 
 /** Claims mails that are due. While the gate is shut for a moment only, waits for it to open. */
 async function claim(
-  { db }: WorkerContext,
+  { db, worker_id }: WorkerContext,
   kind: NotificationKind,
   limit: number,
   signal: AbortSignal,
 ): Promise<ClaimedMail[]> {
   for (;;) {
     const { rows: mails } =
-      await sql<ClaimedMail>`select * from claim_notifications(${kind}, ${limit})`.execute(db);
+      await sql<ClaimedMail>`select * from claim_notifications(${kind}, ${limit}, ${worker_id})`.execute(db);
     if (mails.length > 0) return mails;
     // Or has opened since we looked: nobody else would tell.
     const { rows } = await sql<{ seconds: number }>`

@@ -9,6 +9,7 @@ import type { Log } from "./log.ts";
 import { createMailer } from "./mail/mailer.ts";
 import { createS3 } from "./s3.ts";
 import { provideWorkerContext } from "./worker_context.ts";
+import { enterWorker } from "./worker_presence.ts";
 
 const TASKS = ["resolve_users", "trigger_restores", "pre_notify", "post_notify", "poll_pending_restores"];
 
@@ -18,6 +19,8 @@ const GRACE_MS = 4_000;
 export interface RunningWorker {
   /** False while every try to get a job fails. */
   getsJobs(): boolean;
+  /** Takes over what dead workers held. Throws when Postgres does not answer. */
+  look(): Promise<void>;
   /** Lets running jobs end and leaves none locked. */
   stop(): Promise<void>;
 }
@@ -34,23 +37,23 @@ export async function startWorker(options: {
 }): Promise<RunningWorker> {
   const { pool, config, log, fatal } = options;
   const s3 = createS3(config.worker);
-  const db = createDatabase(pool);
-  provideWorkerContext({
-    db,
+  const context = {
+    db: createDatabase(pool),
     s3,
     mailer: createMailer(config.worker),
     settings: { ...config.worker, ...config },
     notify_waits: notifyWaits(config),
     log,
-  });
+  };
 
   const events = new EventEmitter() as WorkerEvents;
-  let poolId: string | undefined;
-  events.on("pool:create", ({ workerPool }) => (poolId = workerPool.id));
+  let worker_id = "";
+  events.on("pool:create", ({ workerPool }) => {
+    worker_id = workerPool.id;
+    provideWorkerContext({ ...context, worker_id });
+  });
   events.on("pool:fatalError", ({ action, error }) => fatal(`graphile-worker: ${action}: ${String(error)}`));
-  events.on("job:error", ({ job, error }) =>
-    log.error({ err: error, task: job.task_identifier, job_id: job.id }, "a job failed"),
-  );
+  logJobs(events, log);
 
   // What was due while no worker ran. First, so that nothing can fail once the worker runs.
   await pool.query("select nudge(task) from unnest($1::text[]) task", [TASKS]);
@@ -73,6 +76,10 @@ export async function startWorker(options: {
     logger: workerLogger(log),
     preset: { worker: { gracefulShutdownAbortTimeout: GRACE_MS } },
   });
+  const presence = await enterWorker(pool, worker_id).catch(async (error: unknown) => {
+    await runner.stop();
+    throw error;
+  });
   let stopping = false;
   // It may also resolve when it dies (graphile/worker#635): any end that nobody asked for is fatal.
   runner.promise.then(
@@ -82,20 +89,36 @@ export async function startWorker(options: {
 
   return {
     getsJobs: () => getsJobs,
+    look: () => presence.look(),
     async stop() {
       stopping = true;
       await runner.stop();
       // It does not wait for the last "completed" to be written; a job left locked stays so for four hours.
-      await noJobLockedBy(pool, poolId);
+      await noJobLockedBy(pool, worker_id);
+      await presence.leave();
       s3.destroy();
     },
   };
 }
 
-async function noJobLockedBy(pool: pg.Pool, poolId: string | undefined): Promise<void> {
+/** One line per job, when it has ended. */
+function logJobs(events: WorkerEvents, log: Log): void {
+  events.on("job:complete", ({ job, error }) => {
+    const line = {
+      task: job.task_identifier,
+      job_id: job.id,
+      attempt: job.attempts,
+      ms: Date.now() - (job.locked_at?.getTime() ?? Date.now()),
+    };
+    if (error) log.error({ ...line, err: error }, "job failed");
+    else log.info(line, "job");
+  });
+}
+
+async function noJobLockedBy(pool: pg.Pool, worker_id: string): Promise<void> {
   for (let look = 0; look < 100; look++) {
     const locked = await pool
-      .query("select from graphile_worker.jobs where locked_by = $1 limit 1", [poolId])
+      .query("select from graphile_worker.jobs where locked_by = $1 limit 1", [worker_id])
       .catch(() => undefined); // Postgres is gone: nothing to wait for.
     if (locked === undefined || locked.rowCount === 0) return;
     await new Promise((resolve) => setTimeout(resolve, 50));

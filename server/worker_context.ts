@@ -9,6 +9,8 @@ export interface WorkerContext {
   db: Database;
   s3: S3;
   mailer: Mailer;
+  /** Whose claims these are: graphile-worker's name for this process. */
+  worker_id: string;
   settings: WorkerConfig & Pick<Config, "SESSION_EMAIL_DOMAINS">;
   /** As the SQL functions take them: see notifyWaits. */
   notify_waits: string[];

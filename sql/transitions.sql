@@ -14,8 +14,8 @@
 --                                         mark_restores_expired      HEAD says archived again
 --                                         retry_restore              an operator's wish
 --
--- This file is applied again whenever its text changes; old and new processes run side by side during a
--- deploy, so a function's arguments and results only ever grow.
+-- Who may call what stands in privileges.sql. This file is applied again whenever its text changes; old and new
+-- processes run side by side during a deploy, so a function's arguments and results only ever grow.
 
 -- ---------------------------------------------------------------------------------------- constants
 
@@ -103,12 +103,13 @@ begin
      where r.closed_at is null and r.head_wanted_at is null and i.event_time > over_at(r)
      order by r.s3_bucket, r.s3_key, r.version_id for update of r),
   closed as (
-    update restores r set closed_at = over_at(r), head_wanted_at = null from over where r.id = over.id returning r.id)
+    update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null from over where r.id = over.id returning r.id)
   select array_agg(c.id) into v_closed from closed c;
 
   -- -> not_started: the first read of an object without an open restore. A late delivery starts nothing.
+  -- It bears the id of the read that opened it, so that the log lines of both can be told to belong together.
   insert into restores (id, s3_bucket, s3_key, version_id, region)
-  select gen_random_uuid(), i.s3_bucket, i.s3_key, i.version_id, max(i.region)
+  select (array_agg(i.id order by i.reader))[1], i.s3_bucket, i.s3_key, i.version_id, max(i.region)
     from unnest(v_reads) i
    where not exists (select from restores r where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key
                         and r.version_id = i.version_id and r.closed_at is null)
@@ -359,13 +360,14 @@ $$;
 
 -- A page of objects to restore. The claim is a lease: whoever dies with it lets go of the rows by itself. Its lock
 -- (no key update) does not skip rows that somebody is reading just now. Every outcome uses its claim up.
-create or replace function claim_restores_to_trigger(p_limit integer) returns setof restores
+create or replace function claim_restores_to_trigger(p_limit integer, p_worker text default null) returns setof restores
 language sql volatile as $$
   with due as (
     select d.id from restores d
      where d.status = 'not_started' and d.attempt_after <= now()
      order by d.attempt_after limit p_limit for no key update skip locked)
-  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1), claim_id = gen_random_uuid()
+  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1),
+                        claim_id = gen_random_uuid(), claimed_by = p_worker
     from due where r.id = due.id
   returning r.*
 $$;
@@ -375,7 +377,8 @@ $$;
 -- page ended), so rows in back-off are not read again for each page.
 create or replace function claim_restores_to_poll(p_limit integer, p_poll_after interval,
                                                   p_after_checked timestamptz default '-infinity',
-                                                  p_after_id uuid default '00000000-0000-0000-0000-000000000000') returns setof restores
+                                                  p_after_id uuid default '00000000-0000-0000-0000-000000000000',
+                                                  p_worker text default null) returns setof restores
 language sql volatile as $$
   with doubtful as (
     select d.id from restores d
@@ -388,7 +391,8 @@ language sql volatile as $$
        and d.head_wanted_at is null and d.attempt_after <= now()
      order by coalesce(d.last_checked_at, d.accepted_at), d.id
      limit greatest(0, p_limit - (select count(*) from doubtful)) for no key update skip locked)
-  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1), claim_id = gen_random_uuid()
+  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1),
+                        claim_id = gen_random_uuid(), claimed_by = p_worker
    where r.id in (select id from doubtful union all select id from due)
   returning r.*
 $$;
@@ -572,7 +576,7 @@ begin
   -- A copy was over, for all we know, when S3 last called it readable: a read since then is not late.
   with over as (
     update restores r
-       set head_wanted_at = null,
+       set head_wanted_at = null, claim_id = null,
            closed_at = case r.status when 'failed' then now() else least(now(), greatest(r.status_at + late_read_grace(), r.last_checked_at)) end,
            -- Whatever is told of it from now on, is not that it can be read.
            restore_expires_at = case r.status when 'restored' then least(r.restore_expires_at, now()) end
@@ -635,7 +639,7 @@ language sql volatile as $$
                               and (q.email is not null or d.status_at > now() - unknown_reader_wait())))
      order by coalesce(d.restore_expires_at, d.status_at) limit p_limit for update skip locked),
   closed as (
-    update restores r set closed_at = over_at(r), head_wanted_at = null from over where r.id = over.id
+    update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null from over where r.id = over.id
     returning r.id)
   select count(*)::integer from closed
 $$;
@@ -736,7 +740,7 @@ $$;
 
 -- A page of mails to send, while the gate is open. uncertain_since_before is what a definite refusal puts
 -- back. A mail that may have been sent longer ago than Resend remembers is never sent again: sealed -> unknown.
-create or replace function claim_notifications(p_kind notification_kind, p_limit integer)
+create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null)
 returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz)
 language plpgsql volatile as $$
 begin
@@ -757,7 +761,7 @@ begin
          and not exists (select from mail_gate g where g.closed_until > now())
        order by d.attempt_after limit p_limit for update skip locked)
     update notifications n
-       set attempts = n.attempts + 1, attempt_after = now() + retry_delay(n.attempts + 1), claim_id = gen_random_uuid(),
+       set attempts = n.attempts + 1, attempt_after = now() + retry_delay(n.attempts + 1), claim_id = gen_random_uuid(), claimed_by = p_worker,
            uncertain_since = coalesce(n.uncertain_since, now())
       from due
      where n.id = due.id
@@ -789,11 +793,13 @@ $$;
 -- No arrow: perhaps sent, perhaps not. Tried again under the same key when the claim's delay is over.
 create or replace function note_notification_uncertain(p_id uuid, p_claim_id uuid, p_code text, p_message text) returns void
 language plpgsql volatile as $$
+declare
+  v_mail notifications;
 begin
-  update notifications n set failure_code = p_code, failure_message = p_message
-   where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
-  perform nudge(n.kind || '_notify', array[n.attempt_after - now()])
-     from notifications n where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
+  update notifications n set failure_code = p_code, failure_message = p_message, claim_id = null
+   where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id
+  returning n.* into v_mail;
+  if found then perform nudge(v_mail.kind || '_notify', array[v_mail.attempt_after - now()]); end if;
 end
 $$;
 
@@ -804,7 +810,7 @@ create or replace function shut_mail_gate(p_id uuid, p_claim_id uuid, p_uncertai
 language plpgsql volatile as $$
 begin
   update notifications n
-     set attempts = n.attempts - 1, attempt_after = now(), uncertain_since = p_uncertain_since,
+     set attempts = n.attempts - 1, attempt_after = now(), uncertain_since = p_uncertain_since, claim_id = null,
          failure_code = p_code, failure_message = p_reason
    where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
   perform pause_mail(p_wait, p_reason);
@@ -817,6 +823,59 @@ language plpgsql volatile as $$
 begin
   update mail_gate g set closed_until = now() + p_wait, reason = p_reason where g.closed_until < now() + p_wait;
   if found then perform nudge('pre_notify', array[p_wait]), nudge('post_notify', array[p_wait]); end if;
+end
+$$;
+
+-- ---------------------------------------------------------------------------------------- workers come and go
+
+-- What this database has been migrated with, for processes that may not read tables.
+create or replace function applied_sql_files() returns table (name text, sha256 text)
+language sql stable as $$
+  select m.name, m.sha256 from thaw_migrations m
+$$;
+
+-- Whoever lives holds this lock, on a connection that does nothing else.
+create or replace function worker_lock(p_worker text) returns bigint language sql immutable as $$ select hashtextextended(p_worker, 0) $$;
+
+-- To be called on the connection that lives and dies with the worker. The lock comes first: a row without it is a dead worker's.
+create or replace function enter_worker(p_worker text) returns void
+language plpgsql volatile as $$
+begin
+  perform pg_advisory_lock(worker_lock(p_worker));
+  insert into workers (id) values (p_worker) on conflict do nothing;
+end
+$$;
+
+create or replace function leave_worker(p_worker text) returns void
+language sql volatile as $$
+  delete from workers w where w.id = p_worker
+$$;
+
+-- Gives back what dead workers held, at once instead of when the lease ends: claims, and graphile-worker's jobs (four
+-- hours). Taking a living worker's rows away would be wasteful, not wrong: its reports are guarded by claim_id, and
+-- mails by their key. Answers how many had died.
+create or replace function reap_dead_workers() returns integer
+language plpgsql volatile as $$
+declare
+  v_dead text[];
+begin
+  -- Right after a start of Postgres all workers look dead: their connections are only coming back.
+  v_dead := array(select w.id from workers w
+                   where pg_postmaster_start_time() < now() - interval '20 seconds' and pg_try_advisory_xact_lock(worker_lock(w.id)));
+  if v_dead = '{}' then return 0; end if;
+  delete from workers w where w.id = any (v_dead);
+
+  -- A row that several workers died with may be what kills them: it waits until its lease ends.
+  perform lock_restores(array(select r.id from restores r
+                               where r.claimed_by = any (v_dead) and r.claim_id is not null and r.closed_at is null));
+  update restores r set attempt_after = now(), claim_id = null
+   where r.claimed_by = any (v_dead) and r.claim_id is not null and r.closed_at is null and r.attempts <= 3;
+  update notifications n set attempt_after = now(), claim_id = null
+   where n.status = 'sealed' and n.claimed_by = any (v_dead) and n.claim_id is not null and n.attempts <= 3;
+
+  perform graphile_worker.force_unlock_workers(v_dead);
+  perform nudge('trigger_restores'), nudge('poll_pending_restores'), nudge('pre_notify'), nudge('post_notify');
+  return cardinality(v_dead);
 end
 $$;
 

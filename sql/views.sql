@@ -48,3 +48,17 @@ create or replace view stuck_requests as
     join restore_requests q on n.id in (q.pre_notification_id, q.post_notification_id)
    where n.status <> 'sent' and ((n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
       or (n.status in ('failed', 'unknown') and n.superseded_by is null));
+
+-- Who waits for what, and how it stands: one row per restore and reader.
+create or replace view request_status as
+  select q.id, q.s3_bucket, q.s3_key, q.version_id, q.access_key_id, q.principal, q.email::text as email,
+         q.restore_status::text as status, q.status_at, q.requested_at, q.read_count, q.last_read_at, q.pre_notified, q.post_notified,
+         r.storage_class, r.tier, r.size_bytes, r.accepted_at, q.restored_at, r.restore_expires_at,
+         coalesce(r.failure_code, '') as failure_code, coalesce(r.failure_message, '') as failure_message, r.closed_at
+    from restore_requests q join restores r on r.id = q.restore_id;
+
+-- The mails, without what they say.
+create or replace view mail_status as
+  select n.id, n.kind::text as kind, n.email::text as email, n.status::text as status, n.created_at, n.sent_at, n.attempts, n.attempt_after,
+         n.resend_id, coalesce(n.failure_code, '') as failure_code, coalesce(n.failure_message, '') as failure_message, n.superseded_by
+    from notifications n;

@@ -18,7 +18,7 @@ const poll_pending_restores: Task = (_payload, { abortSignal }) =>
 export default poll_pending_restores;
 
 async function poll(signal: AbortSignal): Promise<void> {
-  const { db, settings } = workerContext();
+  const { db, settings, worker_id } = workerContext();
   const poll_after = `${settings.POLL_AFTER_HOURS} hours`;
   // Whoever was asked in this run is not asked again, however short POLL_AFTER_HOURS is.
   const { rows: begun } = await sql<{ at: string }>`select now()::text as at`.execute(db);
@@ -28,7 +28,7 @@ async function poll(signal: AbortSignal): Promise<void> {
       const { rows } = await sql<RestoreRow & { due_since: string; head_wanted_at: Date | null }>`
         select c.*, coalesce(c.last_checked_at, c.accepted_at)::text as due_since
           from claim_restores_to_poll(${limit}, greatest(${poll_after}::interval, now() - ${begun[0]?.at}::timestamptz),
-                                      ${last.checked}::timestamptz, ${last.id}::uuid) c
+                                      ${last.checked}::timestamptz, ${last.id}::uuid, ${worker_id}) c
          order by c.head_wanted_at is null, coalesce(c.last_checked_at, c.accepted_at), c.id`.execute(db);
       // Those that an event made doubtful come first and stand in no order: the walk goes on from the others.
       const end = rows.at(-1);

@@ -17,9 +17,11 @@ import { workerContext } from "../server/worker_context.ts";
 const trigger_restores: Task = (_payload, { abortSignal }) =>
   fewRuns("trigger_restores", WALKS, abortSignal, () =>
     restoreWalk({
-      claim: async (limit) =>
-        (await sql<RestoreRow>`select * from claim_restores_to_trigger(${limit})`.execute(workerContext().db))
-          .rows,
+      claim: async (limit) => {
+        const { db, worker_id } = workerContext();
+        const claim = sql<RestoreRow>`select * from claim_restores_to_trigger(${limit}, ${worker_id})`;
+        return (await claim.execute(db)).rows;
+      },
       ask: startRestore,
       signal: abortSignal,
     }),

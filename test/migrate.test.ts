@@ -13,6 +13,7 @@ import { test as base } from "./database.ts";
 import { query } from "./rows.ts";
 
 const SQL = join(import.meta.dirname, "../sql");
+const ALL = ["0001_tables.sql", "0002_workers.sql", "views.sql", "transitions.sql", "privileges.sql"];
 
 const newPool = (url: string): Pool =>
   createPool(url, { name: "migrate", max: 5, query_timeout_ms: 0 }, createLog("silent"));
@@ -64,18 +65,15 @@ const graceOf = (minutes: number): string =>
 describe("migrating", () => {
   test("runs each file once, in order", async ({ empty }) => {
     expect(await migrationProblem(empty)).toBe("The database has no Thaw tables yet. Run: npm run migrate");
-    expect(await migrate(empty)).toEqual(["0001_tables.sql", "views.sql", "transitions.sql"]);
+    expect(await migrate(empty)).toEqual(ALL);
     expect(await migrationProblem(empty)).toBeNull();
     expect(await migrate(empty)).toEqual([]);
-    expect(await files(empty)).toHaveLength(3);
+    expect(await files(empty)).toHaveLength(ALL.length);
   });
 
   test("by two processes at once happens once", async ({ empty, another }) => {
     const ran = await Promise.all([migrate(empty), migrate(another)]);
-    expect(ran.toSorted((a, b) => a.length - b.length)).toEqual([
-      [],
-      ["0001_tables.sql", "views.sql", "transitions.sql"],
-    ]);
+    expect(ran.toSorted((a, b) => a.length - b.length)).toEqual([[], ALL]);
     expect(await migrationProblem(another)).toBeNull();
   });
 
@@ -91,13 +89,13 @@ describe("migrating", () => {
 
   test("runs a new numbered file, and changed views and transitions", async ({ empty, directory }) => {
     await migrate(empty, directory);
-    writeFileSync(join(directory, "0002_more.sql"), "create table more (id integer);");
+    writeFileSync(join(directory, "0099_more.sql"), "create table more (id integer);");
     appendFileSync(
       join(directory, "views.sql"),
       "\ncreate or replace view all_more as select * from more;\n",
     );
     appendFileSync(join(directory, "transitions.sql"), graceOf(6));
-    expect(await migrate(empty, directory)).toEqual(["0002_more.sql", "views.sql", "transitions.sql"]);
+    expect(await migrate(empty, directory)).toEqual(["0099_more.sql", "views.sql", "transitions.sql"]);
     expect(await grace(empty)).toBe("00:06:00");
     expect(await query(empty, "select * from all_more")).toEqual([]);
   });
@@ -124,13 +122,13 @@ describe("migrating", () => {
   });
 
   test("names file and line of a mistake, and leaves nothing half done", async ({ empty, directory }) => {
-    writeFileSync(join(directory, "0002_more.sql"), "create table more (\n  id integer,\n  name tekst\n);\n");
+    writeFileSync(join(directory, "0099_more.sql"), "create table more (\n  id integer,\n  name tekst\n);\n");
     await expect(migrate(empty, directory)).rejects.toThrow(
-      'sql/0002_more.sql:3: type "tekst" does not exist',
+      'sql/0099_more.sql:3: type "tekst" does not exist',
     );
     expect(await migrationProblem(empty)).toBe("The database has no Thaw tables yet. Run: npm run migrate");
-    rmSync(join(directory, "0002_more.sql"));
-    expect(await migrate(empty, directory)).toHaveLength(3);
+    rmSync(join(directory, "0099_more.sql"));
+    expect(await migrate(empty, directory)).toEqual(ALL);
   });
 
   test("a database that lacks a file of this build says which", async ({ empty }) => {

@@ -13,7 +13,7 @@ import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../server/embedded_postgres/start.ts";
-import { watchPostgres } from "../server/watch_postgres.ts";
+import { watchWorker } from "../server/watch_worker.ts";
 import { newPool, test as base, waitFor } from "./database.ts";
 import { startResendStandIn, type ResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn, type S3StandIn } from "./stand_ins/s3.ts";
@@ -542,15 +542,19 @@ describe("when Postgres goes away", () => {
     const reasons: string[] = [];
     let looks = 0;
     pool.on("acquire", () => looks++);
-    const watch = watchPostgres(pool, { getsJobs: () => true }, (reason) => reasons.push(reason), 50);
+    const watch = watchWorker(
+      { getsJobs: () => true, look: async () => void (await pool.query("select")) },
+      (reason) => reasons.push(reason),
+      50,
+    );
     // More than it takes when none is answered.
-    await waitFor("some looks", async () => looks > 10);
+    await waitFor("some looks", async () => looks > 20);
     expect(reasons).toEqual([]);
 
     await postgres.stop();
     await waitFor("the verdict", async () => reasons.length > 0);
 
-    expect(reasons[0]).toBe("the worker has not reached its jobs for 0.3 s");
+    expect(reasons[0]).toBe("the worker has not reached its jobs for 0.6 s");
     watch.stop();
     await pool.end();
   });
@@ -573,7 +577,7 @@ describe("when Postgres goes away", () => {
     await waitFor("its failure", async () => !worker.getsJobs());
     await pool.query("drop function refuse cascade");
     const reasons: string[] = [];
-    const watch = watchPostgres(pool, worker, (reason) => reasons.push(reason), 500);
+    const watch = watchWorker(worker, (reason) => reasons.push(reason), 500);
 
     await waitFor("the verdict", async () => reasons.length > 0);
 

@@ -1,0 +1,23 @@
+-- The four roles, none of them a superuser. Once per Postgres server, by whoever may create roles there:
+--
+--   psql "$ADMIN_URL" -f sql/roles.sql
+--   psql "$ADMIN_URL" -c "create database thaw owner thaw_migrator"
+--
+-- then give each a password (alter role thaw_server password '...') and its own DATABASE_URL. What each may do stands in
+-- privileges.sql, which every `npm run migrate` applies: also to a database that is older than its roles.
+
+create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns our tables and functions.
+create role thaw_server login;   -- npm run server. May hand in events, and sees nothing.
+create role thaw_worker login;   -- npm run worker. Owns graphile-worker's schema, for its row-level security lets only its owner work.
+create role thaw_reader login;   -- people and dashboards. Sees the views.
+
+grant thaw_worker to thaw_migrator;
+-- So that who creates the roles can also create a database for them.
+grant thaw_migrator to current_user;
+
+-- A client that vanishes in the middle of a transaction must not keep its locks.
+alter role thaw_server set idle_in_transaction_session_timeout = '30s';
+alter role thaw_worker set idle_in_transaction_session_timeout = '60s';
+alter role thaw_reader set idle_in_transaction_session_timeout = '60s';
+alter role thaw_reader set statement_timeout = '60s';
+alter role thaw_reader set default_transaction_read_only = on;
