@@ -104,7 +104,7 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
     log,
   );
   stops.push(() => workerPool.end());
-  const problem = (await migrationProblem(workerPool)) ?? (await rightsProblem(workerPool, roles));
+  const problem = (await rightsProblem(workerPool, roles)) ?? (await migrationProblem(workerPool));
   if (problem !== null) throw new ConfigError(problem);
 
   // The worker first: a port that answers means that all runs, and stopping takes in nothing new before it

@@ -34,10 +34,10 @@ export function isBadRow(error: unknown): boolean {
 export function isUnavailable(error: unknown): boolean {
   const state = sqlState(error);
   if (state !== "") return /^(08|25006|28|3D|53|57|58)/.test(state);
-  // Errors of the system (ECONNREFUSED, EPIPE, ENOENT of a socket) have a code, pg's own only a text.
+  // Errors of the system (ECONNREFUSED, EPIPE, ENOENT of a socket) and of TLS have a code, pg's own only a text.
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
   return (
-    (typeof code === "string" && /^E(?!RR_)/.test(code)) ||
-    /timeout|terminated|Connection ended|not queryable/i.test(String(message))
+    (typeof code === "string" && /^(E(?!RR_)|ERR_(TLS|SSL)|.*CERT|UNABLE_TO_VERIFY)/.test(code)) ||
+    /timeout|terminated|Connection ended|not queryable|support SSL/i.test(String(message))
   );
 }

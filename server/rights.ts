@@ -15,10 +15,11 @@ export async function rightsProblem(pool: pg.Pool, roles: readonly Role[]): Prom
             array(select p.proname::text from pg_proc p
                    where p.pronamespace = 'public'::regnamespace and has_function_privilege(p.oid, 'execute')) as callable,
             (select pg_has_role(c.relowner, 'usage') from pg_class c
-              where c.relname = '_private_jobs' and c.relnamespace = (select n.oid from pg_namespace n where n.nspname = 'graphile_worker')) as owns_jobs`,
+              where c.relname = '_private_jobs' and c.relnamespace = (select n.oid from pg_namespace n where n.nspname = 'graphile_worker')) as owns_jobs
+      where to_regclass('thaw_migrations') is not null`,
   );
   const found = rows[0];
-  if (found === undefined) throw new Error("Postgres answered nothing");
+  if (found === undefined) return null; // Not migrated: nobody has any rights yet.
   for (const role of ["server", "worker"] as const) {
     if (!roles.includes(role)) continue;
     if (found.callable.includes(PROBES[role]) && (role !== "worker" || found.owns_jobs)) continue;

@@ -879,6 +879,16 @@ begin
 end
 $$;
 
+-- Jobs that failed for good are kept a day for whoever looks, then they only make graphile-worker's table long.
+-- What they nudged is long done by the next nudge. Answers how many.
+create or replace function forget_failed_jobs() returns integer
+language sql volatile as $$
+  select count(*)::integer
+    from graphile_worker.complete_jobs(array(
+      select j.id from graphile_worker.jobs j
+       where j.attempts >= j.max_attempts and coalesce(j.locked_at, j.updated_at) < now() - interval '1 day'))
+$$;
+
 -- ---------------------------------------------------------------------------------------- operators
 
 -- Tries again now, whatever state it is in. Takes the id of a restore or of a request; says what it did.

@@ -10,7 +10,7 @@ import { workerContext } from "../server/worker_context.ts";
 /**
  * Asks S3 how far it is: about every pending object once in POLL_AFTER_HOURS, against lost events, and at once
  * about those that an event made doubtful (`pending` -> `restored`, `not_started` or `failed`; `restored` ->
- * closed). Also closes what is over.
+ * closed). Also closes what is over, and clears away jobs that failed for good.
  */
 const poll_pending_restores: Task = (_payload, { abortSignal }) =>
   fewRuns("poll_pending_restores", WALKS, abortSignal, () => poll(abortSignal));
@@ -39,6 +39,7 @@ async function poll(signal: AbortSignal): Promise<void> {
     signal,
   });
   while (!signal.aborted && (await closeFinished()) > 0);
+  await sql`select forget_failed_jobs()`.execute(db);
 }
 
 /** Rows closed per statement: a few milliseconds of locks. */
