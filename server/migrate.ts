@@ -54,6 +54,8 @@ export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise
   try {
     await client.query("begin");
     await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]);
+    // Whoever waits for a table lets everybody else wait behind: better to fail, and be started again.
+    await client.query("set local lock_timeout = '5s'");
     await client.query(`create table if not exists thaw_migrations (
       name text not null, sha256 text not null, applied_at timestamptz not null default now(), primary key (name, sha256))`);
     const ran = await applyFiles(client, directory);
