@@ -1,9 +1,9 @@
 /** A private database per test, and waiting without sleeping for luck. */
 import { randomUUID } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
-import { inspect } from "node:util";
 import { Client, Pool } from "pg";
 import { inject, test as base } from "vitest";
+
+export { waitFor } from "./wait_for.ts";
 
 /** Tests that ask for `databaseUrl` or `pool` get a migrated database of their own. */
 export const test = base.extend<{ databaseUrl: string; pool: Pool }>({
@@ -41,28 +41,5 @@ async function administer(statement: string): Promise<void> {
     await client.query(statement);
   } finally {
     await client.end();
-  }
-}
-
-/** Asks until there is an answer. An error of the probe counts as "not yet", and is told at the end. */
-export async function waitFor<T>(
-  what: string,
-  probe: () => Promise<T | undefined | false>,
-  timeout_ms = 15_000,
-): Promise<T> {
-  const deadline = Date.now() + timeout_ms;
-  let last: unknown;
-  for (;;) {
-    try {
-      const value = await probe();
-      if (value !== undefined && value !== false) return value;
-      last = value;
-    } catch (error) {
-      last = error;
-    }
-    if (Date.now() > deadline) {
-      throw new Error(`Waited ${timeout_ms} ms in vain for ${what}; last: ${inspect(last)}`, { cause: last });
-    }
-    await sleep(20);
   }
 }

@@ -502,7 +502,7 @@ describe("processes", () => {
     // A failing job shows its error, with whatever it holds.
     await pool.query("alter function due_people rename to no_due_people");
     await pool.query("select nudge('post_notify')");
-    await thaw.said("a job failed");
+    await thaw.said(`"msg":"job failed"`);
     expect(await thaw.stop()).toBe(0);
 
     const text = log.join("\n");

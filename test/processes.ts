@@ -2,12 +2,11 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { startEmbeddedPostgres, type EmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 import { test as base, waitFor } from "./database.ts";
+import { PrivatePostgres } from "./private_postgres.ts";
 import { startResendStandIn, type ResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn, type S3Event, type S3StandIn } from "./stand_ins/s3.ts";
 import { BUCKET, SECRET, settingsFor } from "./thaw.ts";
@@ -125,46 +124,4 @@ function launch(roles: string[], env: Record<string, string>, root: string): Pro
     },
   };
   return launched;
-}
-
-/** A Postgres of one's own, to be stopped and started. */
-export class PrivatePostgres implements Pick<EmbeddedPostgres, "url"> {
-  readonly dir: string;
-  #running: EmbeddedPostgres;
-
-  constructor(dir: string, running: EmbeddedPostgres) {
-    this.dir = dir;
-    this.#running = running;
-  }
-
-  static async start(dir: string): Promise<PrivatePostgres> {
-    return new PrivatePostgres(dir, await PrivatePostgres.#launch(dir));
-  }
-
-  static #launch(dir: string): Promise<EmbeddedPostgres> {
-    return startEmbeddedPostgres({ dir, settings: { fsync: "off", full_page_writes: "off" } });
-  }
-
-  get url(): string {
-    return this.#running.url;
-  }
-
-  get dataDirectory(): string {
-    return this.#running.dataDirectory;
-  }
-
-  async stop(): Promise<void> {
-    await this.#running.stop("immediate");
-  }
-
-  /** On the same port as before. */
-  async start(): Promise<void> {
-    this.#running = await PrivatePostgres.#launch(this.dir);
-  }
-
-  async remove(): Promise<void> {
-    await this.#running.stop("immediate");
-    await rm(this.#running.dataDirectory, { recursive: true, force: true });
-    await rm(this.dir, { recursive: true, force: true });
-  }
 }

@@ -6,7 +6,8 @@ import { Client, Pool } from "pg";
 import { describe, expect } from "vitest";
 
 import { waitFor } from "./database.ts";
-import { PrivatePostgres, ROOT, test as base } from "./processes.ts";
+import type { PrivatePostgres } from "./private_postgres.ts";
+import { ROOT, test as base } from "./processes.ts";
 import { aRead, one, query, WAITS } from "./rows.ts";
 import { BUCKET, JANE, requestBody } from "./thaw.ts";
 

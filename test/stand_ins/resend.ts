@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { inboxPage } from "./inbox.ts";
+import { seededRandom } from "./random.ts";
 
 /** One mail that a person would now have. */
 export interface DeliveredMail {
@@ -566,15 +567,4 @@ function readFields(json: unknown): Fields | Answer {
 function isTag(tag: unknown): tag is { name: string; value: string } {
   if (!isRecord(tag)) return false;
   return [tag["name"], tag["value"]].every((part) => typeof part === "string" && /^[\w-]{1,256}$/.test(part));
-}
-
-/** mulberry32: small, and the same on every machine. */
-function seededRandom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }

@@ -1,3 +1,4 @@
+import { seededRandom } from "./random.ts";
 import { accessDenied, S3Error } from "./s3_wire.ts";
 
 /** What goes wrong. */
@@ -111,15 +112,4 @@ export function faultError(rule: FaultRule): S3Error | undefined {
     case "latency":
       return undefined;
   }
-}
-
-/** Mulberry32: small, fast, and the same on every machine. */
-function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }

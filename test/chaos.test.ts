@@ -1,0 +1,32 @@
+/** A short storm; `npm run chaos` is the long one. And that the auditor would see it, were a promise broken. */
+import { describe, expect, test } from "vitest";
+
+import { audit } from "./chaos/auditor.ts";
+import { checkoutOf, MUTANTS } from "./chaos/mutants.ts";
+import { runStorm } from "./chaos/storm.ts";
+
+/** Of the weather; the timing is the machine's. */
+const SEED = 1;
+const TIMEOUT_MS = 240_000;
+
+describe("in a storm", () => {
+  test("every promise is kept", { timeout: TIMEOUT_MS }, async () => {
+    const evidence = await runStorm({ seed: SEED, reads: 300, people: 60, objects: 150, seconds: 15 });
+
+    expect(audit(evidence), `seed ${SEED}`).toEqual([]);
+
+    // It was one: otherwise nothing is shown.
+    expect(evidence.accepted).toHaveLength(300);
+    expect(evidence.mails.length).toBeGreaterThan(60);
+    expect(evidence.figures["repeats that Resend recognised"]).toBeGreaterThan(5);
+    expect(evidence.figures["S3 calls spoiled"]).toBeGreaterThan(50);
+  });
+
+  test.for(MUTANTS)("a Thaw that $name is found out", { timeout: TIMEOUT_MS }, async (mutant) => {
+    const { root, remove } = await checkoutOf(mutant);
+    const evidence = await runStorm({ seed: SEED, reads: 150, people: 40, objects: 60, seconds: 9, root });
+    await remove();
+
+    expect(audit(evidence).join("\n")).toMatch(mutant.caught);
+  });
+});

@@ -1,0 +1,63 @@
+/** Thaw with one promise broken: what the auditor is there to find. */
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export interface Mutant {
+  name: string;
+  file: string;
+  /** Must stand there exactly once, or the mutant is of another time. */
+  from: string;
+  to: string;
+  /** The finding that gives it away. */
+  caught: RegExp;
+}
+
+export const MUTANTS: Mutant[] = [
+  {
+    name: "sends without an idempotency key",
+    file: "server/mail/mailer.ts",
+    from: "idempotencyKey: `thaw/${mail.id}`,",
+    to: "",
+    caught: /delivered \d+ times/,
+  },
+  {
+    name: "writes a mail again for each try",
+    file: "server/mail/mailer.ts",
+    from: "JSON.parse(mail.body)",
+    to: "{ ...JSON.parse(mail.body), subject: `Your files, ${Date.now()}` }",
+    caught: /ended as unknown/,
+  },
+  {
+    name: "marks a mail sent before it is",
+    file: "server/notify.ts",
+    from: "const answer = await mailer.send(mail, signal);",
+    to: "await sql`select mark_notification_sent(${mail.id}, 'hopefully')`.execute(db);\nconst answer = await mailer.send(mail, signal);",
+    caught: /noted as sent, never delivered/,
+  },
+  {
+    name: "takes S3's 202 for its having the file ready",
+    file: "sql/transitions.sql",
+    from: "set status = 'pending', status_at = now(), accepted_at = now(),",
+    to: "set status = 'restored', status_at = now(), accepted_at = now(),",
+    caught: /called restored/,
+  },
+];
+
+/** A checkout with that mutant in it. */
+export async function checkoutOf(mutant: Mutant): Promise<{ root: string; remove: () => Promise<void> }> {
+  const original = join(import.meta.dirname, "../..");
+  const root = await mkdtemp(join(tmpdir(), "thaw-mutant-"));
+  for (const part of ["package.json", "crontab", "server", "sql", "tasks"]) {
+    await cp(join(original, part), join(root, part), { recursive: true });
+  }
+  await symlink(join(original, "node_modules"), join(root, "node_modules"));
+  const text = await readFile(join(root, mutant.file), "utf8");
+  if (text.split(mutant.from).length !== 2)
+    throw new Error(`${mutant.file} does not hold exactly once: ${mutant.from}`);
+  await writeFile(
+    join(root, mutant.file),
+    text.replace(mutant.from, () => mutant.to),
+  );
+  return { root, remove: () => rm(root, { recursive: true }) };
+}

@@ -1,0 +1,387 @@
+/**
+ * Real servers, real workers and a real Postgres, killed, paused and stopped while people read their files; S3 and
+ * Resend at their worst. Then the weather clears, and what is left is evidence for the auditor.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { createPool } from "../../server/database.ts";
+import { createLog } from "../../server/log.ts";
+import { migrate } from "../../server/migrate.ts";
+import { PrivatePostgres } from "../private_postgres.ts";
+import { seededRandom } from "../stand_ins/random.ts";
+import { startResendStandIn, type DeliveredMail, type ResendRequest } from "../stand_ins/resend.ts";
+import { startS3StandIn, type S3Event, type S3Look } from "../stand_ins/s3.ts";
+import { settingsFor } from "../thaw.ts";
+import { waitFor } from "../wait_for.ts";
+import { createCallers, type Accepted, type Read } from "./callers.ts";
+import { Supervised } from "./supervised.ts";
+import { planBlows, RESEND_FAULTS, S3_FAULTS, type Blow } from "./weather.ts";
+
+export interface StormOptions {
+  seed: number;
+  reads: number;
+  people: number;
+  objects: number;
+  /** How long the storm lasts; what is left is given time afterwards. */
+  seconds: number;
+  /** Whose sources run; the checkout's unless told. */
+  root?: string;
+}
+
+export interface StormObject {
+  bucket: string;
+  key: string;
+  /** Of the versioned bucket. */
+  version_id?: string;
+  /** missing: never there. */
+  kind: "archived" | "readable" | "missing";
+  /** Restores that S3 was made to forget after it had accepted them. */
+  lost: number;
+  /** Restores that somebody else began. */
+  begun_by_others: number;
+  /** When S3 had the copy ready, milliseconds since 1970. */
+  ready_at: number | undefined;
+}
+
+// oxlint-disable-next-line typescript/no-explicit-any -- rows, as Postgres has them.
+export type Rows = Record<string, any>[];
+
+/** All that can be seen from outside, after the storm. */
+export interface Evidence {
+  accepted: Accepted[];
+  surprises: string[];
+  objects: StormObject[];
+  /** As S3 itself sees them. */
+  looks: (S3Look | undefined)[];
+  /** Who is behind an access key; absent: nobody ever learns. */
+  people: Map<string, string>;
+  mails: DeliveredMail[];
+  mailCalls: ResendRequest[];
+  rows: {
+    restores: Rows;
+    requests: Rows;
+    notifications: Rows;
+    announcements: Rows;
+    locked_jobs: Rows;
+    stuck: Rows;
+    workers: Rows;
+    gate_is_shut: boolean;
+  };
+  /** How the processes ended when they were asked to, at last. */
+  ends: Record<string, number | string>;
+  /** Not over when patience was. */
+  unfinished: string | undefined;
+  figures: Record<string, number | string>;
+}
+
+/** Each takes a second: in a storm no lease lasts a minute, nor may S3 have a quarter of an hour. */
+const QUICK_TIMES = `
+  create or replace function retry_delay(p_attempts integer) returns interval language sql immutable as
+    $$ select least(interval '4 seconds', interval '1 second' * p_attempts) $$;
+  create or replace function lost_grace() returns interval language sql immutable as $$ select interval '3 seconds' $$;`;
+
+/** What is due after the storm comes within this, or it is stuck. */
+const PATIENCE_MS = 120_000;
+
+export async function runStorm(
+  options: StormOptions,
+  say: (line: string) => void = () => {},
+): Promise<Evidence> {
+  const random = seededRandom(options.seed);
+  const dir = await mkdtemp(join(tmpdir(), "thaw-chaos-"));
+  const postgres = await PrivatePostgres.start(join(dir, "postgres"));
+  const resend = await startResendStandIn({ seed: options.seed });
+  const deliveries = new Set<Promise<void>>();
+  const later = (ms: number, deliver: () => Promise<void>): void => {
+    const delivery = sleep(ms).then(deliver);
+    deliveries.add(delivery);
+    void delivery.finally(() => deliveries.delete(delivery));
+  };
+  const s3 = await startS3StandIn({
+    seed: options.seed,
+    restore_ms: () => 500 + random() * 4_000,
+    onEvent: (event) => onEvent(event),
+  });
+
+  const objects = makeObjects();
+  const people = new Map<string, string>();
+  const keys = Array.from(
+    { length: Math.ceil(options.people * 1.3) },
+    (_, index) => `AKIASTORM${String(index).padStart(6, "0")}`,
+  );
+  // More keys than people: some have two. One in twenty is nobody's.
+  for (const [index, key] of keys.entries()) {
+    if (index % 20 !== 7) people.set(key, `person${index % options.people}@example.com`);
+  }
+
+  const pool = createPool(postgres.url, { name: "chaos", max: 5, query_timeout_ms: 0 }, createLog("silent"));
+  const root = options.root ?? join(import.meta.dirname, "../..");
+  await migrate(pool, join(root, "sql"));
+  await pool.query(QUICK_TIMES);
+  const early = [...people].filter(() => random() < 0.8);
+  const know = async (entries: [string, string][]): Promise<void> => {
+    await pool.query("select import_users($1)", [
+      JSON.stringify(entries.map(([id, email]) => ({ id, email }))),
+    ]);
+  };
+  await know(early);
+
+  const ports = [await freePort(), await freePort()];
+  const env = {
+    ...settingsFor(postgres.url, s3, resend),
+    NOTIFY_MAX_WAIT_SECONDS: "3",
+    POLL_AFTER_HOURS: "0.001",
+    LOG_LEVEL: "warn",
+  };
+  const processes = [
+    new Supervised("worker 1", root, ["worker"], env),
+    new Supervised("worker 2", root, ["worker"], env),
+    ...ports.map(
+      (port, index) =>
+        new Supervised(`server ${index + 1}`, root, ["server"], { ...env, PORT: String(port) }),
+    ),
+  ];
+  const callers = createCallers(
+    ports.map((port) => `http://127.0.0.1:${port}`),
+    random,
+  );
+
+  function makeObjects(): StormObject[] {
+    s3.createBucket("plain");
+    s3.createBucket("versioned", { versioning: "enabled" });
+    return Array.from({ length: options.objects }, (_, index) => {
+      const dice = random();
+      const bucket = dice < 0.2 ? "versioned" : "plain";
+      const kind = dice > 0.95 ? "missing" : dice > 0.9 ? "readable" : "archived";
+      // The token by which the mails are read; the rest of the key is what keys are like.
+      const key = `films/${["ČR 100%", "a+b", "x//y", "it's <b>"][index % 4]}/obj-${String(index).padStart(5, "0")}.mov`;
+      const object: StormObject = { bucket, key, kind, lost: 0, begun_by_others: 0, ready_at: undefined };
+      if (kind === "missing") return object;
+      const storage_class = kind === "readable" ? "STANDARD" : ["GLACIER", "DEEP_ARCHIVE"][index % 2];
+      const { version_id } = s3.putObject({
+        bucket,
+        key,
+        ...(storage_class && { storage_class }),
+        body: key,
+      });
+      return { ...object, ...(version_id !== undefined && random() < 0.5 && { version_id }) };
+    });
+  }
+
+  function onEvent(event: S3Event): void {
+    if (event["detail-type"] === "Object Restore Initiated") {
+      const object = objectOf(event);
+      // S3 forgets one in thirty, once.
+      if (object !== undefined && object.lost === 0 && random() < 0.03) {
+        setTimeout(() => {
+          if (s3.loseRestore({ bucket: object.bucket, key: object.key })) object.lost++;
+        }, 200);
+      }
+    }
+    if (event["detail-type"] !== "Object Restore Completed") return;
+    const object = objectOf(event);
+    if (object !== undefined) object.ready_at = Date.now();
+    // Lost, delayed, told twice.
+    if (random() < 0.25) return;
+    later(random() * 3_000, () => callers.completed(event));
+    if (random() < 0.2) later(random() * 8_000, () => callers.completed(event));
+  }
+
+  const objectOf = (event: S3Event): StormObject | undefined => {
+    const detail = event.detail as { bucket: { name: string }; object: { key: string } };
+    return objects.find((object) => object.bucket === detail.bucket.name && object.key === detail.object.key);
+  };
+
+  const faults = S3_FAULTS.map((rule) => s3.fail(rule));
+  for (const fault of RESEND_FAULTS) resend.addFault(fault);
+
+  // ------------------------------------------------------------------------------------ the storm
+  const begun = performance.now();
+  const elapsed = (): number => performance.now() - begun;
+  const until_ms = options.seconds * 1000;
+  const blows = planBlows(random, processes.length, until_ms);
+  const counts: Record<Blow["what"], number> = { kill: 0, terminate: 0, pause: 0, "stop postgres": 0 };
+  const resumed: Promise<void>[] = [];
+  const blow = async (what: Blow): Promise<void> => {
+    counts[what.what]++;
+    if (what.what === "stop postgres") {
+      await postgres.stop(what.mode);
+      await sleep(what.for_ms);
+      await postgres.start();
+      return;
+    }
+    const process = processes[what.process];
+    if (what.what === "pause") {
+      process?.kill("SIGSTOP");
+      resumed.push(sleep(what.for_ms).then(() => process?.kill("SIGCONT")));
+    } else process?.kill(what.what === "kill" ? "SIGKILL" : "SIGTERM");
+  };
+  const blowing = (async () => {
+    for (const next of blows) {
+      await sleep(Math.max(0, next.at_ms - elapsed()));
+      say(`${(elapsed() / 1000).toFixed(1)} s  ${describe(next, processes)}`);
+      await blow(next);
+    }
+    await Promise.all(resumed);
+  })();
+  const reading = readers();
+  later(until_ms / 2, () =>
+    waitFor("the rest of the map", () => know([...people]).then(() => true), 60_000).then(() => undefined),
+  );
+  // The crontab, every two seconds instead of every five minutes; a storm does not last long enough for the real one.
+  let over = false;
+  const cron = (async () => {
+    while (!over) {
+      await pool
+        .query(
+          "select nudge(task) from unnest('{resolve_users,trigger_restores,pre_notify,post_notify,poll_pending_restores}'::text[]) task",
+        )
+        .catch(() => undefined);
+      await sleep(2_000);
+    }
+  })();
+
+  async function readers(): Promise<void> {
+    const under_way: Promise<void>[] = [];
+    const past: Read[] = [];
+    for (let index = 0; index < options.reads; index++) {
+      await sleep(Math.max(0, (index / options.reads) * until_ms * 0.9 - elapsed()));
+      const repeated = random() < 0.15 ? past[Math.floor(random() * past.length)] : undefined;
+      const read: Read = repeated ?? newRead(index);
+      past.push(read);
+      const object = objects.find((one) => one.key === read.s3_key);
+      // Now and then somebody else has asked S3 already, and the event comes before the read.
+      if (object?.kind === "archived" && random() < 0.03) {
+        try {
+          s3.beginRestore({ bucket: object.bucket, key: object.key });
+          object.begun_by_others++;
+        } catch {
+          // It is being restored already.
+        }
+      }
+      under_way.push(callers.read(read));
+    }
+    await Promise.all(under_way);
+  }
+
+  function newRead(index: number): Read {
+    const object = objects[Math.floor(random() * objects.length)] as StormObject;
+    return {
+      s3_bucket: object.bucket,
+      s3_key: object.key,
+      ...(object.version_id !== undefined && { version_id: object.version_id }),
+      access_key_id: keys[Math.floor(random() * keys.length)] as string,
+      event_id: `event-${index}`,
+      event_time: new Date().toISOString(),
+    };
+  }
+
+  await blowing;
+  say(`${(elapsed() / 1000).toFixed(1)} s  the storm is over`);
+
+  // ------------------------------------------------------------------------------------ the weather clears
+  const struck = faults.reduce((sum, fault) => sum + fault.struck, 0);
+  s3.clearFaults();
+  resend.clearFaults();
+  const cleared = performance.now();
+  let unfinished: string | undefined;
+  try {
+    await waitFor(
+      "all reads to be accepted",
+      async () => (await Promise.all([reading, ...deliveries]), true),
+      PATIENCE_MS,
+    );
+    await waitFor("everything to come to its end", () => isOver(pool), PATIENCE_MS);
+  } catch (error) {
+    unfinished = (error as Error).message;
+  }
+  const recovered_ms = performance.now() - cleared;
+  say(`${(elapsed() / 1000).toFixed(1)} s  ${unfinished ?? "everything has come to its end"}`);
+  over = true;
+  await cron;
+  const ends: Record<string, number | string> = {};
+  for (const process of processes.toReversed()) ends[process.name] = await process.stop();
+
+  const table = async (sql: string): Promise<Rows> => (await pool.query(sql)).rows as Rows;
+  const evidence: Evidence = {
+    accepted: callers.accepted,
+    surprises: callers.surprises,
+    objects,
+    looks: objects.map((object) => s3.look({ bucket: object.bucket, key: object.key })),
+    people,
+    mails: [...resend.mails],
+    mailCalls: [...resend.requests],
+    rows: {
+      restores: await table("select * from restores"),
+      requests: await table("select * from restore_requests"),
+      notifications: await table("select * from notifications"),
+      announcements: await table("select * from announcements"),
+      locked_jobs: await table("select * from graphile_worker.jobs where locked_at is not null"),
+      stuck: await table("select * from stuck_requests"),
+      workers: await table("select * from workers"),
+      gate_is_shut: (await table("select from mail_gate where closed_until > now()")).length > 0,
+    },
+    ends,
+    unfinished,
+    figures: {
+      seed: options.seed,
+      "seconds of storm": options.seconds,
+      "reads accepted": callers.accepted.length,
+      "calls it took": callers.tries,
+      "processes killed": counts.kill,
+      "processes paused beyond their lease": counts.pause,
+      "processes terminated": counts.terminate,
+      "Postgres stopped": counts["stop postgres"],
+      "S3 calls spoiled": struck,
+      "mail calls spoiled": resend.requests.filter((call) => call.fault !== undefined).length,
+      "mails delivered": resend.mails.length,
+      "repeats that Resend recognised": resend.requests.filter((call) => call.replayed).length,
+      "restores S3 lost": objects.reduce((sum, object) => sum + object.lost, 0),
+      "seconds until all had ended": (recovered_ms / 1000).toFixed(1),
+    },
+  };
+  if (unfinished !== undefined)
+    for (const process of processes) say(`${process.name}:\n${process.lines.slice(-15).join("\n")}`);
+  await pool.end();
+  await s3.close();
+  await resend.close();
+  await postgres.remove();
+  await rm(dir, { recursive: true, force: true });
+  return evidence;
+}
+
+/** Nothing open, nothing untold, nothing to send, nothing held by the dead. */
+async function isOver(pool: ReturnType<typeof createPool>): Promise<boolean> {
+  const { rows } = await pool.query<{ left: string }>(
+    `select concat_ws(', ',
+       (select nullif(count(*), 0) || ' open restores' from restores where status in ('not_started', 'pending') or head_wanted_at is not null),
+       (select nullif(count(*), 0) || ' untold' from untold_requests),
+       (select nullif(count(*), 0) || ' unresolved' from restore_requests where not user_resolved),
+       (select nullif(count(*), 0) || ' mails to send' from notifications where status = 'sealed'),
+       (select nullif(count(*), 0) || ' jobs of the dead' from graphile_worker.jobs where locked_by not in (select id from workers)),
+       (select nullif(count(*) - 2, 0) || ' workers too many' from workers)) as left`,
+  );
+  if (rows[0]?.left === "") return true;
+  throw new Error(rows[0]?.left);
+}
+
+function describe(blow: Blow, processes: Supervised[]): string {
+  if (blow.what === "stop postgres")
+    return `stops Postgres (${blow.mode}) for ${(blow.for_ms / 1000).toFixed(1)} s`;
+  const name = processes[blow.process]?.name ?? "?";
+  if (blow.what === "pause") return `pauses ${name} for ${(blow.for_ms / 1000).toFixed(1)} s`;
+  return `${blow.what}s ${name}`;
+}
+
+/** For servers that are started again and again: a caller knows one address. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
