@@ -34,6 +34,9 @@ create or replace function unknown_reader_wait() returns interval language sql i
 -- Resend remembers an idempotency key for 24 hours; an hour in hand.
 create or replace function resend_remembers() returns interval language sql immutable as $$ select interval '23 hours' $$;
 
+-- Right after a start of Postgres all workers look dead: their connections are only coming back.
+create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '20 seconds' $$;
+
 -- Lease, back-off and grace in one: 1 minute (longer than all calls for one row may take) ... 1 hour.
 create or replace function retry_delay(p_attempts integer) returns interval language sql immutable as $$
   select least(interval '1 hour', interval '1 minute' * power(2, least(p_attempts, 10) - 1))
@@ -859,9 +862,8 @@ language plpgsql volatile as $$
 declare
   v_dead text[];
 begin
-  -- Right after a start of Postgres all workers look dead: their connections are only coming back.
   v_dead := array(select w.id from workers w
-                   where pg_postmaster_start_time() < now() - interval '20 seconds' and pg_try_advisory_xact_lock(worker_lock(w.id)));
+                   where pg_postmaster_start_time() < now() - reconnect_grace() and pg_try_advisory_xact_lock(worker_lock(w.id)));
   if v_dead = '{}' then return 0; end if;
   delete from workers w where w.id = any (v_dead);
 

@@ -19,13 +19,15 @@ import { settingsFor } from "../thaw.ts";
 import { waitFor } from "../wait_for.ts";
 import { createCallers, type Accepted, type Read } from "./callers.ts";
 import { Supervised } from "./supervised.ts";
-import { planBlows, RESEND_FAULTS, S3_FAULTS, type Blow } from "./weather.ts";
+import { planBlows, WORST, type Blow, type Weather } from "./weather.ts";
 
 export interface StormOptions {
   seed: number;
   reads: number;
   people: number;
   objects: number;
+  /** Another weather than the worst. */
+  weather?: Weather;
   /** How long the storm lasts; what is left is given time afterwards. */
   seconds: number;
   /** Whose sources run; the checkout's unless told. */
@@ -82,7 +84,8 @@ export interface Evidence {
 const QUICK_TIMES = `
   create or replace function retry_delay(p_attempts integer) returns interval language sql immutable as
     $$ select least(interval '4 seconds', interval '1 second' * p_attempts) $$;
-  create or replace function lost_grace() returns interval language sql immutable as $$ select interval '3 seconds' $$;`;
+  create or replace function lost_grace() returns interval language sql immutable as $$ select interval '3 seconds' $$;
+  create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '6 seconds' $$;`;
 
 /** What is due after the storm comes within this, or it is stuck. */
 const PATIENCE_MS = 120_000;
@@ -91,6 +94,7 @@ export async function runStorm(
   options: StormOptions,
   say: (line: string) => void = () => {},
 ): Promise<Evidence> {
+  const weather = options.weather ?? WORST;
   const random = seededRandom(options.seed);
   const dir = await mkdtemp(join(tmpdir(), "thaw-chaos-"));
   const postgres = await PrivatePostgres.start(join(dir, "postgres"));
@@ -196,14 +200,14 @@ export async function runStorm(
     return objects.find((object) => object.bucket === detail.bucket.name && object.key === detail.object.key);
   };
 
-  const faults = S3_FAULTS.map((rule) => s3.fail(rule));
-  for (const fault of RESEND_FAULTS) resend.addFault(fault);
+  const faults = weather.s3.map((rule) => s3.fail(rule));
+  for (const fault of weather.resend) resend.addFault(fault);
 
   // ------------------------------------------------------------------------------------ the storm
   const begun = performance.now();
   const elapsed = (): number => performance.now() - begun;
   const until_ms = options.seconds * 1000;
-  const blows = planBlows(random, processes.length, until_ms);
+  const blows = weather.blows ? planBlows(random, processes.length, until_ms) : [];
   const counts: Record<Blow["what"], number> = { kill: 0, terminate: 0, pause: 0, "stop postgres": 0 };
   const resumed: Promise<void>[] = [];
   const blow = async (what: Blow): Promise<void> => {
@@ -221,6 +225,7 @@ export async function runStorm(
     } else process?.kill(what.what === "kill" ? "SIGKILL" : "SIGTERM");
   };
   const blowing = (async () => {
+    if (blows.length === 0) await sleep(until_ms);
     for (const next of blows) {
       await sleep(Math.max(0, next.at_ms - elapsed()));
       say(`${(elapsed() / 1000).toFixed(1)} s  ${describe(next, processes)}`);

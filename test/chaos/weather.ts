@@ -11,7 +11,7 @@ export type Blow =
 /** Blows until `until_ms`, one every second and a half or so; Postgres about every six seconds, as others stop theirs. */
 export function planBlows(random: () => number, processes: number, until_ms: number): Blow[] {
   const blows: Blow[] = [];
-  let next_postgres_ms = 4_000;
+  let next_postgres_ms = 6_000;
   for (let at_ms = 1_000; at_ms < until_ms; at_ms += 700 + random() * 1_600) {
     const process = Math.floor(random() * processes);
     if (at_ms >= next_postgres_ms) {
@@ -29,7 +29,7 @@ export function planBlows(random: () => number, processes: number, until_ms: num
 }
 
 /** Each call meets at most one of these. Those that hang are few: each holds its caller for many seconds. */
-export const S3_FAULTS: FaultRule[] = [
+const S3_FAULTS: FaultRule[] = [
   { with: "hang", times: 3, probability: 0.01 },
   { with: "slow_down", probability: 0.05 },
   { with: "internal_error", probability: 0.03 },
@@ -40,7 +40,7 @@ export const S3_FAULTS: FaultRule[] = [
   { with: "latency", latency_ms: 150, probability: 0.2 },
 ];
 
-export const RESEND_FAULTS: ResendFault[] = [
+const RESEND_FAULTS: ResendFault[] = [
   { kind: "hang", times: 1, probability: 0.02 },
   { kind: "slow", delay_ms: 1_500, probability: 0.08 },
   { kind: "rate_limit_exceeded", retry_after_s: 1, probability: 0.04 },
@@ -53,3 +53,22 @@ export const RESEND_FAULTS: ResendFault[] = [
   { kind: "accept_then_truncate", probability: 0.06 },
   { kind: "accept_then_html", probability: 0.05 },
 ];
+
+export interface Weather {
+  /** Whether processes and Postgres are struck. */
+  blows: boolean;
+  s3: FaultRule[];
+  resend: ResendFault[];
+}
+
+export const WORST: Weather = { blows: true, s3: S3_FAULTS, resend: RESEND_FAULTS };
+
+/** Nothing but mails whose fate is unclear. */
+export const LOST_ANSWERS: Weather = {
+  blows: false,
+  s3: [],
+  resend: [
+    { kind: "accept_then_drop", probability: 0.3 },
+    { kind: "reset", probability: 0.3 },
+  ],
+};

@@ -1,0 +1,29 @@
+/**
+ * `npm run bench [-- 4 5 --full]`: each figure against a peer or a limit, measured in the same run. Without numbers,
+ * all of them: about a quarter of an hour. --full: ten million closed rows instead of one.
+ */
+import { parseArgs } from "node:util";
+
+import { FIGURES } from "./figures.ts";
+import { printTable, type Result } from "./table.ts";
+import { openWorld } from "./world.ts";
+
+const { values, positionals } = parseArgs({ options: { full: { type: "boolean" } }, allowPositionals: true });
+const chosen = FIGURES.filter(
+  ({ numbers }) => positionals.length === 0 || numbers.some((n) => positionals.includes(String(n))),
+);
+
+const world = await openWorld();
+process.on("SIGINT", () => void world.close().then(() => process.exit(130)));
+const results: Result[] = [];
+try {
+  for (const { what, measure } of chosen) {
+    console.log(`${what} ...`);
+    const started = performance.now();
+    results.push(...(await measure(world, { full: values.full === true })));
+    console.log(`  ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  }
+} finally {
+  await world.close();
+}
+console.log(`\n${printTable(results)}`);

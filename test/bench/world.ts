@@ -1,0 +1,182 @@
+/** What the figures are measured on: a Postgres as it would run, stand-ins, and Thaw's real processes. */
+import { fork, spawn, type ChildProcess } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { Pool } from "pg";
+
+import { startEmbeddedPostgres } from "../../server/embedded_postgres/start.ts";
+import { createPool } from "../../server/database.ts";
+import { createLog } from "../../server/log.ts";
+import { migrate } from "../../server/migrate.ts";
+import { SECRET } from "../thaw.ts";
+import { waitFor } from "../wait_for.ts";
+import type { Calls, CloudOptions } from "./clouds.ts";
+
+const ROOT = join(import.meta.dirname, "../..");
+
+export interface Clouds {
+  env: Record<string, string>;
+  ask<Name extends keyof Calls>(
+    call: Name,
+    ...args: Parameters<Calls[Name]>
+  ): Promise<ReturnType<Calls[Name]>>;
+  stop(): Promise<void>;
+}
+
+export interface Running {
+  child: ChildProcess;
+  /** Of a server. */
+  url: string;
+  stop(): Promise<void>;
+  /** Most memory it ever held, in MiB. */
+  peakMemory(): Promise<number>;
+  /** Processor time used so far, in milliseconds. */
+  cpuTime(): Promise<number>;
+}
+
+export interface World {
+  /** A migrated database with nothing in it. */
+  newDatabase(): Promise<{ url: string; pool: Pool }>;
+  clouds(options?: Partial<CloudOptions>): Promise<Clouds>;
+  server(databaseUrl: string, env?: Record<string, string>): Promise<Running>;
+  worker(databaseUrl: string, clouds: Clouds, env?: Record<string, string>): Promise<Running>;
+  /** Any script of this folder, until it ends; answers what it printed last. */
+  script(name: string, args: string[], env?: Record<string, string>): Promise<string>;
+  close(): Promise<void>;
+}
+
+export async function openWorld(): Promise<World> {
+  const dir = await mkdtemp(join(tmpdir(), "thaw-bench-"));
+  const postgres = await startEmbeddedPostgres({
+    dir,
+    settings: { max_connections: "200", shared_buffers: "512MB", max_wal_size: "4GB" },
+  });
+  const children = new Set<ChildProcess>();
+  const pools = new Set<Pool>();
+
+  const launch = async (args: string[], env: Record<string, string>, ready: string): Promise<Running> => {
+    const child = spawn(process.execPath, args, {
+      env: { PATH: process.env["PATH"] ?? "", ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    children.add(child);
+    let output = "";
+    let isReady = false;
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (chunk) => {
+        if (isReady) return;
+        output += String(chunk);
+        isReady = output.includes(ready);
+      });
+    }
+    await waitFor(ready, async () => {
+      if (child.exitCode !== null) throw new Error(output);
+      return isReady;
+    });
+    const closed = once(child, "close");
+    return {
+      child,
+      url: `http://127.0.0.1:${/"port":(\d+)/.exec(output)?.[1]}`,
+      async stop() {
+        child.kill("SIGTERM");
+        await closed;
+        children.delete(child);
+      },
+      async peakMemory() {
+        const status = await readFile(`/proc/${child.pid}/status`, "utf8");
+        return Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) / 1024;
+      },
+      async cpuTime() {
+        const fields = (await readFile(`/proc/${child.pid}/stat`, "utf8")).split(") ")[1]?.split(" ") ?? [];
+        return (Number(fields[11]) + Number(fields[12])) * 10;
+      },
+    };
+  };
+
+  return {
+    async newDatabase() {
+      const name = `bench_${randomUUID().replaceAll("-", "")}`;
+      const admin = new Pool({ connectionString: postgres.url, max: 1 });
+      await admin.query(`create database ${name}`);
+      await admin.end();
+      const url = new URL(postgres.url);
+      url.pathname = `/${name}`;
+      const pool = createPool(url.href, { name: "bench", max: 4, query_timeout_ms: 0 }, createLog("silent"));
+      pools.add(pool);
+      await migrate(pool);
+      return { url: url.href, pool };
+    },
+    async clouds(options = {}) {
+      const child = fork(join(import.meta.dirname, "clouds.ts"), [JSON.stringify({ s3: {}, ...options })]);
+      children.add(child);
+      await once(child, "message");
+      let calls = 0;
+      const ask: Clouds["ask"] = (call, ...args) =>
+        new Promise((resolve) => {
+          const id = calls++;
+          const hear = (message: { id: number; value: never }): void => {
+            if (message.id !== id) return;
+            child.off("message", hear);
+            resolve(message.value);
+          };
+          child.on("message", hear);
+          child.send({ id, call, args });
+        });
+      const addresses = await ask("addresses");
+      return {
+        ask,
+        env: {
+          RESEND_API_KEY: addresses.api_key,
+          RESEND_BASE_URL: addresses.resend,
+          MAIL_FROM: "Thaw <thaw@example.com>",
+          AWS_REGION: "us-east-1",
+          AWS_ACCESS_KEY_ID: "AKIATHAW000000000001",
+          AWS_SECRET_ACCESS_KEY: "secret",
+          AWS_ENDPOINT_URL_S3: addresses.s3,
+          S3_FORCE_PATH_STYLE: "true",
+        },
+        async stop() {
+          child.kill("SIGKILL");
+          await once(child, "close");
+          children.delete(child);
+        },
+      };
+    },
+    // As in production: one line per request, to a pipe that somebody reads.
+    server: (databaseUrl, env = {}) =>
+      launch(
+        [join(ROOT, "server/main.ts"), "server"],
+        { DATABASE_URL: databaseUrl, RESTORE_SECRET: SECRET, PORT: "0", ...env },
+        "server ready",
+      ),
+    worker: (databaseUrl, clouds, env = {}) =>
+      launch(
+        [join(ROOT, "server/main.ts"), "worker"],
+        { DATABASE_URL: databaseUrl, ...clouds.env, ...env },
+        "worker ready",
+      ),
+    async script(name, args, env = {}) {
+      const child = spawn(process.execPath, [join(import.meta.dirname, name), ...args], {
+        env: { PATH: process.env["PATH"] ?? "", ...env },
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      children.add(child);
+      let output = "";
+      child.stdout.on("data", (chunk) => (output += String(chunk)));
+      await once(child, "close");
+      children.delete(child);
+      return output.trim().split("\n").at(-1) ?? "";
+    },
+    async close() {
+      for (const child of children) child.kill("SIGKILL");
+      for (const pool of pools) await pool.end();
+      await postgres.stop("immediate");
+      await rm(postgres.dataDirectory, { recursive: true, force: true });
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
