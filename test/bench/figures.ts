@@ -1,0 +1,28 @@
+import type { Result } from "./table.ts";
+import { history } from "./figures/history.ts";
+import { idle } from "./figures/idle.ts";
+import { hotObject, intake, intakeBesideWorker } from "./figures/intake.ts";
+import { mails } from "./figures/mails.ts";
+import { poll } from "./figures/poll.ts";
+import { reaction } from "./figures/reaction.ts";
+import { burst, restores } from "./figures/restores.ts";
+import type { World } from "./world.ts";
+
+export interface Figure {
+  numbers: number[];
+  what: string;
+  measure(world: World, options: { full: boolean }): Promise<Result[]>;
+}
+
+export const FIGURES: Figure[] = [
+  { numbers: [1, 2], what: "reads taken in, against pgbench and against no Postgres", measure: intake },
+  { numbers: [3], what: "reads taken in beside a worker", measure: intakeBesideWorker },
+  { numbers: [4, 5], what: "objects restored, against rclone, s3cmd and a bare loop", measure: restores },
+  { numbers: [6], what: "many readers of one object", measure: hotObject },
+  { numbers: [7], what: "mails at Resend's limit", measure: mails },
+  { numbers: [8], what: "cost with a long history", measure: history },
+  { numbers: [9], what: "reaction of an idle system", measure: reaction },
+  { numbers: [10], what: "a poll of very many", measure: poll },
+  { numbers: [11], what: "a burst, with S3 asking to slow down", measure: burst },
+  { numbers: [12], what: "doing nothing", measure: idle },
+];

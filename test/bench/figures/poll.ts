@@ -1,0 +1,59 @@
+import { waitFor } from "../../wait_for.ts";
+import type { Result } from "../table.ts";
+import type { World } from "../world.ts";
+
+async function round(
+  world: World,
+  count: number,
+): Promise<{ memory: number; calls: number; per_second: number }> {
+  const clouds = await world.clouds();
+  await clouds.ask("archive", "slow", count);
+  await clouds.ask("beginRestores", "slow", count);
+  const { url: databaseUrl, pool } = await world.newDatabase();
+  await pool.query(
+    `insert into restores (id, s3_bucket, s3_key, status, status_at, accepted_at, pinned_version_id)
+     select gen_random_uuid(), 'bench', 'slow' || n, 'pending', now() - interval '2 days', now() - interval '2 days', '' from generate_series(0, $1 - 1) n`,
+    [count],
+  );
+  await pool.query("vacuum analyze restores");
+  const started = performance.now();
+  const worker = await world.worker(databaseUrl, clouds);
+  const left = async (): Promise<number> =>
+    (await pool.query("select from restores where last_checked_at is null limit 1")).rowCount ?? 1;
+  await waitFor("all to be looked at", async () => (await left()) === 0, 900_000);
+  const seconds = (performance.now() - started) / 1000;
+  const memory = await worker.peakMemory();
+  await worker.stop();
+  const calls = Object.values(await clouds.ask("counts")).reduce((sum, times) => sum + times, 0);
+  await clouds.stop();
+  return { memory, calls: calls / count, per_second: count / seconds };
+}
+
+export async function poll(world: World): Promise<Result[]> {
+  const few = await round(world, 1_000);
+  const many = await round(world, 100_000);
+  return [
+    {
+      number: 10,
+      figure: "peak memory of a worker that polls 100,000 objects",
+      value: many.memory,
+      unit: "MiB",
+      against: "1,000 objects",
+      peer: few.memory,
+      ratio: many.memory / few.memory,
+      goal: "<= 1.3",
+      met: many.memory <= 1.3 * few.memory,
+      remark: `${many.per_second.toFixed(0)} objects/s`,
+    },
+    {
+      number: 10,
+      figure: "S3 calls per polled object",
+      value: many.calls,
+      against: "one",
+      peer: 1,
+      ratio: many.calls,
+      goal: "<= 1",
+      met: many.calls <= 1,
+    },
+  ];
+}

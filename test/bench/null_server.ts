@@ -1,0 +1,27 @@
+/** The routes as they are, on a Postgres that answers at once: what HTTP and validation alone cost. */
+import type pg from "pg";
+
+import { createApp } from "../../server/app.ts";
+import { listen } from "../../server/listen.ts";
+import { createLog } from "../../server/log.ts";
+import { SECRET } from "../thaw.ts";
+
+const pool = {
+  query: ({ values }: { values: [string] }) => {
+    const reads = JSON.parse(values[0]) as { id: string }[];
+    return Promise.resolve({
+      rows: reads.map(({ id }) => ({ read_id: id, request_id: id, duplicate: false })),
+    });
+  },
+} as unknown as pg.Pool;
+
+const app = createApp({
+  pool,
+  secrets: [SECRET],
+  notify_waits: [],
+  session_domains: [],
+  notReady: () => Promise.resolve(null),
+  log: createLog("info"),
+});
+const { port } = await listen(app.fetch, { HOST: "127.0.0.1", PORT: 0 });
+console.log(JSON.stringify({ msg: "server ready", port }));
