@@ -66,7 +66,8 @@ export class GroupCommit<In, Out> {
   async #commit(batch: Waiting<In, Out>[]): Promise<void> {
     try {
       const results = await this.#writeWithRetry(batch.map((waiting) => waiting.item));
-      batch.forEach((waiting, index) => waiting.resolve(results[index] as Out));
+      // After the next batch is on its way: Postgres works on it while we answer this one.
+      setImmediate(() => batch.forEach((waiting, index) => waiting.resolve(results[index] as Out)));
     } catch (error) {
       if (isUnavailable(error)) throw error;
       if (batch.length === 1 || !isBadRow(error)) {
