@@ -1,0 +1,130 @@
+/**
+ * Any interleaving of reads, events, map changes, sweeps, crashes and failures ends where the model says. Longer:
+ * MODEL_RUNS=2000; a run that fails prints its seed and the shortest way to it.
+ */
+import fc from "fast-check";
+import type { Pool } from "pg";
+import { expect } from "vitest";
+
+import { test } from "./database.ts";
+import { commands, type Command } from "./model/commands.ts";
+import { next, type Restore } from "./model/model.ts";
+import { objectOf, Play } from "./model/play.ts";
+import { query, type Row } from "./rows.ts";
+
+const RUNS = Number(process.env["MODEL_RUNS"] ?? 60);
+
+const ms = (time: unknown): number | null => (time instanceof Date ? time.getTime() : null);
+
+const restoresOf = (pool: Pool): Promise<Row[]> =>
+  query(
+    pool,
+    `select r.*, exists (select from restore_requests q where q.restore_id = r.id and q.post_notification_id is null
+                            and (q.email is not null or r.status_at > now() - interval '7 days')) as has_untold
+       from restores r order by r.created_at, r.id`,
+  );
+
+/** As the model sees a row. */
+const restoreOf = (row: Row, play: Play): Restore => ({
+  status: row["status"],
+  status_at: ms(row["status_at"]) ?? 0,
+  accepted_at: ms(row["accepted_at"]),
+  restore_expires_at: ms(row["restore_expires_at"]),
+  last_checked_at: ms(row["last_checked_at"]),
+  failing_since: ms(row["failing_since"]),
+  // Who reports has claimed it, and was allowed to; whether late, the functions decide.
+  attempt_after: 0,
+  lost_count: row["lost_count"],
+  is_doubtful: row["head_wanted_at"] !== null,
+  is_overwritten: row["etag"] !== null && row["etag"] !== `"${play.realities[objectOf(row)]?.content}"`,
+  has_untold: row["has_untold"],
+});
+
+/** What holds at any moment, as [what, query that finds who breaks it]. */
+const ALWAYS: [string, string][] = [
+  [
+    "a request says other than its restore",
+    "select from restore_requests q join restores r on r.id = q.restore_id where q.restore_status <> r.status or q.status_at <> r.status_at",
+  ],
+  [
+    "two open restores of an object",
+    "select from restores where closed_at is null group by s3_bucket, s3_key, version_id having count(*) > 1",
+  ],
+  [
+    "failed without a reason",
+    "select from restores where status = 'failed' and (failure_code is null or failure_message is null)",
+  ],
+  [
+    "told before Resend took it",
+    "select from restore_requests q left join notifications n on n.id = q.post_notification_id where q.post_notified and n.status is distinct from 'sent'",
+  ],
+  [
+    "somebody waits at a closed restore although there is an open one",
+    `select from restore_requests q join restores o on o.id = q.restore_id and o.closed_at is not null
+       join restores n on n.s3_key = o.s3_key and n.closed_at is null
+      where q.post_notification_id is null and q.email is not null
+        and not exists (select from announcements a where a.restore_id = o.id and a.kind = 'post' and a.person = lower(q.email))
+        and not exists (select from restore_requests t where t.restore_id = n.id and lower(t.email) = lower(q.email))`,
+  ],
+];
+
+async function playAndCheck(pool: Pool, list: Command[]): Promise<void> {
+  const play = new Play(pool);
+  await play.begin();
+  for (const command of list) {
+    const before = await restoresOf(pool);
+    const truths = before.map((row) => play.truthOf(objectOf(row)));
+    const eventOf = await play.do(command);
+    const after = new Map((await restoresOf(pool)).map((row) => [row["id"] as string, row]));
+    for (const [index, row] of before.entries()) {
+      const now = after.get(row["id"]);
+      const what = JSON.stringify({ command, truth: truths[index], status: row["status"] });
+      if (row["closed_at"] !== null) {
+        expect(now?.["closed_at"], `${what}: closed is closed`).not.toBeNull();
+        continue;
+      }
+      const event = eventOf(objectOf(row), row);
+      const allowed: string[] = next(restoreOf(row, play), event, Date.now());
+      // Somebody else's report may have come first, or this one too late: then nothing has happened.
+      if (command.do === "trigger" || command.do === "poll") {
+        const is_own = now?.["claim_id"] === null || now?.["claim_id"] === undefined;
+        if (!is_own || event.what !== command.do) allowed.push(row["status"]);
+      }
+      const state = now?.["closed_at"] !== null ? "closed" : now?.["status"];
+      expect(allowed, what).toContain(state);
+      // Events never move anything backwards.
+      if (row["email"] !== undefined) expect(now?.["email"]).toBe(row["email"]);
+    }
+    for (const [what, text] of ALWAYS)
+      expect(await query(pool, text), `${what}, after ${JSON.stringify(command)}`).toEqual([]);
+    expect(play.wrongs, JSON.stringify(command)).toEqual([]);
+  }
+
+  await play.drain();
+  const open = (await restoresOf(pool)).filter((row) => row["closed_at"] === null);
+  for (const row of open) {
+    expect(
+      ["restored", "failed"],
+      `at the end ${row["s3_key"]} is ${row["status"]} (${row["failure_code"]})`,
+    ).toContain(row["status"]);
+    if (row["status"] === "restored")
+      expect(play.truthOf(objectOf(row)).state, `${row["s3_key"]} is called restored`).not.toBe("restoring");
+  }
+  expect(
+    await query(
+      pool,
+      `select q.s3_key, q.reader, q.restore_status::text as status, q.post_notification_id from restore_requests q
+         join restores r on r.id = q.restore_id left join notifications n on n.id = q.post_notification_id
+        where r.closed_at is null and q.email is not null and not q.post_notified and coalesce(n.status, 'sealed') not in ('failed', 'unknown')`,
+    ),
+    "at the end nobody waits for a mail",
+  ).toEqual([]);
+  expect(play.wrongs).toEqual([]);
+}
+
+test("any interleaving ends where the model says", { timeout: RUNS * 3_000 }, async ({ pool }) => {
+  await fc.assert(
+    fc.asyncProperty(commands, (list) => playAndCheck(pool, list)),
+    { numRuns: RUNS, endOnFailure: false },
+  );
+});

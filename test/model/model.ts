@@ -1,0 +1,119 @@
+/**
+ * What a restore may do at each event: the state machine once more, on one page and without SQL. `next` answers all
+ * states in which a restore may be after an event, given how it stood and what is true in S3.
+ */
+export type Status = "not_started" | "pending" | "restored" | "failed";
+
+/** What is true in S3 of one object. */
+export type Truth =
+  | { state: "archived" | "restoring" | "gone" }
+  | { state: "readable"; expires_at: number | null }
+  /** Does not answer, or refuses. */
+  | { state: "silent" };
+
+/** A restore as it stands, times in milliseconds since 1970. */
+export interface Restore {
+  status: Status;
+  status_at: number;
+  accepted_at: number | null;
+  restore_expires_at: number | null;
+  last_checked_at: number | null;
+  failing_since: number | null;
+  attempt_after: number;
+  lost_count: number;
+  is_doubtful: boolean;
+  /** The file was replaced since S3 accepted the restore. */
+  is_overwritten: boolean;
+  /** Somebody who may be told has not been. */
+  has_untold: boolean;
+}
+
+export type Event =
+  | { what: "read"; at: number }
+  /** S3's Completed event, with what it says of itself. */
+  | { what: "completed"; fits_version: boolean; expires_at: number | null; at: number | null }
+  | { what: "trigger"; truth: Truth }
+  | { what: "poll"; truth: Truth }
+  | { what: "sweep" }
+  /** Time, the map of people, mails, claims that nobody reports on: none of them moves a restore. */
+  | { what: "other" };
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const LATE_READ_GRACE = 5 * MINUTE;
+const LOST_GRACE = 15 * MINUTE;
+const FAILED_STAYS_OPEN = 24 * HOUR;
+const GIVE_UP_AFTER = 24 * HOUR;
+const LOST_LIMIT = 3;
+
+/** When it is over: a read newer than this needs a new restore. */
+function overAt(restore: Restore): number {
+  if (restore.status === "failed") return restore.status_at + FAILED_STAYS_OPEN;
+  if (restore.status === "restored") return restore.restore_expires_at ?? restore.status_at + LATE_READ_GRACE;
+  return Infinity;
+}
+
+export function next(restore: Restore, event: Event, now: number): (Status | "closed")[] {
+  const { status } = restore;
+  const stays: Status[] = [status];
+  switch (event.what) {
+    case "read":
+      return !restore.is_doubtful && Math.min(event.at, now) > overAt(restore) ? ["closed"] : stays;
+    case "completed": {
+      if (status !== "not_started" && status !== "pending") return stays;
+      const is_believed =
+        event.fits_version &&
+        (event.expires_at === null || event.expires_at > now) &&
+        (event.at === null ||
+          restore.accepted_at === null ||
+          event.at >= restore.accepted_at - LATE_READ_GRACE);
+      return is_believed ? ["restored"] : stays;
+    }
+    case "trigger":
+      return status === "not_started" && restore.attempt_after <= now
+        ? triggered(restore, event.truth, now)
+        : stays;
+    case "poll":
+      return (status === "pending" || (status === "restored" && restore.is_doubtful)) &&
+        restore.attempt_after <= now
+        ? polled(restore, event.truth, now)
+        : stays;
+    case "sweep":
+      if (restore.is_doubtful || overAt(restore) > now) return stays;
+      return status === "restored" && restore.restore_expires_at === null && restore.has_untold
+        ? stays
+        : ["closed"];
+    case "other":
+      return stays;
+  }
+}
+
+function triggered(restore: Restore, truth: Truth, now: number): Status[] {
+  switch (truth.state) {
+    case "archived":
+    case "restoring":
+      return ["pending"];
+    case "readable":
+      return ["restored"];
+    case "gone":
+      return ["failed"];
+    case "silent":
+      return hasFailedLong(restore, now) ? ["failed"] : ["not_started"];
+  }
+}
+
+function polled(restore: Restore, truth: Truth, now: number): (Status | "closed")[] {
+  if (restore.status === "restored") {
+    // Archived again, or gone: a new restore finds out. Silent: S3's earlier word has to do.
+    return truth.state === "readable" || truth.state === "silent" ? ["restored"] : ["closed"];
+  }
+  if (truth.state === "silent") return hasFailedLong(restore, now) ? ["failed"] : ["pending"];
+  if (truth.state === "gone" || restore.is_overwritten) return ["failed"];
+  if (truth.state === "restoring") return ["pending"];
+  if (truth.state === "readable") return ["restored"];
+  if ((restore.accepted_at ?? 0) > now - LOST_GRACE) return ["pending"];
+  return restore.lost_count + 1 < LOST_LIMIT ? ["not_started"] : ["failed"];
+}
+
+const hasFailedLong = (restore: Restore, now: number): boolean =>
+  restore.failing_since !== null && restore.failing_since <= now - GIVE_UP_AFTER;
