@@ -1,8 +1,9 @@
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 
-import { ApiError, answerError, bodyEnded } from "./http_errors.ts";
+import { ApiError, answerError, bodyEnded, onlyTakes } from "./http_errors.ts";
 import type { Log } from "./log.ts";
+import { requestLog, type RequestEnv } from "./request_log.ts";
 import { restoreRoutes, type RouteOptions } from "./routes/restore.ts";
 import { createSecretCheck } from "./secret.ts";
 
@@ -16,38 +17,33 @@ export interface AppOptions extends RouteOptions {
 /** A key of 1,024 bytes written as \u escapes, an ARN likewise, and room. */
 const BODY_BYTES = 64 * 1024;
 
+/** SQLSTATE read_only_sql_transaction. */
+const READ_ONLY = "25006";
+
 /** The HTTP side: routes start work, tasks/ perform it. */
-export function createApp(options: AppOptions): Hono {
+export function createApp(options: AppOptions): Hono<RequestEnv> {
   const { log } = options;
   const hasSecret = createSecretCheck(options.secrets);
-  const app = new Hono();
-  app.onError((error, c) => answerError(error, c, log));
-  app.notFound((c) => answerError(new ApiError("not_found", "There is no such route."), c, log));
+  const app = new Hono<RequestEnv>();
+  app.onError(answerError);
+  app.notFound((c) => answerError(new ApiError("not_found", "There is no such route."), c));
 
+  // The probes before the log: every few seconds, they would bury the rest.
   app.get("/healthz", (c) => c.json({ ok: true }));
 
   app.get("/readyz", async (c) => {
-    const reason = await options.notReady().catch((error: unknown) => {
+    const reason = await whyNotReady(options).catch((error: unknown) => {
       // Only our log hears where Postgres is and what it said.
       log.warn({ err: error }, "not ready");
-      return "Postgres does not answer.";
+      return (error as { code?: unknown }).code === READ_ONLY
+        ? "Postgres is read-only."
+        : "Postgres does not answer.";
     });
     return reason === null ? c.json({ ok: true }) : c.json({ ok: false, reason }, 503);
   });
 
-  app.use("/restore/*", async (c, next) => {
-    const started = performance.now();
-    await next();
-    log.info(
-      {
-        method: c.req.method,
-        path: c.req.path,
-        status: c.res.status,
-        ms: Math.round(performance.now() - started),
-      },
-      "request",
-    );
-  });
+  app.use(requestLog(log));
+  for (const probe of ["/healthz", "/readyz"]) app.all(probe, onlyTakes("GET, HEAD"));
 
   // Before anything of the body is read: who may not write, costs nothing.
   app.use("/restore/*", async (c, next) => {
@@ -65,4 +61,14 @@ export function createApp(options: AppOptions): Hono {
 
   app.route("/restore", restoreRoutes(options));
   return app;
+}
+
+/**
+ * Read-only (a full disk, a failover) Postgres answers, and refuses every event. To lock no row is a write to
+ * it, and its refusal makes the pool replace the connection; one asked for its setting would keep it for ever.
+ */
+async function whyNotReady(options: AppOptions): Promise<string | null> {
+  const reason = await options.notReady();
+  if (reason === null) await options.pool.query("select from restores limit 0 for update");
+  return reason;
 }

@@ -3,7 +3,6 @@ import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 
 import { Overloaded } from "./group_commit.ts";
-import type { Log } from "./log.ts";
 import { isUnavailable } from "./postgres_errors.ts";
 
 export interface Issue {
@@ -15,6 +14,7 @@ const STATUS = {
   invalid_request: 400,
   unauthorized: 401,
   not_found: 404,
+  method_not_allowed: 405,
   too_large: 413,
   unsupported_media_type: 415,
   unavailable: 503,
@@ -39,6 +39,12 @@ export function bodyEnded(error: unknown): never {
   throw error instanceof ApiError ? error : new ApiError("invalid_request", "The body ended early.");
 }
 
+/** For a path that is there, when another method asks for it. */
+export const onlyTakes = (allow: string) => (c: Context) => {
+  c.header("Allow", allow);
+  throw new ApiError("method_not_allowed", `This route takes ${allow}.`);
+};
+
 /** Seconds until a caller tries again while Postgres is away: a restart takes about as long. */
 const RETRY_AFTER_SECONDS = "5";
 
@@ -51,11 +57,9 @@ const asApiError = (error: Error): ApiError => {
   return new ApiError("internal", "Internal error.");
 };
 
-/** Answers `{"error":{code,message,issues?}}`; whatever is not the caller's fault is logged. */
-export function answerError(error: Error, c: Context, log: Log): Response {
+/** Answers `{"error":{code,message,issues?}}`; the request's log line has the error itself. */
+export function answerError(error: Error, c: Context): Response {
   const { code, message, issues } = asApiError(error);
-  if (code === "internal" || code === "unavailable")
-    log.error({ err: error, path: c.req.path }, "a request failed");
   if (code === "unavailable") c.header("Retry-After", RETRY_AFTER_SECONDS);
   return c.json({ error: { code, message, ...(issues && { issues }) } }, STATUS[code]);
 }

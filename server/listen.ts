@@ -1,4 +1,5 @@
-import type { Server, ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 
 import { serve } from "@hono/node-server";
 
@@ -8,10 +9,29 @@ import { ConfigError } from "./config.ts";
 const DRAIN_MS = 3_000;
 
 /**
- * Node's own limits suit file uploads; ours suit a Lambda with a small JSON body. Who is slower than this
- * holds a connection for nothing.
+ * Node's own limits suit browsers and uploads; ours suit a Lambda with a small JSON body, near or behind a
+ * proxy. Beyond them Node itself answers 408 or 431, without a body, and closes the connection.
  */
-const LIMITS = { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 };
+const LIMITS = {
+  /** Who is slower than this, counted from the connection's first moment, holds it for nothing. */
+  headersTimeout: 5_000,
+  requestTimeout: 10_000,
+  /** So a limit is overrun by a second at most. */
+  connectionsCheckingInterval: 1_000,
+  /** A secret, and what proxies add; keys and ARNs are in the body. */
+  maxHeaderSize: 8 * 1024,
+  /** Between two requests: long enough for the next one of a burst. */
+  keepAliveTimeout: 5_000,
+};
+
+/** Few proxies add more than a dozen. */
+const MAX_HEADERS = 100;
+
+/**
+ * An account's Lambdas are 1,000 at once unless AWS was asked for more; twice that. Each may make us hold 64 KiB of
+ * body, so all of them 128 MiB. Who comes beyond is cut off at once, and comes back.
+ */
+const MAX_CONNECTIONS = 2_000;
 
 export interface Listening {
   port: number;
@@ -38,14 +58,26 @@ export async function listen(
       ),
     );
   });
+  server.maxHeadersCount = MAX_HEADERS;
+  server.maxConnections = MAX_CONNECTIONS;
   // So that a client does not keep the connection on which it waits for its last answer.
   let closing = false;
   const answering = new Set<ServerResponse>();
-  server.on("request", (_request: unknown, response: ServerResponse) => {
+  /** Between two requests, the longest resting first. */
+  const resting = new Set<Socket>();
+  server.on("connection", (socket: Socket) => socket.once("close", () => resting.delete(socket)));
+  server.on("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
     if (closing) response.shouldKeepAlive = false;
     answering.add(response);
-    response.once("close", () => answering.delete(response));
+    resting.delete(socket);
+    response.once("close", () => {
+      answering.delete(response);
+      if (!socket.destroyed) resting.add(socket);
+    });
   });
+  // Who is cut off finds a place next time, if anybody only rests on one. (closeIdleConnections would also close
+  // those that have just come and not spoken yet.)
+  server.on("drop", () => resting.values().next().value?.destroy());
   return {
     port,
     close: () =>

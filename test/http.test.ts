@@ -1,102 +1,18 @@
-/** What callers of the two routes and of the probes get, byte for byte, also while Postgres is away. */
+/** What callers of the two routes and of the probes get, byte for byte. */
 import { randomUUID } from "node:crypto";
-import { once } from "node:events";
-import { rm } from "node:fs/promises";
-import { request } from "node:http";
-import { connect, createServer, type AddressInfo, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { Writable } from "node:stream";
+import { gzipSync } from "node:zlib";
 
 import type { Pool } from "pg";
-import { pino } from "pino";
 import { describe, expect } from "vitest";
 
 import { createApp } from "../server/app.ts";
-import { createPool, SERVER_QUERY_TIMEOUT_MS } from "../server/database.ts";
-import { startEmbeddedPostgres } from "../server/embedded_postgres/start.ts";
-import { listen } from "../server/listen.ts";
-import { createLog, type Log } from "../server/log.ts";
-import { migrate, migrationProblem } from "../server/migrate.ts";
-import { test as base, waitFor } from "./database.ts";
+import { createLog } from "../server/log.ts";
+import { captureLog, head, MINIMAL, raw, SECOND_SECRET, startApi, test, type Api } from "./api.ts";
 import { BUCKET, JANE, requestBody, SECRET } from "./thaw.ts";
-
-const SECOND_SECRET = "the-secret-that-comes-next-0123456789abcdef";
-
-interface Answer {
-  status: number;
-  // oxlint-disable-next-line typescript/no-explicit-any -- what a test expects, it asserts.
-  body: any;
-  headers: Headers;
-  ms: number;
-}
-
-interface Api {
-  url: string;
-  port: number;
-  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Answer>;
-  get(path: string): Promise<Answer>;
-  close(): Promise<void>;
-}
-
-/** The server as main.ts composes it, on any database. */
-async function startApi(
-  databaseUrl: string,
-  { notReady, log = createLog("silent") }: { notReady?: () => Promise<string | null>; log?: Log } = {},
-): Promise<Api> {
-  const pool = createPool(
-    databaseUrl,
-    { name: "api", max: 5, query_timeout_ms: SERVER_QUERY_TIMEOUT_MS },
-    log,
-  );
-  const app = createApp({
-    pool,
-    secrets: [SECRET, SECOND_SECRET],
-    notify_waits: ["1 second", "4 seconds"],
-    session_domains: [],
-    notReady: notReady ?? (() => migrationProblem(pool)),
-    log,
-  });
-  const listening = await listen(app.fetch, { HOST: "127.0.0.1", PORT: 0 });
-  const url = `http://127.0.0.1:${listening.port}`;
-  const ask = async (path: string, init: RequestInit): Promise<Answer> => {
-    const began = performance.now();
-    const response = await fetch(url + path, init);
-    const text = await response.text();
-    const ms = performance.now() - began;
-    return { status: response.status, body: JSON.parse(text), headers: response.headers, ms };
-  };
-  return {
-    url,
-    port: listening.port,
-    get: (path) => ask(path, {}),
-    post: (path, body, headers = {}) =>
-      ask(path, {
-        method: "POST",
-        headers: { "content-type": "application/json", "x-restore-secret": SECRET, ...headers },
-        body: typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body),
-      }),
-    async close() {
-      await listening.close();
-      await pool.end();
-    },
-  };
-}
-
-const test = base.extend<{ api: Api }>({
-  api: async ({ databaseUrl }, use) => {
-    const api = await startApi(databaseUrl);
-    await use(api);
-    await api.close();
-  },
-});
 
 const ROUTES = ["/restore/request", "/restore/completed"] as const;
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-
-/** The least that both routes take. */
-const MINIMAL = { s3_bucket: BUCKET, s3_key: "a" };
 
 const issue = (field: string, message: unknown = expect.any(String)) => ({
   error: {
@@ -443,6 +359,22 @@ describe("a body that cannot be right", () => {
     });
   }
 
+  test("counts a field that comes twice as it came last", async ({ api, pool }) => {
+    const answer = await api.post("/restore/request", `{"s3_key":"b",${JSON.stringify(MINIMAL).slice(1)}`);
+
+    expect(answer.status).toBe(200);
+    expect((await pool.query("select s3_key from restores")).rows).toEqual([{ s3_key: "a" }]);
+  });
+
+  test("is refused when it is compressed", async ({ api }) => {
+    const zipped = gzipSync(JSON.stringify(MINIMAL));
+
+    expect(await api.post("/restore/request", zipped, { "content-encoding": "gzip" })).toMatchObject({
+      status: 400,
+      body: { error: { code: "invalid_request" } },
+    });
+  });
+
   test("may begin with a byte order mark", async ({ api }) => {
     const answer = await api.post("/restore/request", `\ufeff${JSON.stringify(MINIMAL)}`);
 
@@ -463,18 +395,27 @@ describe("content type", () => {
     );
   };
 
-  test("JSON is taken, with parameters too", async ({ api }) => {
+  test("JSON in UTF-8 is taken, however it is spelt", async ({ api }) => {
     for (const given of [
       "application/json",
       "application/json; charset=utf-8",
       "Application/JSON;charset=UTF-8",
+      'application/json ; charset="utf-8" ',
     ]) {
       expect(await type(api, given)).toMatch(/^HTTP\/1.1 200 /);
     }
   });
 
   test("anything else is refused", async ({ api, pool }) => {
-    for (const given of [undefined, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"]) {
+    for (const given of [
+      undefined,
+      "text/plain",
+      "application/x-www-form-urlencoded",
+      "application/jsonp",
+      "application/json; charset=iso-8859-1",
+      "application/json, text/plain",
+      "application/json; charset=utf-8\r\ncontent-type: text/plain",
+    ]) {
       const answer = await type(api, given);
       expect(answer).toMatch(/^HTTP\/1.1 415 /);
       expect(answer).toContain('{"error":{"code":"unsupported_media_type","message":"');
@@ -546,7 +487,7 @@ describe("the secret", () => {
       SECRET.toUpperCase(),
       `${SECRET},${SECOND_SECRET}`,
       `Bearer ${SECRET}`,
-      "x".repeat(8_000),
+      "x".repeat(4_000),
       "\u00e9".repeat(40),
     ];
     for (const secret of wrong) {
@@ -585,119 +526,183 @@ describe("the secret", () => {
       expect((await fetch(api.url + path, { method })).status).toBe(401);
     }
   });
-
-  test("never shows in the log, nor does anybody's body", async ({ databaseUrl }) => {
-    let lines = "";
-    const log = pino(
-      { level: "trace" },
-      new Writable({
-        write(chunk, _encoding, done) {
-          lines += String(chunk);
-          done();
-        },
-      }),
-    );
-    const api = await startApi(databaseUrl, { log });
-    await api.post("/restore/request", { ...MINIMAL, principal_arn: "arn:of-jane" });
-    await api.post("/restore/request", "{", { "x-restore-secret": SECOND_SECRET });
-    await api.post("/restore/request", MINIMAL, { "x-restore-secret": "wrong-secret" });
-    await api.close();
-
-    expect(lines.match(/"path":"\/restore\/request"/g)).toHaveLength(3);
-    expect(lines).toContain('"status":401');
-    for (const secret of [SECRET, SECOND_SECRET, "wrong-secret", "arn:of-jane"])
-      expect(lines).not.toContain(secret);
-  });
 });
 
 describe("other routes and methods", () => {
+  const ask = async (api: Api, method: string, path: string) => {
+    const response = await fetch(api.url + path, { method, headers: { "x-restore-secret": SECRET } });
+    const body = await response.text();
+    return { status: response.status, allow: response.headers.get("allow"), body };
+  };
+
   test("are not there", async ({ api }) => {
-    const secret = { "x-restore-secret": SECRET };
     for (const [method, path] of [
       ["GET", "/"],
-      ["GET", "/restore/request"],
-      ["PUT", "/restore/request"],
-      ["DELETE", "/restore/completed"],
       ["POST", "/restore/request/"],
+      ["POST", "/restore/Request"],
+      ["POST", "/restore/request%2F"],
+      ["POST", "/restore//request"],
+      ["POST", "/restore/%zz"],
+      ["POST", "/restore/%ff%00"],
       ["POST", "/restore/other"],
-      ["POST", "/healthz"],
+      ["GET", "/restore/__proto__"],
     ] as const) {
-      const response = await fetch(api.url + path, { method, headers: secret });
-      expect({ path, status: response.status, body: await response.json() }).toEqual({
+      expect({ path, ...(await ask(api, method, path)) }).toEqual({
         path,
         status: 404,
-        body: { error: { code: "not_found", message: "There is no such route." } },
+        allow: null,
+        body: '{"error":{"code":"not_found","message":"There is no such route."}}',
       });
+    }
+  });
+
+  test("of a path that is there say which one it takes", async ({ api }) => {
+    for (const path of ROUTES) {
+      for (const method of ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]) {
+        const message = '{"error":{"code":"method_not_allowed","message":"This route takes POST."}}';
+        expect({ path, method, ...(await ask(api, method, path)) }).toEqual({
+          path,
+          method,
+          status: 405,
+          allow: "POST",
+          body: method === "HEAD" ? "" : message,
+        });
+      }
+    }
+    for (const path of ["/healthz", "/readyz"]) {
+      expect(await ask(api, "POST", path)).toMatchObject({ status: 405, allow: "GET, HEAD" });
+      expect(await ask(api, "HEAD", path)).toMatchObject({ status: 200, body: "" });
     }
   });
 });
 
-describe("a caller with bad manners", () => {
-  test("who goes away in the middle of a body harms nobody", async ({ databaseUrl }) => {
-    const errors: unknown[] = [];
-    const log = createLog("silent");
-    log.error = (...line: unknown[]) => void errors.push(line);
-    const api = await startApi(databaseUrl, { log });
-    for (const framing of [{ "content-length": "1000" }, { "transfer-encoding": "chunked" }]) {
-      const socket = connect(api.port, "127.0.0.1");
-      socket.on("error", () => undefined);
-      socket.write(
-        `${head({ "x-restore-secret": SECRET, "content-type": "application/json", ...framing })}5\r\n{"s3_\r\n`,
-      );
-      // The next answer shows that the server has seen what came before.
-      await api.get("/healthz");
-      socket.resetAndDestroy();
-      await once(socket, "close");
-    }
+describe("a request is known by its id", () => {
+  const CHOSEN = "11111111-1111-4111-8111-111111111111";
 
-    expect(await api.post("/restore/request", MINIMAL)).toMatchObject({ status: 200 });
+  /** One of each answer, with the status it gets. */
+  const ANSWERS: [number, string, unknown, Record<string, string>?][] = [
+    [200, "/restore/request", requestBody("films/a b.mov")],
+    [200, "/restore/completed", MINIMAL],
+    [400, "/restore/request", "{"],
+    [401, "/restore/request", MINIMAL, { "x-restore-secret": "wrong" }],
+    [404, "/restore/nothing", MINIMAL],
+    [404, "/", MINIMAL],
+    [405, "/healthz", MINIMAL],
+    [413, "/restore/request", "x".repeat(70_000)],
+    [415, "/restore/request", MINIMAL, { "content-type": "text/plain" }],
+  ];
+
+  test("which is in every answer, on its one line in the log, and ours to choose", async ({
+    databaseUrl,
+    pool,
+  }) => {
+    const { log, lines } = captureLog();
+    const api = await startApi(databaseUrl, { log });
+    const ids: (string | null)[] = [];
+    for (const [status, path, body, headers] of ANSWERS) {
+      const answer = await api.post(path, body, { "x-request-id": CHOSEN, ...headers });
+      expect({ path, status: answer.status }).toEqual({ path, status });
+      ids.push(answer.headers.get("x-request-id"));
+    }
+    await pool.query("alter table restores add constraint poison check (s3_key <> 'poison')");
+    const failed = await api.post("/restore/request", requestBody("poison"));
+    expect(failed.status).toBe(500);
+    ids.push(failed.headers.get("x-request-id"));
     await api.close();
-    expect(errors).toEqual([]);
+
+    expect(ids).toEqual(ids.map(() => expect.stringMatching(UUID)));
+    expect(new Set([CHOSEN, ...ids]).size).toBe(ids.length + 1);
+    expect(lines().map(({ request_id, status }) => [request_id, status])).toEqual(
+      ids.map((id, index) => [id, ANSWERS[index]?.[0] ?? 500]),
+    );
   });
 
-  test("who sends several requests at once gets the answers in order", async ({ api }) => {
-    const one = (key: string) => {
-      const body = JSON.stringify({ ...MINIMAL, s3_key: key });
-      return (
-        head({
-          "x-restore-secret": SECRET,
-          "content-type": "application/json",
-          "content-length": `${body.length}`,
-        }) + body
-      );
-    };
-    const answers = await raw(api.port, one("a") + one("") + one("a"), 3);
+  test("and by which its row goes", async ({ api, pool }) => {
+    const body = requestBody("a");
+    const first = await api.post("/restore/request", body);
+    const repeat = await api.post("/restore/request", body);
 
-    expect(answers.match(/HTTP\/1.1 \d+|"duplicate":\w+/g)).toEqual([
-      "HTTP/1.1 200",
-      '"duplicate":false',
-      "HTTP/1.1 400",
-      "HTTP/1.1 200",
-      '"duplicate":true',
+    expect(first.headers.get("x-request-id")).toBe(first.body.id);
+    expect(repeat.headers.get("x-request-id")).not.toBe(first.body.id);
+    expect((await pool.query("select id from restore_requests")).rows).toEqual([{ id: first.body.id }]);
+  });
+});
+
+describe("the log", () => {
+  test("has what finds the event, and the reason when it fails", async ({ databaseUrl, pool }) => {
+    const { log, lines } = captureLog();
+    const api = await startApi(databaseUrl, { log });
+    const good = requestBody("films/a b\n.mov", { principal_arn: "arn:of-jane" });
+    await api.post("/restore/request", good);
+    await pool.query("alter table restores add constraint poison check (s3_key <> 'poison')");
+    const bad = requestBody("poison");
+    await api.post("/restore/request", bad);
+    await api.post("/restore/request", { ...good, more: 1 });
+    await api.close();
+
+    const line = {
+      time: expect.any(String),
+      request_id: expect.stringMatching(UUID),
+      method: "POST",
+      path: "/restore/request",
+      ms: expect.any(Number),
+    };
+    const event = ({ event_id, s3_bucket, s3_key }: typeof good) => ({ event_id, s3_bucket, s3_key });
+    expect(lines()).toEqual([
+      { ...line, ...event(good), level: "info", status: 200, msg: "request" },
+      {
+        ...line,
+        ...event(bad),
+        level: "error",
+        status: 500,
+        msg: "a request failed",
+        err: expect.objectContaining({ code: "23514", constraint: "poison" }),
+      },
+      { ...line, level: "info", status: 400, msg: "request" },
     ]);
   });
 
-  test("who asks before sending a body is told to go on", async ({ api }) => {
-    const asking = request(`${api.url}/restore/request`, {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-restore-secret": SECRET, expect: "100-continue" },
-    });
-    asking.flushHeaders();
-    await once(asking, "continue");
-    asking.end(JSON.stringify(MINIMAL));
-    const [response] = await once(asking, "response");
+  test("never has a secret, wherever it was sent, nor who somebody is", async ({ databaseUrl, pool }) => {
+    // Postgres then fails, and quotes the row that it refuses.
+    await pool.query("alter table restore_requests add constraint poison check (s3_key <> 'poison')");
+    await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
+      JANE,
+    ]);
+    const { log, text, lines } = captureLog();
+    const api = await startApi(databaseUrl, { log });
+    const reader = { principal_arn: "arn:of-jane", source_identity: "jane@example.com" };
+    const sent: [string, unknown, Record<string, string>?][] = [
+      ["/restore/request", requestBody("a", reader)],
+      ["/restore/request", requestBody("poison", reader)],
+      ["/restore/request", "{", { "x-restore-secret": SECOND_SECRET }],
+      ["/restore/request", MINIMAL, { "x-restore-secret": "", authorization: `Bearer ${SECRET}` }],
+      ["/restore/request", MINIMAL, { "x-restore-secret": `${SECRET},${SECOND_SECRET}` }],
+      ["/restore/request", MINIMAL, { "x-request-id": SECRET, "user-agent": SECRET, cookie: SECRET }],
+      [`/restore/request?secret=${SECRET}`, MINIMAL],
+      [`/restore/request/${SECRET}`, MINIMAL],
+      [`/${SECRET}`, MINIMAL],
+      ["/restore/request", { ...MINIMAL, secret: SECRET }],
+      ["/restore/request", { ...MINIMAL, [SECRET]: "" }],
+      ["/restore/request", `${SECRET}${JSON.stringify(MINIMAL)}`],
+      ["/restore/request", { ...MINIMAL, region: SECRET, version_id: SECRET, event_id: SECRET }],
+    ];
+    for (const [path, body, headers] of sent) await api.post(path, body, headers);
+    await api.close();
 
-    expect(response.statusCode).toBe(200);
-    response.resume();
+    expect(lines()).toHaveLength(sent.length);
+    for (const word of [SECRET, SECOND_SECRET, "arn:of-jane", "jane@example.com", JANE]) {
+      expect(text()).not.toContain(word);
+    }
   });
 
-  test("whose framing contradicts itself is refused", async ({ api }) => {
-    const answer = await raw(
-      api.port,
-      `${head({ "x-restore-secret": SECRET, "content-length": "5", "transfer-encoding": "chunked" })}0\r\n\r\n`,
-    );
+  test("is not filled by probes", async ({ databaseUrl }) => {
+    const { log, text } = captureLog();
+    const api = await startApi(databaseUrl, { log });
+    await api.get("/healthz");
+    await api.get("/readyz");
+    await api.close();
 
-    expect(answer).toMatch(/^HTTP\/1.1 400 /);
+    expect(text()).toBe("");
   });
 });
 
@@ -792,175 +797,3 @@ describe("the probes", () => {
     await stopping.close();
   });
 });
-
-describe("while Postgres is away", () => {
-  const AWAY = {
-    status: 503,
-    body: { error: { code: "unavailable", message: expect.stringMatching(/try again/) } },
-  };
-  /** Two seconds, and what a busy machine adds. */
-  const SOON_MS = 2_800;
-
-  const expectAway = (answers: Answer[]) => {
-    for (const answer of answers) {
-      expect(answer).toMatchObject(AWAY);
-      expect(answer.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
-      expect(answer.ms).toBeLessThan(SOON_MS);
-    }
-  };
-
-  test("stopped, callers hear it at once, and need no restart afterwards", async () => {
-    const dir = join(tmpdir(), `thaw-http-${randomUUID()}`);
-    const settings = { fsync: "off", full_page_writes: "off" };
-    let postgres = await startEmbeddedPostgres({ dir, settings });
-    const { dataDirectory } = postgres;
-    try {
-      const log = createLog("silent");
-      const pool = createPool(postgres.url, { name: "migrate", max: 2, query_timeout_ms: 0 }, log);
-      await migrate(pool);
-      await pool.end();
-      const api = await startApi(postgres.url);
-      const body = requestBody("a");
-      const before = await api.post("/restore/request", body);
-      expect(before.status).toBe(200);
-
-      await postgres.stop("immediate");
-      expectAway(
-        await Promise.all([api.post("/restore/request", body), api.post("/restore/completed", MINIMAL)]),
-      );
-      expect(await api.get("/readyz")).toMatchObject({ status: 503 });
-      expect(await api.get("/healthz")).toMatchObject({ status: 200 });
-
-      postgres = await startEmbeddedPostgres({ dir, settings });
-      const after = await api.post("/restore/request", body);
-      expect(after).toMatchObject({ status: 200, body: { id: before.body.id, duplicate: true } });
-      expect(await api.get("/readyz")).toMatchObject({ status: 200 });
-      await api.close();
-    } finally {
-      await postgres.stop("immediate");
-      await rm(dataDirectory, { recursive: true, force: true });
-      await rm(dir, { recursive: true, force: true });
-    }
-  });
-
-  test("silent, nobody waits for it, however many there are", async ({ databaseUrl }) => {
-    await using proxy = await startProxy(databaseUrl);
-    const api = await startApi(proxy.url);
-    const body = requestBody("a");
-    expect(await api.post("/restore/request", body)).toMatchObject({ status: 200 });
-
-    proxy.freeze();
-    const first = api.post("/restore/request", body);
-    await proxy.swallowed();
-    // More than one batch, all of them behind the one that hangs.
-    const others = Array.from({ length: 250 }, (_, index) =>
-      api.post("/restore/request", requestBody(`${index}`)),
-    );
-    expectAway(await Promise.all([first, api.post("/restore/completed", MINIMAL), ...others]));
-    const probe = await api.get("/readyz");
-    expect(probe).toMatchObject({ status: 503, body: { reason: "Postgres does not answer." } });
-    expect(probe.ms).toBeLessThan(SOON_MS);
-
-    proxy.melt();
-    await waitFor("an answer", async () => (await api.post("/restore/request", body)).status === 200);
-    await waitFor("readiness", async () => (await api.get("/readyz")).status === 200);
-    await api.close();
-  });
-
-  test("an answer that is lost after the commit is made good by a repeat", async ({ databaseUrl, pool }) => {
-    await using proxy = await startProxy(databaseUrl);
-    const api = await startApi(proxy.url);
-    await api.post("/restore/request", requestBody("warm the connection up"));
-    proxy.mute();
-    const body = requestBody("a");
-
-    expectAway([await api.post("/restore/request", body)]);
-    proxy.melt();
-    const { rows } = await pool.query("select id, read_count from restore_requests where s3_key = 'a'");
-    expect(rows).toMatchObject([{ read_count: 1 }]);
-    const repeat = await waitFor("an answer", async () => {
-      const answer = await api.post("/restore/request", body);
-      return answer.status === 200 && answer;
-    });
-    expect(repeat.body).toEqual({ ok: true, id: rows[0].id, duplicate: true });
-    await api.close();
-  });
-});
-
-const head = (headers: Record<string, string>): string =>
-  `POST /restore/request HTTP/1.1\r\nhost: thaw\r\n${Object.entries(headers)
-    .map(([name, value]) => `${name}: ${value}\r\n`)
-    .join("")}\r\n`;
-
-/** Sends bytes as they are, and answers with what came back once that many answers have begun and JSON has come. */
-async function raw(port: number, text: string, answers = 1): Promise<string> {
-  const socket = connect(port, "127.0.0.1");
-  socket.on("error", () => undefined);
-  socket.write(text);
-  let received = "";
-  for await (const chunk of socket) {
-    received += String(chunk);
-    if ((received.match(/\r\n\r\n\{.*?\}(?=HTTP|$)/gs) ?? []).length >= answers) break;
-  }
-  socket.destroy();
-  return received;
-}
-
-interface Proxy extends AsyncDisposable {
-  url: string;
-  /** Swallows what either side says from now on; new connections open and stay silent. */
-  freeze(): void;
-  /** Swallows only Postgres's answers. */
-  mute(): void;
-  /** Resolves when something was swallowed. */
-  swallowed(): Promise<void>;
-  /** Cuts what was silent, and forwards again. */
-  melt(): void;
-}
-
-/** Stands between a pool and Postgres, and can become a black hole. */
-async function startProxy(databaseUrl: string): Promise<Proxy> {
-  const url = new URL(databaseUrl);
-  const target = { host: url.hostname, port: Number(url.port) };
-  const sockets = new Set<Socket>();
-  const silent = { up: false, down: false };
-  let swallow: (() => void) | undefined;
-  const cut = () => {
-    for (const socket of sockets) socket.destroy();
-    sockets.clear();
-  };
-  const server = createServer((near) => {
-    const far = connect(target);
-    for (const socket of [near, far]) {
-      sockets.add(socket);
-      socket.on("error", () => undefined);
-    }
-    const pass = (from: Socket, to: Socket, way: "up" | "down") => {
-      from.on("data", (chunk) => {
-        if (!silent[way]) to.write(chunk);
-        else swallow?.();
-      });
-      from.on("close", () => silent[way] || to.destroy());
-    };
-    pass(near, far, "up");
-    pass(far, near, "down");
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  url.port = String((server.address() as AddressInfo).port);
-  return {
-    url: url.href,
-    freeze: () => Object.assign(silent, { up: true, down: true }),
-    mute: () => (silent.down = true),
-    swallowed: () => new Promise((resolve) => (swallow = resolve)),
-    melt() {
-      cut();
-      Object.assign(silent, { up: false, down: false });
-    },
-    async [Symbol.asyncDispose]() {
-      cut();
-      server.close();
-      await once(server, "close");
-    },
-  };
-}

@@ -1,12 +1,11 @@
-import { randomUUID } from "node:crypto";
-
 import { Hono, type Context } from "hono";
 import type pg from "pg";
 import type { z } from "zod";
 
 import { GroupCommit } from "../group_commit.ts";
-import { ApiError, bodyEnded } from "../http_errors.ts";
+import { ApiError, bodyEnded, onlyTakes } from "../http_errors.ts";
 import { restoreCompleted, restoreRequest, type RestoreCompleted, type RestoreRequest } from "../input.ts";
+import type { LoggedEvent, RequestEnv } from "../request_log.ts";
 
 /** A batch stays below 100 ms of one statement; the queue below two seconds of waiting. */
 const LIMITS = { batch_size: 200, queue_size: 5000 };
@@ -23,7 +22,7 @@ export interface RouteOptions {
 }
 
 /** The two events of the outside world: a read failed, a restore is complete. */
-export function restoreRoutes(options: RouteOptions): Hono {
+export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
   const requests = new GroupCommit(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
     LIMITS,
@@ -33,17 +32,19 @@ export function restoreRoutes(options: RouteOptions): Hono {
     LIMITS,
   );
 
-  return new Hono()
+  return new Hono<RequestEnv>()
     .post("/request", async (c) => {
       const body = await readBody(c, restoreRequest);
-      const { request_id, duplicate } = await inTime(requests.push({ ...body, id: randomUUID() }));
+      const { request_id, duplicate } = await inTime(requests.push({ ...body, id: c.get("request_id") }));
       return c.json({ ok: true, id: request_id, duplicate });
     })
+    .all("/request", onlyTakes("POST"))
     .post("/completed", async (c) => {
       const body = await readBody(c, restoreCompleted);
-      const { updated } = await inTime(completions.push({ ...body, id: randomUUID() }));
+      const { updated } = await inTime(completions.push({ ...body, id: c.get("request_id") }));
       return c.json({ ok: true, updated });
-    });
+    })
+    .all("/completed", onlyTakes("POST"));
 }
 
 async function inTime<T>(written: Promise<T>): Promise<T> {
@@ -92,14 +93,20 @@ function inOrder<Row>(items: { id: string }[], rows: Row[], idOf: (row: Row) => 
   });
 }
 
+/** Of parameters only the charset that we read; two types in one header are none. */
+const JSON_TYPE = /^application\/json\s*(;\s*charset="?utf-8"?\s*)?$/i;
+
 /** Bytes -> UTF-8 (refused, never replaced) -> JSON -> the schema, with errors that name the field. */
-async function readBody<S extends z.ZodType>(c: Context, schema: S): Promise<z.infer<S>> {
-  const type = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase();
-  if (type !== "application/json") {
+async function readBody<T extends LoggedEvent>(c: Context<RequestEnv>, schema: z.ZodType<T>): Promise<T> {
+  if (!JSON_TYPE.test(c.req.header("content-type") ?? "")) {
     throw new ApiError("unsupported_media_type", "Send JSON with content-type: application/json.");
   }
   const result = schema.safeParse(parseJson(await c.req.arrayBuffer().catch(bodyEnded)));
-  if (result.success) return result.data;
+  if (result.success) {
+    const { event_id, s3_bucket, s3_key } = result.data;
+    c.set("event", { event_id, s3_bucket, s3_key });
+    return result.data;
+  }
   throw new ApiError(
     "invalid_request",
     "The body is not what this route takes.",
