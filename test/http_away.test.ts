@@ -42,6 +42,14 @@ const retry = (api: Api, body: unknown): Promise<Answer> =>
 const expectReady = (api: Api): Promise<boolean> =>
   waitFor("readiness", async () => (await api.get("/readyz")).status === 200);
 
+/** Outside of any pool, whose end would wait for it when a test fails. */
+async function connectTo(url: string): Promise<Client> {
+  const client = new Client({ connectionString: url });
+  client.on("error", () => undefined);
+  await client.connect();
+  return client;
+}
+
 interface OwnPostgres {
   url: string;
   /** As a crash does. */
@@ -144,11 +152,8 @@ describe("Postgres is stopped", () => {
 test("Postgres has no connection left", async ({ postgres }) => {
   const clients: Client[] = [];
   const full = await waitFor("the last connection", async () => {
-    const client = new Client({ connectionString: postgres.url });
-    client.on("error", () => undefined);
     try {
-      await client.connect();
-      clients.push(client);
+      clients.push(await connectTo(postgres.url));
       return undefined;
     } catch (error) {
       return error as { code: string };
@@ -170,7 +175,7 @@ test("Postgres is read-only", async ({ databaseUrl, pool }) => {
   const api = await startApi(databaseUrl);
   const database = new URL(databaseUrl).pathname.slice(1);
   // Connected while it can still write, to undo it.
-  const admin = await pool.connect();
+  const admin = await connectTo(databaseUrl);
   await api.post("/restore/request", requestBody("before"));
   await admin.query(`alter database ${database} set default_transaction_read_only = on`);
   // As a failover does it.
@@ -191,7 +196,7 @@ test("Postgres is read-only", async ({ databaseUrl, pool }) => {
   expect(await api.get("/healthz")).toMatchObject({ status: 200 });
 
   await admin.query(`alter database ${database} reset default_transaction_read_only`);
-  admin.release();
+  await admin.end();
   await expectReady(api);
   expect(await retry(api, body)).toMatchObject({ body: { duplicate: false } });
   expect(await one(pool, "select read_count from restore_requests where s3_key = 'a'")).toEqual({
@@ -203,7 +208,7 @@ test("Postgres is read-only", async ({ databaseUrl, pool }) => {
 test("somebody holds a lock on what we write", async ({ databaseUrl, pool }) => {
   const api = await startApi(databaseUrl);
   const body = requestBody("a");
-  const holder = await pool.connect();
+  const holder = await connectTo(databaseUrl);
   await holder.query("begin; lock table restores in access exclusive mode");
 
   expectAway(
@@ -213,8 +218,7 @@ test("somebody holds a lock on what we write", async ({ databaseUrl, pool }) => 
   expect(probe.status).toBe(503);
   expect(probe.ms).toBeLessThan(SOON_MS);
 
-  await holder.query("commit");
-  holder.release();
+  await holder.end();
   expect(await retry(api, body)).toMatchObject({ body: { duplicate: false } });
   expect(await one(pool, "select read_count from restore_requests")).toEqual({ read_count: 1 });
   await expectReady(api);
