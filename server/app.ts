@@ -64,11 +64,11 @@ export function createApp(options: AppOptions): Hono<RequestEnv> {
 }
 
 /**
- * Read-only (a full disk, a failover) Postgres answers, and refuses every event. To lock no row is a write to
- * it, and its refusal makes the pool replace the connection; one asked for its setting would keep it for ever.
+ * Read-only (a full disk, a failover) Postgres answers, and refuses every event: even none, and its refusal makes the
+ * pool replace the connection. One asked for its setting would keep it for ever.
  */
 async function whyNotReady(options: AppOptions): Promise<string | null> {
   const reason = await options.notReady();
-  if (reason === null) await options.pool.query("select from restores limit 0 for update");
+  if (reason === null) await options.pool.query("select from request_restores('[]', '{}')");
   return reason;
 }

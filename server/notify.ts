@@ -15,11 +15,14 @@ import { workerContext, type WorkerContext } from "./worker_context.ts";
 /** People sealed before their mails go out: the first of a crowd need not wait for the last. */
 const SEAL_PAGE = 50;
 
-/** Resend allows a few requests per second for a whole team; more at once only earns refusals. */
-const SEND_CONCURRENCY = 2;
+/** Enough to keep Resend's pace while it takes half a second to answer; its limit is kept by the turns. */
+const SEND_CONCURRENCY = 5;
 
 /** While the gate opens as soon as this, waiting is quicker than another job. */
 const SHORT_PAUSE_SECONDS = 5;
+
+/** Who finds the gate just open, and another there first, looks again no sooner. */
+const SHORTEST_PAUSE_MS = 5;
 
 /** A person's rows may be in somebody else's hands for a moment. */
 const SEAL_TRIES = 3;
@@ -118,33 +121,32 @@ async function sendSealed(
   signal: AbortSignal,
 ): Promise<void> {
   await walkDue<ClaimedMail>({
-    claim: (limit) => claim(context, kind, limit, signal),
+    claim: () => claim(context, kind, signal),
     work: (mail) => sendOne(context, mail, signal),
     concurrency: SEND_CONCURRENCY,
     signal,
   });
 }
 
-/** Claims mails that are due. While the gate is shut for a moment only, waits for it to open. */
+/** Claims a mail that is due. While it is only the next moment's turn, or the gate is shut for seconds, waits. */
 async function claim(
   { db, worker_id }: WorkerContext,
   kind: NotificationKind,
-  limit: number,
   signal: AbortSignal,
 ): Promise<ClaimedMail[]> {
   for (;;) {
     const { rows: mails } =
-      await sql<ClaimedMail>`select * from claim_notifications(${kind}, ${limit}, ${worker_id})`.execute(db);
+      await sql<ClaimedMail>`select * from claim_notifications(${kind}, 1, ${worker_id})`.execute(db);
     if (mails.length > 0) return mails;
     // Or has opened since we looked: nobody else would tell.
     const { rows } = await sql<{ seconds: number }>`
-      select extract(epoch from g.closed_until - now())::float8 as seconds from mail_gate g
-       where g.closed_until between now() - interval '1 second' and now() + ${`${SHORT_PAUSE_SECONDS} seconds`}::interval
+      select extract(epoch from greatest(g.closed_until, g.next_call_at) - clock_timestamp())::float8 as seconds from mail_gate g
+       where greatest(g.closed_until, g.next_call_at) between now() - interval '1 second' and now() + ${`${SHORT_PAUSE_SECONDS} seconds`}::interval
          and exists (select from notifications n where n.kind = ${kind} and n.status = 'sealed' and n.attempt_after <= now())`.execute(
       db,
     );
     if (rows[0] === undefined) return [];
-    const pause_ms = Math.max(rows[0].seconds * 1000, 50);
+    const pause_ms = Math.max(rows[0].seconds * 1000, SHORTEST_PAUSE_MS);
     await sleep(pause_ms, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return [];
   }
@@ -183,9 +185,7 @@ async function sendOne(
       log.error({ ...line, code: answer.code }, "mail");
       break;
   }
-  if (answer.slow_down_seconds > 0) {
-    await sql`select pause_mail(${`${answer.slow_down_seconds} seconds`}::interval, 'Resend takes no more for a moment')`.execute(
-      db,
-    );
+  if (answer.calls_per_second !== null && answer.calls_per_second !== mail.calls_per_second) {
+    await sql`select note_mail_limit(${answer.calls_per_second})`.execute(db);
   }
 }

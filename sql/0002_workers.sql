@@ -12,7 +12,12 @@ create index restores_claimed on restores (claimed_by) where claim_id is not nul
 -- A claim that ended with its row says nothing any more.
 update restores set claim_id = null where claim_id is not null and closed_at is not null;
 
--- They get another argument; with the old ones kept, a call that leaves it out would be ambiguous.
+-- Resend's pace, for all workers: how many calls a second it takes (two until it has told us), and when the next may go out.
+alter table mail_gate add column calls_per_second double precision not null default 2
+  constraint mail_gate_has_a_pace check (calls_per_second > 0);
+alter table mail_gate add column next_call_at timestamptz not null default '-infinity';
+
+-- They get another argument, or another result; with the old ones kept, a call that leaves it out would be ambiguous.
 drop function if exists claim_restores_to_trigger(integer);
 drop function if exists claim_restores_to_poll(integer, interval, timestamptz, uuid);
 drop function if exists claim_notifications(notification_kind, integer);

@@ -12,7 +12,7 @@ declare
     'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
     'note_restores_checked', 'note_restore_troubles',
     'due_people', 'seal_notification', 'unseal_stale_notifications', 'claim_notifications',
-    'mark_notification_sent', 'mark_notification_undeliverable', 'note_notification_uncertain', 'shut_mail_gate', 'pause_mail',
+    'mark_notification_sent', 'mark_notification_undeliverable', 'note_notification_uncertain', 'shut_mail_gate', 'note_mail_limit',
     'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs'];
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;

@@ -34,6 +34,10 @@ create or replace function unknown_reader_wait() returns interval language sql i
 -- Resend remembers an idempotency key for 24 hours; an hour in hand.
 create or replace function resend_remembers() returns interval language sql immutable as $$ select interval '23 hours' $$;
 
+-- Between two calls of Resend, at least: whoever waits for a turn comes a little late for it, which is margin enough.
+create or replace function call_interval(p_calls_per_second double precision) returns interval language sql immutable as
+  $$ select interval '1 second' / p_calls_per_second $$;
+
 -- Right after a start of Postgres all workers look dead: their connections are only coming back.
 create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '20 seconds' $$;
 
@@ -320,18 +324,20 @@ declare
   v_known integer;
   v_unknown integer;
 begin
-  with known as (
-    select l.id, p.email, p.resolved_by
-      from restore_requests l
-     cross join lateral find_person(l.access_key_id, l.principal, l.source_identity, p_session_domains) p
-     where l.email is null
-       and l.id in (select u.id from restore_requests u where not u.user_resolved
-                     union all
-                    select u.id from restores r
-                     -- offset 0: restore by restore, or all readers that ever were unknown would be gone through.
-                     cross join lateral (select * from restore_requests o where o.restore_id = r.id offset 0) u
-                     where r.closed_at is null and u.email is null and u.user_resolved)
-     limit p_limit for no key update of l skip locked)
+  with found as (
+    select u.id, p.email, p.resolved_by
+      from (select o.id, o.access_key_id, o.principal, o.source_identity from restore_requests o where not o.user_resolved
+             union all
+            select o.id, o.access_key_id, o.principal, o.source_identity from restores r
+             -- offset 0: restore by restore, or all readers that ever were unknown would be gone through.
+             cross join lateral (select * from restore_requests q where q.restore_id = r.id offset 0) o
+             where r.closed_at is null and o.email is null and o.user_resolved) u
+     cross join lateral find_person(u.access_key_id, u.principal, u.source_identity, p_session_domains) p
+     limit p_limit),
+  known as (
+    select l.id, f.email, f.resolved_by
+      from found f cross join lateral (select o.id from restore_requests o where o.id = f.id and o.email is null
+                                          for no key update skip locked) l)
   update restore_requests q set email = known.email, user_resolved = true, resolved_by = known.resolved_by
     from known where q.id = known.id;
   get diagnostics v_known = row_count;
@@ -749,11 +755,16 @@ begin
 end
 $$;
 
--- A page of mails to send, while the gate is open. uncertain_since_before is what a definite refusal puts
--- back. A mail that may have been sent longer ago than Resend remembers is never sent again: sealed -> unknown.
+-- Mails to send, while the gate is open and it is their turn: all workers together keep the pace that Resend's answers
+-- tell. uncertain_since_before is what a definite refusal puts back. A mail that may have been sent longer ago than
+-- Resend remembers is never sent again: sealed -> unknown.
 create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null)
-returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz)
-language plpgsql volatile as $$
+returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz, calls_per_second double precision)
+-- A claim lasts milliseconds; whoever keeps the gate locked must not stop all mail for long.
+language plpgsql volatile set lock_timeout = '3s' as $$
+declare
+  v_gate mail_gate;
+  v_claimed integer;
 begin
   update notifications n
      set status = 'unknown', failure_code = 'unknown_outcome',
@@ -764,20 +775,35 @@ begin
                      and o.uncertain_since <= now() - resend_remembers()
                      for update skip locked);
 
+  -- One claim after the other: two at once would both see that it is their turn.
+  select g.* into v_gate from mail_gate g for update;
+  if v_gate.closed_until > now() or v_gate.next_call_at > clock_timestamp() then return; end if;
+
   return query
     with due as (
       select d.id, d.uncertain_since from notifications d
        where d.kind = p_kind and d.status = 'sealed' and d.attempt_after <= now()
          and coalesce(d.uncertain_since, now()) > now() - resend_remembers()
-         and not exists (select from mail_gate g where g.closed_until > now())
        order by d.attempt_after limit p_limit for update skip locked)
     update notifications n
        set attempts = n.attempts + 1, attempt_after = now() + retry_delay(n.attempts + 1), claim_id = gen_random_uuid(), claimed_by = p_worker,
            uncertain_since = coalesce(n.uncertain_since, now())
       from due
      where n.id = due.id
-    returning n.id, n.claim_id, n.email::text, n.body, due.uncertain_since;
+    returning n.id, n.claim_id, n.email::text, n.body, due.uncertain_since, v_gate.calls_per_second;
+  get diagnostics v_claimed = row_count;
+  if v_claimed = 0 then return; end if;
+
+  update mail_gate g set next_call_at = clock_timestamp() + v_claimed * call_interval(v_gate.calls_per_second);
 end
+$$;
+
+-- What Resend's answers say of its limit. It counts for a whole team, and may change.
+create or replace function note_mail_limit(p_calls_per_second double precision) returns void
+language sql volatile as $$
+  update mail_gate g
+     set calls_per_second = p_calls_per_second, next_call_at = least(g.next_call_at, now() + call_interval(p_calls_per_second))
+   where g.calls_per_second <> p_calls_per_second
 $$;
 
 -- sealed, failed, unknown -> sent: a fact, whoever held the claim. Only now the readers count as told.

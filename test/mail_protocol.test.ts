@@ -452,10 +452,7 @@ describe("processes", () => {
       expect(rows).toEqual([{ status: "sent", attempts: 1 }]);
       const refused = resend.requests.filter((request) => request.status === 429).length;
       const [first, last] = [resend.requests[0]?.at ?? NaN, resend.requests.at(-1)?.at ?? NaN];
-      console.log(
-        `${PEOPLE} mails at a limit of ${PER_SECOND}/s: ${(PEOPLE / ((last - first) / 1000)).toFixed(1)}/s, ${refused} refused`,
-      );
-      expect(refused).toBeLessThan(PEOPLE / 8);
+      expect(refused).toBeLessThanOrEqual(workers.length);
       // Far from waiting for the next job after each pause; a busy machine needs some room.
       expect(last - first).toBeLessThan((4 * PEOPLE * 1000) / PER_SECOND);
       await resend.close();

@@ -40,6 +40,7 @@ const claimed = (body = bodyTo("ann@example.com")): ClaimedMail => ({
   email: "ann@example.com",
   body,
   uncertain_since_before: null,
+  calls_per_second: 2,
 });
 
 /** What the mailer makes of one scripted answer. */
@@ -77,7 +78,7 @@ describe("a mail that Resend takes", () => {
     expect(resend.mails.map(({ body, idempotency_key }) => ({ body, idempotency_key }))).toEqual([
       { body: mail.body, idempotency_key: `thaw/${mail.id}` },
     ]);
-    expect(answer).toEqual({ outcome: "sent", resend_id: resend.mails[0]?.id, slow_down_seconds: 0 });
+    expect(answer).toEqual({ outcome: "sent", resend_id: resend.mails[0]?.id, calls_per_second: 10_000 });
   });
 
   test("is not delivered again when it is sent again", async () => {
@@ -90,10 +91,11 @@ describe("a mail that Resend takes", () => {
     expect(resend.mails).toHaveLength(1);
   });
 
-  test("tells when to slow down", async () => {
+  test("tells how many it takes a second, also when it was too many", async () => {
     resend.limits.requests_per_second = 1;
 
-    expect(await mailer.send(claimed(), never)).toMatchObject({ outcome: "sent", slow_down_seconds: 1 });
+    expect(await mailer.send(claimed(), never)).toMatchObject({ outcome: "sent", calls_per_second: 1 });
+    expect(await mailer.send(claimed(), never)).toMatchObject({ outcome: "gate", calls_per_second: 1 });
   });
 });
 

@@ -2,7 +2,7 @@
  * Any interleaving of reads, events, map changes, sweeps, crashes and failures ends where the model says. Longer:
  * MODEL_RUNS=2000; a run that fails prints its seed and the shortest way to it.
  */
-import fc from "fast-check";
+import * as fc from "fast-check";
 import type { Pool } from "pg";
 import { expect } from "vitest";
 

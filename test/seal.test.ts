@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Pool, PoolClient } from "pg";
 import { describe, expect } from "vitest";
 
-import { test } from "./database.ts";
+import { test, waitFor } from "./database.ts";
 import {
   ago,
   ahead,
@@ -311,8 +311,11 @@ describe("sealing", () => {
 });
 
 describe("a sealed mail", () => {
-  const claim = (pool: Pool, kind: Kind = "post"): Promise<Row[]> =>
-    query(pool, "select * from claim_notifications($1, 10)", [kind]);
+  const claim = async (pool: Pool, kind: Kind = "post"): Promise<Row[]> => {
+    // It is always somebody's turn.
+    await pool.query("update mail_gate set next_call_at = '-infinity'");
+    return query(pool, "select * from claim_notifications($1, 10)", [kind]);
+  };
   const due = (pool: Pool) => pool.query("update notifications set attempt_after = now()");
 
   test("is claimed once, with its frozen body, until its lease is over", async ({ pool }) => {
@@ -325,6 +328,7 @@ describe("a sealed mail", () => {
         email: PERSON,
         body: '{"subject":"ready"}',
         uncertain_since_before: null,
+        calls_per_second: 2,
       },
     ]);
     expect(await claim(pool)).toEqual([]);
@@ -335,12 +339,12 @@ describe("a sealed mail", () => {
 
   test("is not shared by two workers", async ({ pool }) => {
     await insertNotification(pool);
-    const client = await pool.connect();
-    await client.query("begin");
-    const mine = await query(client, "select id from claim_notifications('post', 10)");
-    const theirs = await claim(pool);
-    await client.query("commit");
-    client.release();
+    let mine: Row[] = [];
+    const theirs = await whileUncommitted(
+      pool,
+      async (client) => (mine = await query(client, "select id from claim_notifications('post', 10)")),
+      () => query(pool, "select id from claim_notifications('post', 10)"),
+    );
     expect([mine.length, theirs.length]).toEqual([1, 0]);
   });
 
@@ -496,4 +500,39 @@ test("an announcement belongs to a mail that exists", async ({ pool }) => {
       notification_id: randomUUID(),
     }),
   ).rejects.toMatchObject({ code: "23503" });
+});
+
+describe("Resend's pace", () => {
+  const claim = async (pool: Pool): Promise<number> =>
+    (await query(pool, "select * from claim_notifications('post', 1)")).length;
+  const waits = async (pool: Pool): Promise<number> =>
+    (await one(pool, "select extract(epoch from next_call_at - now())::float8 as seconds from mail_gate"))[
+      "seconds"
+    ] as number;
+
+  test("is two a second until Resend has told it, whoever claims", async ({ pool }) => {
+    for (let mail = 0; mail < 3; mail++) await insertNotification(pool);
+    expect(await Promise.all([claim(pool), claim(pool)]).then((counts) => counts.toSorted())).toEqual([0, 1]);
+    expect(await waits(pool)).toBeGreaterThan(0.2);
+    expect(await waits(pool)).toBeLessThan(0.53);
+    await waitFor("the next turn", async () => (await claim(pool)) === 1);
+  });
+
+  test("is what Resend says, at once", async ({ pool }) => {
+    await insertNotification(pool);
+    await claim(pool);
+    await pool.query("select note_mail_limit(100)");
+    expect(await waits(pool)).toBeLessThan(0.02);
+    for (let mail = 0; mail < 30; mail++) await insertNotification(pool);
+    const started = performance.now();
+    let claimed = 0;
+    while (claimed < 30) claimed += await claim(pool);
+    // 30 turns of a little more than 10 ms.
+    expect(performance.now() - started).toBeGreaterThan(280);
+  });
+
+  test("is nobody's business when nothing is due", async ({ pool }) => {
+    expect(await claim(pool)).toBe(0);
+    expect(await one(pool, "select next_call_at::text as at from mail_gate")).toEqual({ at: "-infinity" });
+  });
 });

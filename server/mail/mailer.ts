@@ -11,6 +11,8 @@ export interface ClaimedMail {
   body: string;
   /** Since when it may have been sent already, before this claim; null: certainly not sent. */
   uncertain_since_before: Date | null;
+  /** The pace that its turn was reckoned by. */
+  calls_per_second: number;
 }
 
 /** How Resend took a mail. */
@@ -26,7 +28,7 @@ export type MailAnswer =
   | { outcome: "unknown"; code: string; message: string };
 
 export interface Mailer {
-  send(mail: ClaimedMail, signal: AbortSignal): Promise<MailAnswer & { slow_down_seconds: number }>;
+  send(mail: ClaimedMail, signal: AbortSignal): Promise<MailAnswer & { calls_per_second: number | null }>;
 }
 
 /** Well below the lease of a minute, so that nobody else sends the mail meanwhile. */
@@ -56,11 +58,11 @@ export function createMailer(
         idempotencyKey: `thaw/${mail.id}`,
         signal: AbortSignal.any([signal, AbortSignal.timeout(timeout_ms)]),
       });
-      const slow_down_seconds = secondsToSlowDown(headers);
+      const calls_per_second = limitOf(headers);
       if (error === null && typeof data?.id === "string") {
-        return { outcome: "sent", resend_id: data.id, slow_down_seconds };
+        return { outcome: "sent", resend_id: data.id, calls_per_second };
       }
-      return { ...meaningOf(error, headers), slow_down_seconds };
+      return { ...meaningOf(error, headers), calls_per_second };
     },
   };
 }
@@ -109,9 +111,8 @@ const retryAfter = (headers: Record<string, string> | null): number | undefined 
   return seconds > 0 ? Math.min(seconds, QUOTA_WAIT_SECONDS) : undefined;
 };
 
-/** Resend says with every answer how many more it takes: at 0, wait for the reset instead of earning a 429. */
-const secondsToSlowDown = (headers: Record<string, string> | null): number => {
-  if (headers?.["ratelimit-remaining"] !== "0") return 0;
-  const seconds = Number(headers["ratelimit-reset"]);
-  return seconds > 0 ? Math.min(seconds, QUOTA_WAIT_SECONDS) : 0;
+/** Resend says with every answer how many calls it takes: in a window, which is a second. */
+const limitOf = (headers: Record<string, string> | null): number | null => {
+  const calls = Number(headers?.["ratelimit-limit"]);
+  return calls > 0 && calls < Infinity ? calls : null;
 };

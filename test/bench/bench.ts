@@ -16,11 +16,12 @@ const chosen = FIGURES.filter(
 const world = await openWorld();
 process.on("SIGINT", () => void world.close().then(() => process.exit(130)));
 const results: Result[] = [];
+const full = values.full === true;
 try {
-  for (const { what, measure } of chosen) {
-    console.log(`${what} ...`);
+  for (const figure of chosen) {
+    console.log(`${figure.what} ...`);
     const started = performance.now();
-    results.push(...(await measure(world, { full: values.full === true })));
+    results.push(...(await figure.measure(world, { full })));
     console.log(`  ${((performance.now() - started) / 1000).toFixed(0)} s`);
   }
 } finally {

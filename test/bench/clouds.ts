@@ -42,7 +42,7 @@ const CALLS = {
 export type Calls = typeof CALLS;
 
 process.on("message", ({ id, call, args }: { id: number; call: keyof Calls; args: never[] }) => {
-  const value = (CALLS[call] as (...args: never[]) => unknown)(...args);
+  const value: unknown = Reflect.apply(CALLS[call], undefined, args);
   process.send?.({ id, value });
 });
 process.on("disconnect", () => process.exit(0));

@@ -72,21 +72,17 @@ export async function s3cmd(endpoint: string, prefix: string, count: number): Pr
   await run(
     "s3cmd",
     [
-      ...[
-        "--no-ssl",
-        `--host=${host}`,
-        `--host-bucket=${host}`,
-        "--access_key=AKIATHAW000000000001",
-        "--secret_key=secret",
-      ],
-      ...[
-        "--config=/dev/null",
-        "--restore-days=7",
-        "--restore-priority=standard",
-        "restore",
-        "--recursive",
-        `s3://bench/${prefix}`,
-      ],
+      "--no-ssl",
+      `--host=${host}`,
+      `--host-bucket=${host}`,
+      "--access_key=AKIATHAW000000000001",
+      "--secret_key=secret",
+      "--config=/dev/null",
+      "--restore-days=7",
+      "--restore-priority=standard",
+      "restore",
+      "--recursive",
+      `s3://bench/${prefix}`,
     ],
     { maxBuffer: 1e8 },
   );

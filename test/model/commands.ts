@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 
 /** What may happen, in any order. Objects, readers and keys are few, so that things meet. */
 export type Command =

@@ -1,5 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
-
 import type { Pool } from "pg";
 
 import { waitFor } from "../../wait_for.ts";
@@ -36,8 +34,10 @@ const pending = async (pool: Pool): Promise<number> =>
 /** Objects per second between the first RestoreObject that S3 accepted and the last. */
 async function acceptedPerSecond(clouds: Clouds): Promise<number> {
   const times = await clouds.ask("restoreTimes");
-  return (times.length - 1) / ((Math.max(...times.map(Number)) - Math.min(...times.map(Number))) / 1000);
+  return (times.length - 1) / ((latest(times) - times.reduce((a, b) => Math.min(a, b))) / 1000);
 }
+
+const latest = (times: number[]): number => times.reduce((a, b) => Math.max(a, b), 0);
 
 async function thawRound(world: World, clouds: Clouds, prefix: string): Promise<number> {
   await clouds.ask("archive", prefix, OBJECTS);
@@ -73,18 +73,8 @@ export async function restores(world: World): Promise<Result[]> {
   await clouds.stop();
   const own = median(thaw);
   return [
-    ...Object.entries(peers).map(([name, rate]): Result => {
-      const common = {
-        number: 4,
-        figure: "objects restored, 5,000 archived, 20 ms to S3",
-        value: own,
-        unit: "/s",
-        goal: ">= 10",
-      };
-      return typeof rate === "number"
-        ? { ...common, against: name, peer: rate, ratio: own / rate, met: own >= 10 * rate }
-        : { ...common, against: name, met: false, remark: rate.missing };
-    }),
+    againstPeer("rclone", own, peers["rclone"]),
+    againstPeer("s3cmd", own, peers["s3cmd"]),
     {
       number: 5,
       figure: "the same",
@@ -97,6 +87,20 @@ export async function restores(world: World): Promise<Result[]> {
       met: own >= 0.85 * median(bare),
     },
   ];
+}
+
+function againstPeer(name: string, own: number, rate: Rate | undefined): Result {
+  const result: Result = {
+    number: 4,
+    figure: "objects restored, 5,000 archived, 20 ms to S3",
+    value: own,
+    unit: "/s",
+    against: name,
+    goal: ">= 10",
+    met: false,
+  };
+  if (typeof rate !== "number") return { ...result, remark: rate?.missing ?? "not measured" };
+  return { ...result, peer: rate, ratio: own / rate, met: own >= 10 * rate };
 }
 
 const BURST_READS = 200_000;
@@ -128,9 +132,8 @@ export async function burst(world: World): Promise<Result[]> {
   });
   const last_post = Date.now();
   await waitFor("all to be pending", async () => (await pending(pool)) === BURST_OBJECTS, 600_000);
-  await sleep(0);
-  const times = (await clouds.ask("restoreTimes")).filter((at) => Number(at) > last_post);
-  const rate = times.length / ((Math.max(...times.map(Number)) - last_post) / 1000);
+  const times = (await clouds.ask("restoreTimes")).filter((at) => at > last_post);
+  const rate = times.length / ((latest(times) - last_post) / 1000);
   const counts = await clouds.ask("counts");
   const { rows } = await pool.query<{ failed: number }>(
     "select count(*) filter (where status = 'failed')::int as failed from restores",
