@@ -188,7 +188,7 @@ describe("Postgres", () => {
       create function strange.current_setting(text) returns text language sql
         as $$ select case $1 when 'server_version' then '13.22' else '130022' end $$;
       create function strange.clock_timestamp() returns timestamptz language sql as $$ select now() + interval '2 minutes' $$;
-      create view strange.thaw_migrations as select 'x' as name, 'x' as sha256;
+      create function strange.applied_sql_files() returns table (name text, sha256 text) language sql as $$ select 'x', 'x' $$;
       do $$ begin execute format('alter database %I set search_path = strange, pg_catalog, public', current_database()); end $$`);
     const { code, line } = await world.doctor();
 

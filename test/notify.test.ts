@@ -6,6 +6,7 @@ import { describe, expect } from "vitest";
 
 import { test as base, waitFor } from "./database.ts";
 import { givenFiles, quiet, runNotify } from "./given_files.ts";
+import { ago, insertRead } from "./rows.ts";
 import { BUCKET, JANE, requestBody, startThaw, type Thaw, type ThawOptions } from "./thaw.ts";
 
 const BOB = "AKIABOB0000000000001";
@@ -162,6 +163,30 @@ describe("a mail's contents", () => {
 
     expect(subjects(thaw)).toEqual(["jane@example.com: Your file was restored, but the copy has expired"]);
     expect(thaw.resend.mails[0]?.text).not.toContain("ready");
+  });
+
+  test("a file that was restored twice before its reader was told is listed once, as it is now", async ({
+    start,
+  }) => {
+    const thaw = await start({ ...AT_ONCE, worker: false });
+    const older = {
+      s3_key: "file-00001.bin",
+      status_at: ago("9 days"),
+      restore_expires_at: ago("1 days"),
+      closed_at: ago("1 days"),
+    };
+    await insertRead(thaw.pool, "restored", { restore: older });
+    await insertRead(thaw.pool, "restored", { restore: { s3_key: "file-00001.bin" } });
+    await insertRead(thaw.pool, "restored", { restore: { s3_key: "file-00002.bin" } });
+
+    await thaw.startWorker();
+    await waitFor("the mail", async () => thaw.resend.mails.length === 1);
+
+    expect(subjects(thaw)).toEqual([expect.stringContaining("Your 2 files are ready")]);
+    const [text = ""] = thaw.resend.mails.map((mail) => mail.text);
+    expect(text.match(/file-00001\.bin/g)).toHaveLength(text.match(/file-00002\.bin/g)?.length ?? 0);
+    await quiet(thaw.pool);
+    expect(thaw.resend.mails).toHaveLength(1);
   });
 
   test("a file that is ready before the started mail went out is announced as ready only", async ({

@@ -13,14 +13,20 @@ export async function mailContents(
   person: string,
 ): Promise<{ email: string; contents: MailContents }> {
   const attached = kind === "pre" ? sql.ref("q.pre_notification_id") : sql.ref("q.post_notification_id");
+  // Who waited so long that their copy expired, and read again, hears of both restores at once: of the file, the newer counts.
+  const told = sql`
+    select distinct on (r.s3_bucket, r.s3_key, r.version_id) r.*
+      from restores r where r.id in (select q.restore_id from restore_requests q where ${attached} = ${notification_id})
+     order by r.s3_bucket, r.s3_key, r.version_id, r.closed_at desc nulls first, r.created_at desc`;
   const {
     rows: [summary],
   } = await sql<Summary>`
+    with told as (${told})
     select min(q.email) as email,
-           count(distinct r.id)::int as file_count,
-           count(distinct r.id) filter (where r.status = 'restored' and (r.restore_expires_at > now() or r.restore_expires_at is null))::int as restored_count,
-           count(distinct r.id) filter (where r.status = 'failed')::int as failed_count,
-           count(distinct r.id) filter (where r.status = 'restored' and r.restore_expires_at <= now())::int as expired_count,
+           (select count(*)::int from told) as file_count,
+           (select count(*)::int from told r where r.status = 'restored' and (r.restore_expires_at > now() or r.restore_expires_at is null)) as restored_count,
+           (select count(*)::int from told r where r.status = 'failed') as failed_count,
+           (select count(*)::int from told r where r.status = 'restored' and r.restore_expires_at <= now()) as expired_count,
            (select count(distinct w.restore_id)::int from restore_requests w
              where lower(w.email) = ${person} and w.email is not null and w.post_notification_id is null
                and not exists (select from announcements a where a.restore_id = w.restore_id and a.kind = 'post' and a.person = ${person})) as waiting_count,
@@ -28,7 +34,6 @@ export async function mailContents(
            min(q.requested_at) as first_read_at,
            now() as now
       from restore_requests q
-      join restores r on r.id = q.restore_id
      where ${attached} = ${notification_id}`.execute(trx);
   if (summary === undefined) throw new Error(`notification ${notification_id} has no contents`);
 
@@ -39,8 +44,7 @@ export async function mailContents(
       from (select r.*, r.status as restore_status,
                    row_number() over (partition by r.status, r.restore_expires_at <= now()
                                       order by r.restore_expires_at nulls last, r.s3_bucket, r.s3_key, r.version_id) as place
-              from restores r
-             where r.id in (select q.restore_id from restore_requests q where ${attached} = ${notification_id})) r
+              from (${told}) r) r
      order by place, restore_status
      limit ${FILES_SHOWN}`.execute(trx);
   files.sort(

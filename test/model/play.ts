@@ -48,7 +48,9 @@ export class Play {
     await this.pool.query(
       "truncate restores, restore_requests, notifications, announcements, aws_key_user_map, aws_principal_user_map, workers",
     );
-    await this.pool.query("update mail_gate set closed_until = '-infinity'");
+    await this.pool.query(
+      "update mail_gate set closed_until = '-infinity', next_call_at = '-infinity', calls_per_second = 1000000",
+    );
     await this.pool.query("delete from graphile_worker._private_jobs");
     for (const [index, { known }] of READERS.entries()) if (known) await this.#learn(index);
   }
