@@ -14,7 +14,8 @@ const chosen = FIGURES.filter(
 );
 
 const world = await openWorld();
-process.on("SIGINT", () => void world.close().then(() => process.exit(130)));
+for (const signal of ["SIGINT", "SIGTERM"])
+  process.on(signal, () => void world.close().then(() => process.exit(130)));
 const results: Result[] = [];
 const full = values.full === true;
 try {

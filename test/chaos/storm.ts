@@ -87,6 +87,8 @@ const QUICK_TIMES = `
   create or replace function lost_grace() returns interval language sql immutable as $$ select interval '3 seconds' $$;
   create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '6 seconds' $$;`;
 
+const INTERRUPTS = ["SIGINT", "SIGTERM"] as const;
+
 /** What is due after the storm comes within this, or it is stuck. */
 const PATIENCE_MS = 120_000;
 
@@ -154,6 +156,18 @@ export async function runStorm(
     random,
   );
 
+  const cleanUp = async (): Promise<void> => {
+    for (const running of processes) running.abandon();
+    await pool.end();
+    await s3.close();
+    await resend.close();
+    await postgres.remove();
+    await rm(dir, { recursive: true, force: true });
+  };
+  // Nothing is left running by Ctrl-C.
+  const interrupted = (): void => void cleanUp().finally(() => process.exit(130));
+  for (const signal of INTERRUPTS) process.once(signal, interrupted);
+
   function makeObjects(): StormObject[] {
     s3.createBucket("plain");
     s3.createBucket("versioned", { versioning: "enabled" });
@@ -218,11 +232,11 @@ export async function runStorm(
       await postgres.start();
       return;
     }
-    const process = processes[what.process];
+    const struck = processes[what.process];
     if (what.what === "pause") {
-      process?.kill("SIGSTOP");
-      resumed.push(sleep(what.for_ms).then(() => process?.kill("SIGCONT")));
-    } else process?.kill(what.what === "kill" ? "SIGKILL" : "SIGTERM");
+      struck?.kill("SIGSTOP");
+      resumed.push(sleep(what.for_ms).then(() => struck?.kill("SIGCONT")));
+    } else struck?.kill(what.what === "kill" ? "SIGKILL" : "SIGTERM");
   };
   const blowing = (async () => {
     if (blows.length === 0) await sleep(until_ms);
@@ -309,7 +323,7 @@ export async function runStorm(
   over = true;
   await cron;
   const ends: Record<string, number | string> = {};
-  for (const process of processes.toReversed()) ends[process.name] = await process.stop();
+  for (const running of processes.toReversed()) ends[running.name] = await running.stop();
 
   const table = async (sql: string): Promise<Rows> => (await pool.query(sql)).rows as Rows;
   const evidence: Evidence = {
@@ -350,12 +364,9 @@ export async function runStorm(
     },
   };
   if (unfinished !== undefined)
-    for (const process of processes) say(`${process.name}:\n${process.lines.slice(-15).join("\n")}`);
-  await pool.end();
-  await s3.close();
-  await resend.close();
-  await postgres.remove();
-  await rm(dir, { recursive: true, force: true });
+    for (const running of processes) say(`${running.name}:\n${running.lines.slice(-15).join("\n")}`);
+  for (const signal of INTERRUPTS) process.off(signal, interrupted);
+  await cleanUp();
   return evidence;
 }
 

@@ -47,6 +47,12 @@ export class Supervised {
     this.#child?.kill(signal);
   }
 
+  /** Ends it for good, without a word. */
+  abandon(): void {
+    this.#wanted = false;
+    this.#child?.kill("SIGKILL");
+  }
+
   /** Ends it for good; answers how it ended. */
   async stop(): Promise<number | string> {
     this.#wanted = false;
