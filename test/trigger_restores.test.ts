@@ -216,7 +216,8 @@ describe("what S3 did before us, or between two calls", () => {
     const keys = ["overwritten", "active", "copied", "deleted", "begun"];
     for (const key of keys) put(thaw, key, key === "active" ? int("ARCHIVE_ACCESS") : {});
     const { version_id } = put(thaw, "version", { bucket: "versioned" });
-    thaw.s3.fail({ with: "latency", latency_ms: 1_500, operation: "RestoreObject" });
+    // Time enough for what changes meanwhile, also on a busy machine.
+    thaw.s3.fail({ with: "latency", latency_ms: 4_000, operation: "RestoreObject" });
 
     await readAll(thaw, keys);
     await readAll(thaw, ["version"], { s3_bucket: "versioned" });
