@@ -27,7 +27,10 @@ export async function givenFiles(pool: Pool, files: GivenFiles): Promise<void> {
     age = "1 hour",
     failure_message = "The bucket does not exist.",
   } = files;
-  await pool.query(
+  // At once: a worker that runs may close what has expired as soon as it sees it.
+  const client = await pool.connect();
+  await client.query("begin");
+  await client.query(
     `insert into restores (id, s3_bucket, s3_key, status, status_at, accepted_at, storage_class, tier, size_bytes,
                            pinned_version_id, restore_expires_at, failure_code, failure_message)
      select gen_random_uuid(), $1, key, $3::restore_status, now() - $4::interval, now() - $4::interval, 'GLACIER', 'Standard', 1000, '',
@@ -37,13 +40,15 @@ export async function givenFiles(pool: Pool, files: GivenFiles): Promise<void> {
          on conflict do nothing`,
     [BUCKET, keys, status, age, expires, failure_message],
   );
-  await pool.query(
+  await client.query(
     `insert into restore_requests (id, restore_id, s3_bucket, s3_key, access_key_id, email, user_resolved,
                                    restore_status, status_at, requested_at, last_read_at)
      select gen_random_uuid(), r.id, r.s3_bucket, r.s3_key, $3, $4, true, r.status, r.status_at, now() - $5::interval, now() - $5::interval
        from restores r where r.s3_bucket = $1 and r.s3_key = any ($2) and r.closed_at is null`,
     [BUCKET, keys, access_key_id, email, age],
   );
+  await client.query("commit");
+  client.release();
 }
 
 /** Runs the notify tasks until nothing more is to be done soon. */
