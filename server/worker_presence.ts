@@ -15,34 +15,53 @@ const KEEPALIVE =
  * the process dies, however it dies. Whoever sees it free gives back what the dead one held (reap_dead_workers).
  */
 export async function enterWorker(pool: pg.Pool, worker_id: string): Promise<WorkerPresence> {
-  let connection: pg.PoolClient | undefined;
+  let connection: PresenceConnection | undefined;
+  let entering: Promise<void> | undefined;
   const enter = async (): Promise<void> => {
-    const client = await pool.connect();
-    client.once("error", () => {
-      if (connection === client) connection = undefined;
-      client.release(true);
+    const entered = holdConnection(await pool.connect(), () => {
+      if (connection === entered) connection = undefined;
     });
     try {
-      await client.query(KEEPALIVE);
-      await client.query("select enter_worker($1)", [worker_id]);
-      connection = client;
+      await entered.client.query(KEEPALIVE);
+      await entered.client.query("select enter_worker($1)", [worker_id]);
+      connection = entered;
     } catch (error) {
-      client.release(true);
+      entered.letGo();
       throw error;
     }
   };
   await enter();
   return {
     async look() {
-      if (connection === undefined) await enter();
+      // Once at a time: a second connection would wait for the lock of the first.
+      if (connection === undefined) await (entering ??= enter().finally(() => (entering = undefined)));
       await pool.query("select reap_dead_workers()");
     },
     async leave() {
-      const client = connection;
+      const left = connection;
       connection = undefined;
       // With Postgres away there is nothing to tidy: the lock is gone with the connection.
-      await client?.query("select leave_worker($1)", [worker_id]).catch(() => undefined);
-      client?.release(true);
+      await left?.client.query("select leave_worker($1)", [worker_id]).catch(() => undefined);
+      left?.letGo();
     },
   };
+}
+
+interface PresenceConnection {
+  client: pg.PoolClient;
+  letGo(): void;
+}
+
+/** A connection that breaks is told of twice, by its query and by an event; the pool takes it back once. */
+function holdConnection(client: pg.PoolClient, onBroken: () => void): PresenceConnection {
+  let isHeld = true;
+  const letGo = (): void => {
+    if (isHeld) client.release(true);
+    isHeld = false;
+  };
+  client.once("error", () => {
+    onBroken();
+    letGo();
+  });
+  return { client, letGo };
 }

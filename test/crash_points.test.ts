@@ -127,15 +127,13 @@ test("between RestoreObject and our transition", async ({ world, pool }) => {
 });
 
 test("between COMMIT and the HTTP answer", async ({ world, databaseUrl, pool }) => {
-  const cable = await startTcpProxy(Number(new URL(databaseUrl).port));
-  const url = new URL(databaseUrl);
-  url.port = String(cable.port);
-  const first = world.run(["server"], { DATABASE_URL: url.href });
+  await using proxy = await startTcpProxy(databaseUrl);
+  const first = world.run(["server"], { DATABASE_URL: proxy.url });
   const body = requestBody("a.bin");
   // The first answer is of no matter; it brings the connection that is then held.
   expect(await first.post("/restore/request", requestBody("warm.bin"))).toMatchObject({ status: 200 });
 
-  cable.holdAnswers();
+  proxy.mute();
   const unanswered = first.post("/restore/request", body).catch((error: unknown) => error);
   const row = await waitFor("the commit", async () => {
     const rows = await query(pool, "select id from restore_requests where s3_key = 'a.bin'");
@@ -153,7 +151,6 @@ test("between COMMIT and the HTTP answer", async ({ world, databaseUrl, pool }) 
     read_count: 1,
   });
   expect(await query(pool, "select from restores where s3_key = 'a.bin'")).toHaveLength(1);
-  await cable.close();
 });
 
 test("one of two workers, with claims and jobs in its hands: the other takes them over", async ({

@@ -1,8 +1,5 @@
 /** What callers hear while Postgres is away, in every way in which it can be, and what they find afterwards. */
 import { randomUUID } from "node:crypto";
-import { once } from "node:events";
-import { rm } from "node:fs/promises";
-import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -10,12 +7,13 @@ import { Client, type Pool } from "pg";
 import { describe, expect } from "vitest";
 
 import { createPool } from "../server/database.ts";
-import { startEmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 import { createLog } from "../server/log.ts";
 import { migrate } from "../server/migrate.ts";
 import { MINIMAL, startApi, test as base, type Answer, type Api } from "./api.ts";
 import { newPool, waitFor } from "./database.ts";
+import { PrivatePostgres, UNSAFE } from "./private_postgres.ts";
 import { everything, one } from "./rows.ts";
+import { startTcpProxy, type TcpProxy } from "./tcp_proxy.ts";
 import { requestBody } from "./thaw.ts";
 
 /** Two seconds, and what a busy machine adds. */
@@ -50,20 +48,12 @@ async function connectTo(url: string): Promise<Client> {
   return client;
 }
 
-interface OwnPostgres {
-  url: string;
-  /** As a crash does. */
-  stop(): Promise<void>;
-  start(): Promise<void>;
-}
-
-const test = base.extend<{ postgres: OwnPostgres }>({
+const test = base.extend<{ postgres: PrivatePostgres }>({
   // Vitest reads from the pattern which fixtures a fixture needs.
   // oxlint-disable-next-line no-empty-pattern
   postgres: async ({}, use) => {
     const dir = join(tmpdir(), `thaw-http-${randomUUID()}`);
-    const settings = { fsync: "off", full_page_writes: "off", max_connections: "12" };
-    let server = await startEmbeddedPostgres({ dir, settings });
+    const server = await PrivatePostgres.start(dir, { ...UNSAFE, max_connections: "12" });
     const pool = createPool(
       server.url,
       { name: "migrate", max: 2, query_timeout_ms: 0 },
@@ -71,17 +61,8 @@ const test = base.extend<{ postgres: OwnPostgres }>({
     );
     await migrate(pool);
     await pool.end();
-    await use({
-      url: server.url,
-      stop: () => server.stop("immediate"),
-      async start() {
-        // Clients know its port.
-        server = await startEmbeddedPostgres({ dir, settings, port: Number(new URL(server.url).port) });
-      },
-    });
-    await server.stop("immediate");
-    await rm(server.dataDirectory, { recursive: true, force: true });
-    await rm(dir, { recursive: true, force: true });
+    await use(server);
+    await server.remove();
   },
 });
 
@@ -227,7 +208,7 @@ test("somebody holds a lock on what we write", async ({ databaseUrl, pool }) => 
 
 describe("the line to Postgres", () => {
   test("goes silent: nobody waits for it, however many there are", async ({ databaseUrl }) => {
-    await using proxy = await startProxy(databaseUrl);
+    await using proxy = await startTcpProxy(databaseUrl);
     const api = await startApi(proxy.url);
     const body = requestBody("a");
     expect(await api.post("/restore/request", body)).toMatchObject({ status: 200 });
@@ -251,7 +232,7 @@ describe("the line to Postgres", () => {
   });
 
   test("was never there: connections open and nobody speaks", async ({ databaseUrl }) => {
-    await using proxy = await startProxy(databaseUrl);
+    await using proxy = await startTcpProxy(databaseUrl);
     proxy.freeze();
     const api = await startApi(proxy.url);
 
@@ -268,13 +249,13 @@ describe("the line to Postgres", () => {
 
   for (const [how, lose] of [
     ["lost", () => undefined],
-    ["cut off", (proxy: Proxy) => proxy.swallowed().then(() => proxy.melt())],
+    ["cut off", (proxy: TcpProxy) => proxy.swallowed().then(() => proxy.melt())],
   ] as const) {
     test(`an answer that is ${how} after the commit is made good by a repeat`, async ({
       databaseUrl,
       pool,
     }) => {
-      await using proxy = await startProxy(databaseUrl);
+      await using proxy = await startTcpProxy(databaseUrl);
       const api = await startApi(proxy.url);
       await api.post("/restore/request", requestBody("warm the connection up"));
       proxy.mute();
@@ -294,62 +275,3 @@ describe("the line to Postgres", () => {
 });
 
 const committed = (pool: Pool) => one(pool, "select id, read_count from restore_requests where s3_key = 'a'");
-
-interface Proxy extends AsyncDisposable {
-  url: string;
-  /** Swallows what either side says from now on; new connections open and stay silent. */
-  freeze(): void;
-  /** Swallows only Postgres's answers. */
-  mute(): void;
-  /** Resolves when something was swallowed. */
-  swallowed(): Promise<void>;
-  /** Cuts what was silent, and forwards again. */
-  melt(): void;
-}
-
-/** Stands between a pool and Postgres, and can become a black hole. */
-async function startProxy(databaseUrl: string): Promise<Proxy> {
-  const url = new URL(databaseUrl);
-  const target = { host: url.hostname, port: Number(url.port) };
-  const sockets = new Set<Socket>();
-  const silent = { up: false, down: false };
-  let swallow: (() => void) | undefined;
-  const cut = () => {
-    for (const socket of sockets) socket.destroy();
-    sockets.clear();
-  };
-  const server = createServer((near) => {
-    const far = connect(target);
-    for (const socket of [near, far]) {
-      sockets.add(socket);
-      socket.on("error", () => undefined);
-    }
-    const pass = (from: Socket, to: Socket, way: "up" | "down") => {
-      from.on("data", (chunk) => {
-        if (!silent[way]) to.write(chunk);
-        else swallow?.();
-      });
-      from.on("close", () => silent[way] || to.destroy());
-    };
-    pass(near, far, "up");
-    pass(far, near, "down");
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  url.port = String((server.address() as AddressInfo).port);
-  return {
-    url: url.href,
-    freeze: () => Object.assign(silent, { up: true, down: true }),
-    mute: () => (silent.down = true),
-    swallowed: () => new Promise((resolve) => (swallow = resolve)),
-    melt() {
-      cut();
-      Object.assign(silent, { up: false, down: false });
-    },
-    async [Symbol.asyncDispose]() {
-      cut();
-      server.close();
-      await once(server, "close");
-    },
-  };
-}

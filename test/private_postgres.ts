@@ -2,22 +2,25 @@ import { rm } from "node:fs/promises";
 
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 
+type Settings = Record<string, string>;
+
+/** The tests kill Postgres, never the machine: the kernel keeps what was written. */
+export const UNSAFE: Settings = { fsync: "off", full_page_writes: "off" };
+
 /** A Postgres of one's own, to be stopped and started. */
 export class PrivatePostgres implements Pick<EmbeddedPostgres, "url"> {
   readonly dir: string;
+  readonly #settings: Settings;
   #running: EmbeddedPostgres;
 
-  constructor(dir: string, running: EmbeddedPostgres) {
+  private constructor(dir: string, settings: Settings, running: EmbeddedPostgres) {
     this.dir = dir;
+    this.#settings = settings;
     this.#running = running;
   }
 
-  static async start(dir: string): Promise<PrivatePostgres> {
-    return new PrivatePostgres(dir, await PrivatePostgres.#launch(dir));
-  }
-
-  static #launch(dir: string): Promise<EmbeddedPostgres> {
-    return startEmbeddedPostgres({ dir, settings: { fsync: "off", full_page_writes: "off" } });
+  static async start(dir: string, settings: Settings = UNSAFE): Promise<PrivatePostgres> {
+    return new PrivatePostgres(dir, settings, await startEmbeddedPostgres({ dir, settings }));
   }
 
   get url(): string {
@@ -34,7 +37,8 @@ export class PrivatePostgres implements Pick<EmbeddedPostgres, "url"> {
 
   /** On the same port as before. */
   async start(): Promise<void> {
-    this.#running = await PrivatePostgres.#launch(this.dir);
+    const port = Number(new URL(this.url).port);
+    this.#running = await startEmbeddedPostgres({ dir: this.dir, settings: this.#settings, port });
   }
 
   async remove(): Promise<void> {

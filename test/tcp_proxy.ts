@@ -1,58 +1,80 @@
-/** A cable between two programs that can be held, cut or left hanging. */
+/** Stands between a program and Postgres, and can become a black hole. */
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 
-export interface TcpProxy {
-  port: number;
-  /** From now on what the server says is kept back, on connections that exist and new ones. */
-  holdAnswers(): void;
-  /** From now on the connections that exist carry nothing, and nobody is told: half-open. New ones work. */
-  forgetConnections(): void;
-  close(): Promise<void>;
+export interface TcpProxy extends AsyncDisposable {
+  /** The database's, through the proxy. */
+  url: string;
+  /** Swallows what either side says from now on; new connections open and stay silent. */
+  freeze(): void;
+  /** Swallows only Postgres's answers. */
+  mute(): void;
+  /** Swallows what is said on the connections that there are; new ones work. Nobody is told: half-open. */
+  forget(): void;
+  /** Resolves when something was swallowed. */
+  swallowed(): Promise<void>;
+  /** Cuts what is there, and forwards again. */
+  melt(): void;
 }
 
-export async function startTcpProxy(target_port: number): Promise<TcpProxy> {
-  const pairs = new Set<{ caller: Socket; server: Socket }>();
-  let holds = false;
-  const proxy = createServer((caller) => {
-    const pair = { caller, server: connect(target_port, "127.0.0.1") };
-    pairs.add(pair);
-    const end = (): void => {
-      caller.destroy();
-      pair.server.destroy();
-      pairs.delete(pair);
-    };
-    for (const socket of [caller, pair.server]) {
-      socket.on("error", end);
-      socket.on("close", end);
+interface Silence {
+  up: boolean;
+  down: boolean;
+}
+
+export async function startTcpProxy(databaseUrl: string): Promise<TcpProxy> {
+  const url = new URL(databaseUrl);
+  const target = { host: url.hostname, port: Number(url.port) };
+  const pairs = new Map<{ near: Socket; far: Socket }, Silence>();
+  /** Of connections to come. */
+  let silence: Silence = { up: false, down: false };
+  let swallow: (() => void) | undefined;
+  const silenceAll = (to: Silence): void => {
+    for (const one of pairs.values()) Object.assign(one, to);
+  };
+  const cut = (): void => {
+    for (const { near, far } of pairs.keys()) {
+      near.destroy();
+      far.destroy();
     }
-    caller.pipe(pair.server);
-    if (!holds) pair.server.pipe(caller);
-  }).listen(0, "127.0.0.1");
-  await once(proxy, "listening");
+    pairs.clear();
+  };
+  const server = createServer((near) => {
+    const far = connect(target);
+    const own = { ...silence };
+    pairs.set({ near, far }, own);
+    const pass = (from: Socket, to: Socket, way: keyof Silence): void => {
+      from.on("error", () => undefined);
+      from.on("data", (chunk) => {
+        if (!own[way]) to.write(chunk);
+        else swallow?.();
+      });
+      from.on("close", () => own[way] || to.destroy());
+    };
+    pass(near, far, "up");
+    pass(far, near, "down");
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  url.port = String((server.address() as AddressInfo).port);
+  const become = (next: Silence): void => {
+    silence = next;
+    silenceAll(next);
+  };
   return {
-    port: (proxy.address() as AddressInfo).port,
-    holdAnswers() {
-      holds = true;
-      for (const { caller, server } of pairs) server.unpipe(caller);
+    url: url.href,
+    freeze: () => become({ up: true, down: true }),
+    mute: () => become({ up: false, down: true }),
+    forget: () => silenceAll({ up: true, down: true }),
+    swallowed: () => new Promise((resolve) => (swallow = resolve)),
+    melt() {
+      cut();
+      silence = { up: false, down: false };
     },
-    forgetConnections() {
-      for (const { caller, server } of pairs) {
-        caller.unpipe(server);
-        server.unpipe(caller);
-        server.removeAllListeners("close");
-        // What still arrives is taken and thrown away, as by a network that lost its way.
-        caller.resume();
-        server.resume();
-      }
-    },
-    async close() {
-      for (const { caller, server } of pairs) {
-        caller.destroy();
-        server.destroy();
-      }
-      proxy.close();
-      await once(proxy, "close");
+    async [Symbol.asyncDispose]() {
+      cut();
+      server.close();
+      await once(server, "close");
     },
   };
 }

@@ -29,6 +29,16 @@ const enter = async (pool: Pool, worker: string): Promise<PoolClient> => {
 const claim = async (pool: Pool, worker: string | null): Promise<Row> =>
   one(pool, "select * from claim_restores_to_trigger(1, $1)", [worker]);
 
+/** The connections that hold a worker's lock. */
+const holders = async (pool: Pool): Promise<number[]> =>
+  (
+    await query(
+      pool,
+      `select l.pid from pg_locks l
+        where l.locktype = 'advisory' and l.granted and l.database = (select oid from pg_database where datname = current_database())`,
+    )
+  ).map((row) => row["pid"] as number);
+
 const workers = async (pool: Pool): Promise<string[]> =>
   (await query(pool, "select id from workers order by id")).map((row) => row["id"] as string);
 
@@ -52,16 +62,7 @@ describe("reap_dead_workers", () => {
       sending["claim_id"],
     ]);
     dead.release(true);
-    await waitFor(
-      "its lock to be free",
-      async () =>
-        (
-          await query(
-            pool,
-            "select from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())",
-          )
-        ).length === 1,
-    );
+    await waitFor("its lock to be free", async () => (await holders(pool)).length === 1);
 
     expect(await reap(pool)).toBe(1);
 
@@ -155,16 +156,7 @@ test("right after a start of Postgres nobody is taken for dead", async ({ pool }
     "create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '1 year' $$",
   );
   client.release(true);
-  await waitFor(
-    "its lock to be free",
-    async () =>
-      (
-        await query(
-          pool,
-          "select from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())",
-        )
-      ).length === 0,
-  );
+  await waitFor("its lock to be free", async () => (await holders(pool)).length === 0);
   expect(await one(pool, "select reap_dead_workers() as count")).toEqual({ count: 0 });
   expect(await workers(pool)).toEqual(["here"]);
 });
@@ -176,16 +168,14 @@ describe("a worker's presence", () => {
     expect(await workers(pool)).toEqual(["here"]);
     expect(await reap(pool)).toBe(0);
 
-    const holders = `select a.pid from pg_locks l join pg_stat_activity a on a.pid = l.pid
-                      where l.locktype = 'advisory' and a.datname = current_database() and l.granted`;
-    const [holder] = await query(pool, holders);
-    await pool.query("select pg_terminate_backend($1)", [holder?.["pid"]]);
+    const [holder] = await holders(pool);
+    await pool.query("select pg_terminate_backend($1)", [holder]);
     await waitFor("it to be held dead", async () => (await reap(pool)) === 1);
     expect(await workers(pool)).toEqual([]);
 
     await waitFor("it to be back", async () => {
       await presence.look();
-      return (await query(pool, holders)).length === 1 && (await workers(pool)).length === 1;
+      return (await holders(pool)).length === 1 && (await workers(pool)).length === 1;
     });
     expect(await reap(pool)).toBe(0);
 
@@ -193,6 +183,29 @@ describe("a worker's presence", () => {
     expect(await workers(pool)).toEqual([]);
     await own.end();
   });
+});
+
+test("a worker whose connection is cut while it leaves, leaves", async ({ databaseUrl, pool }) => {
+  await using proxy = await startTcpProxy(databaseUrl);
+  const own = newPool(proxy.url);
+  const presence = await enterWorker(own, "here");
+  // So that its last word waits, and is cut off in the middle.
+  const locker = await pool.connect();
+  await locker.query("begin; lock table workers in access exclusive mode");
+  const leaving = presence.leave();
+  const waiting =
+    "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+  await waitFor("it to wait", async () => (await query(pool, waiting)).length === 1);
+  proxy.melt();
+  const left = await leaving.then(
+    () => "left",
+    (error: unknown) => error,
+  );
+  await locker.query("rollback");
+  locker.release();
+
+  expect(left).toBe("left");
+  await own.end();
 });
 
 test("jobs that failed for good are kept a day", async ({ pool }) => {
@@ -222,11 +235,9 @@ describe("a connection that is half-open", () => {
   test.for(["pool", "client", "transaction"] as const)(
     "costs one time-out and leaves the pool (%s)",
     async (way, { databaseUrl }) => {
-      const cable = await startTcpProxy(Number(new URL(databaseUrl).port));
-      const url = new URL(databaseUrl);
-      url.port = String(cable.port);
+      await using proxy = await startTcpProxy(databaseUrl);
       const pool = createPool(
-        url.href,
+        proxy.url,
         { name: "thaw", max: 1, query_timeout_ms: QUERY_TIMEOUT_MS },
         createLog("silent"),
       );
@@ -248,14 +259,13 @@ describe("a connection that is half-open", () => {
       }[way];
       await ask();
 
-      cable.forgetConnections();
+      proxy.forget();
       const started = performance.now();
       await expect(ask()).rejects.toThrow(/timeout|not queryable|closed|terminated/);
       expect(performance.now() - started).toBeLessThan(5 * QUERY_TIMEOUT_MS);
 
       await ask();
       await pool.end();
-      await cable.close();
     },
   );
 });

@@ -2,16 +2,16 @@
 import { fork, spawn, type ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { Pool } from "pg";
 
-import { startEmbeddedPostgres } from "../../server/embedded_postgres/start.ts";
 import { createPool } from "../../server/database.ts";
 import { createLog } from "../../server/log.ts";
 import { migrate } from "../../server/migrate.ts";
+import { PrivatePostgres } from "../private_postgres.ts";
 import { SECRET } from "../thaw.ts";
 import { waitFor } from "../wait_for.ts";
 import type { Calls, CloudOptions } from "./clouds.ts";
@@ -51,9 +51,11 @@ export interface World {
 
 export async function openWorld(): Promise<World> {
   const dir = await mkdtemp(join(tmpdir(), "thaw-bench-"));
-  const postgres = await startEmbeddedPostgres({
-    dir,
-    settings: { max_connections: "200", shared_buffers: "512MB", max_wal_size: "4GB" },
+  // As safe as in production: durable is part of what is measured.
+  const postgres = await PrivatePostgres.start(dir, {
+    max_connections: "200",
+    shared_buffers: "512MB",
+    max_wal_size: "4GB",
   });
   const children = new Set<ChildProcess>();
   const pools = new Set<Pool>();
@@ -174,9 +176,7 @@ export async function openWorld(): Promise<World> {
     async close() {
       for (const child of children) child.kill("SIGKILL");
       for (const pool of pools) await pool.end();
-      await postgres.stop("immediate");
-      await rm(postgres.dataDirectory, { recursive: true, force: true });
-      await rm(dir, { recursive: true, force: true });
+      await postgres.remove();
     },
   };
 }
