@@ -3,6 +3,7 @@ import { bodyLimit } from "hono/body-limit";
 
 import { ApiError, answerError, bodyEnded, onlyTakes } from "./http_errors.ts";
 import type { Log } from "./log.ts";
+import { isReadOnly } from "./postgres_errors.ts";
 import { requestLog, type RequestEnv } from "./request_log.ts";
 import { restoreRoutes, type RouteOptions } from "./routes/restore.ts";
 import { createSecretCheck } from "./secret.ts";
@@ -16,9 +17,6 @@ export interface AppOptions extends RouteOptions {
 
 /** A key of 1,024 bytes written as \u escapes, an ARN likewise, and room. */
 const BODY_BYTES = 64 * 1024;
-
-/** SQLSTATE read_only_sql_transaction. */
-const READ_ONLY = "25006";
 
 /** The HTTP side: routes start work, tasks/ perform it. */
 export function createApp(options: AppOptions): Hono<RequestEnv> {
@@ -35,9 +33,7 @@ export function createApp(options: AppOptions): Hono<RequestEnv> {
     const reason = await whyNotReady(options).catch((error: unknown) => {
       // Only our log hears where Postgres is and what it said.
       log.warn({ err: error }, "not ready");
-      return (error as { code?: unknown }).code === READ_ONLY
-        ? "Postgres is read-only."
-        : "Postgres does not answer.";
+      return isReadOnly(error) ? "Postgres is read-only." : "Postgres does not answer.";
     });
     return reason === null ? c.json({ ok: true }) : c.json({ ok: false, reason }, 503);
   });

@@ -22,6 +22,9 @@ export function isConflict(error: unknown): boolean {
 /** Older than the build: what it calls does not exist there yet. */
 export const isUndefinedFunction = (error: unknown): boolean => sqlState(error) === "42883";
 
+/** Postgres answers, and takes nothing: a failover, a full disk. */
+export const isReadOnly = (error: unknown): boolean => sqlState(error) === "25006";
+
 /** Postgres is there and refuses this very data (class 22: data exception, 23: constraint, 54: too long). */
 export function isBadRow(error: unknown): boolean {
   return /^(22|23|54)/.test(sqlState(error));
