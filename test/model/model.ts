@@ -11,15 +11,13 @@ export type Truth =
   /** Does not answer, or refuses. */
   | { state: "silent" };
 
-/** A restore as it stands, times in milliseconds since 1970. */
+/** A restore as it stands, times in milliseconds since 1970. When it may be asked about is for claims to decide. */
 export interface Restore {
   status: Status;
   status_at: number;
   accepted_at: number | null;
   restore_expires_at: number | null;
-  last_checked_at: number | null;
   failing_since: number | null;
-  attempt_after: number;
   lost_count: number;
   is_doubtful: boolean;
   /** The file was replaced since S3 accepted the restore. */
@@ -70,12 +68,9 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
       return is_believed ? ["restored"] : stays;
     }
     case "trigger":
-      return status === "not_started" && restore.attempt_after <= now
-        ? triggered(restore, event.truth, now)
-        : stays;
+      return status === "not_started" ? triggered(restore, event.truth, now) : stays;
     case "poll":
-      return (status === "pending" || (status === "restored" && restore.is_doubtful)) &&
-        restore.attempt_after <= now
+      return status === "pending" || (status === "restored" && restore.is_doubtful)
         ? polled(restore, event.truth, now)
         : stays;
     case "sweep":
