@@ -1,12 +1,10 @@
 /** Each mail goes out once, whatever Resend, the network or the process does meanwhile. */
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-
 import { describe, expect } from "vitest";
 
 import { createMailer, type ClaimedMail } from "../server/mail/mailer.ts";
 import { test as base, waitFor } from "./database.ts";
 import { givenFiles, quiet, runNotify } from "./given_files.ts";
+import { launch } from "./processes.ts";
 import { startResendStandIn, type FaultKind } from "./stand_ins/resend.ts";
 import { startS3StandIn } from "./stand_ins/s3.ts";
 import { BUCKET, JANE, requestBody, SECRET, settingsFor, startThaw, type Thaw } from "./thaw.ts";
@@ -410,26 +408,6 @@ describe("a refusal of one mail", () => {
 });
 
 describe("processes", () => {
-  const MAIN = `${import.meta.dirname}/../server/main.ts`;
-
-  /** A Thaw process; `log` grows as it speaks. */
-  function startProcess(roles: string[], env: Record<string, string>, log: string[]) {
-    const child = spawn(process.execPath, [MAIN, ...roles], {
-      env: { ...process.env, ...env },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    for (const stream of [child.stdout, child.stderr])
-      createInterface(stream).on("line", (line) => log.push(line));
-    const ended = new Promise<number | null>((resolve) => child.on("exit", (code) => resolve(code)));
-    return {
-      said: (text: string) => waitFor(text, async () => log.find((line) => line.includes(text))),
-      stop: () => {
-        child.kill("SIGTERM");
-        return ended;
-      },
-    };
-  }
-
   base(
     "two workers send two hundred mails, each once, and hardly ask for more than Resend takes",
     async ({ databaseUrl, pool }) => {
@@ -439,11 +417,12 @@ describe("processes", () => {
       const resend = await startResendStandIn({ requests_per_second: PER_SECOND });
       await givenReady({ pool }, ...Array.from({ length: PEOPLE }, (_, i) => `p${i}`));
       const env = { ...settingsFor(databaseUrl, s3, resend), NOTIFY_QUIET_SECONDS: "0" };
-      const workers = [startProcess(["worker"], env, []), startProcess(["worker"], env, [])];
+      const workers = [launch(["worker"], env), launch(["worker"], env)];
 
       await waitFor("all mails", async () => resend.mails.length >= PEOPLE, 60_000);
       await quiet(pool);
-      const exits = await Promise.all(workers.map((worker) => worker.stop()));
+      for (const { child } of workers) child.kill("SIGTERM");
+      const exits = await Promise.all(workers.map((worker) => worker.end()));
 
       expect(exits).toEqual([0, 0]);
       expect(new Set(resend.mails.flatMap((mail) => mail.to)).size).toBe(PEOPLE);
@@ -474,16 +453,14 @@ describe("processes", () => {
     resend.addFault({ kind: "application_error", to: "bob@example.com" });
     resend.addFault({ kind: "invalid_idempotent_request", to: "carl@example.com" });
     resend.addFault({ kind: "rate_limit_exceeded", to: "emil@example.com", times: 1 });
-    const log: string[] = [];
     const env = { ...settingsFor(databaseUrl, s3, resend), LOG_LEVEL: "debug" };
-    const thaw = startProcess(["migrate", "server", "worker"], env, log);
-    await thaw.said("worker ready");
-    const { port } = JSON.parse(await thaw.said("server ready")) as { port: number };
+    const thaw = launch(["migrate", "server", "worker"], env);
+    const url = await thaw.url();
     for (const [secret, status] of [
       ["wrong-secret-that-should-not-be-told-either", 401],
       [SECRET, 200],
     ] as const) {
-      const answer = await fetch(`http://127.0.0.1:${port}/restore/request`, {
+      const answer = await fetch(`${url}/restore/request`, {
         method: "POST",
         headers: { "content-type": "application/json", "x-restore-secret": secret },
         body: JSON.stringify(requestBody("a.bin")),
@@ -499,10 +476,11 @@ describe("processes", () => {
     // A failing job shows its error, with whatever it holds.
     await pool.query("alter function due_people rename to no_due_people");
     await pool.query("select nudge('post_notify')");
-    await thaw.said(`"msg":"job failed"`);
-    expect(await thaw.stop()).toBe(0);
+    await thaw.says(`"msg":"job failed"`);
+    thaw.child.kill("SIGTERM");
+    expect(await thaw.end()).toBe(0);
 
-    const text = log.join("\n");
+    const text = thaw.output();
     for (const outcome of ["sent", "failed", "unknown", "uncertain", "gate"])
       expect(text).toContain(`"outcome":"${outcome}"`);
     for (const secret of [

@@ -13,6 +13,7 @@ import { BUCKET, SECRET, settingsFor } from "./thaw.ts";
 
 /** The checkout under test. */
 export const ROOT = join(import.meta.dirname, "..");
+
 export interface Process {
   child: ChildProcess;
   /** All that it wrote. */
@@ -80,7 +81,8 @@ export const test = base.extend<{ world: World; emptyUrl: string; postgres: Priv
   },
 });
 
-function launch(roles: string[], env: Record<string, string>, root: string): Process {
+/** For tests with stand-ins of their own; whoever launches it ends it. */
+export function launch(roles: string[], env: Record<string, string>, root = ROOT): Process {
   const child = spawn(process.execPath, [join(root, "server", "main.ts"), ...roles], {
     // Somewhere else on purpose: nothing may depend on the working directory.
     cwd: tmpdir(),

@@ -1,41 +1,11 @@
 /** The promises of the README, one test each: broken code must break its test. */
-import { spawn, type ChildProcess } from "node:child_process";
-import { createInterface } from "node:readline";
-
 import { expect } from "vitest";
 
 import { test, waitFor } from "./database.ts";
+import { launch } from "./processes.ts";
 import { startResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn } from "./stand_ins/s3.ts";
 import { BUCKET, JANE, SECRET, requestBody, settingsFor, startThaw } from "./thaw.ts";
-
-const MAIN = `${import.meta.dirname}/../server/main.ts`;
-
-/** A real Thaw process; `log` grows as it speaks. */
-async function startProcess(
-  env: Record<string, string>,
-  log: string[],
-): Promise<{ child: ChildProcess; url: string }> {
-  const child = spawn(process.execPath, [MAIN, "server", "worker"], {
-    env: { ...process.env, ...env },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  for (const stream of [child.stdout, child.stderr])
-    createInterface(stream).on("line", (line) => log.push(line));
-  const seen = log.length;
-  const port = await waitFor("the port", () => {
-    const line = log.slice(seen).find((text) => text.includes("server ready"));
-    return Promise.resolve(line === undefined ? undefined : (JSON.parse(line) as { port: number }).port);
-  });
-  return { child, url: `http://127.0.0.1:${port}` };
-}
-
-const post = (url: string, body: unknown): Promise<Response> =>
-  fetch(`${url}/restore/request`, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-restore-secret": SECRET },
-    body: JSON.stringify(body),
-  });
 
 test("1. what was answered with 2xx survives kill -9, and its reader is told", async ({
   databaseUrl,
@@ -49,14 +19,13 @@ test("1. what was answered with 2xx survives kill -9, and its reader is told", a
     JANE,
   ]);
   const env = { ...settingsFor(databaseUrl, s3, resend), LOG_LEVEL: "info" };
-  const log: string[] = [];
 
-  const first = await startProcess(env, log);
-  const answer = await post(first.url, requestBody("a.bin"));
+  const first = launch(["server", "worker"], env);
+  const answer = await first.post("/restore/request", requestBody("a.bin"));
   first.child.kill("SIGKILL");
   expect(answer.status).toBe(200);
 
-  const second = await startProcess(env, log);
+  const second = launch(["server", "worker"], env);
   // Minutes pass: leases of the dead end, and the poll finds what no event told.
   await waitFor("the ready mail", async () => {
     await pool.query(
@@ -220,18 +189,17 @@ test("6. bad input changes nothing, a wrong secret gets a bare 401, and no log h
 }) => {
   const s3 = await startS3StandIn();
   const resend = await startResendStandIn({ api_key: "re_a_key_that_must_not_show" });
-  const log: string[] = [];
-  const { child, url } = await startProcess(
-    { ...settingsFor(databaseUrl, s3, resend), LOG_LEVEL: "trace" },
-    log,
-  );
+  const thaw = launch(["server", "worker"], {
+    ...settingsFor(databaseUrl, s3, resend),
+    LOG_LEVEL: "trace",
+  });
 
-  const bad = await post(url, { s3_bucket: BUCKET, s3_key: "" });
+  const bad = await thaw.post("/restore/request", { s3_bucket: BUCKET, s3_key: "" });
   expect(bad.status).toBe(400);
-  expect(await bad.json()).toMatchObject({
+  expect(bad.body).toMatchObject({
     error: { code: "invalid_request", issues: [{ field: "s3_key" }] },
   });
-  const wrong = await fetch(`${url}/restore/request`, {
+  const wrong = await fetch(`${await thaw.url()}/restore/request`, {
     method: "POST",
     headers: { "x-restore-secret": `${SECRET}x` },
     body: "{}",
@@ -240,11 +208,11 @@ test("6. bad input changes nothing, a wrong secret gets a bare 401, and no log h
   expect(await wrong.json()).toEqual({ error: { code: "unauthorized", message: "unauthorized" } });
   expect((await pool.query("select from restore_requests")).rowCount).toBe(0);
 
-  expect((await post(url, requestBody("a.bin"))).status).toBe(200);
-  await waitFor("the task's line", () => Promise.resolve(log.some((line) => line.includes("asked S3"))));
-  child.kill("SIGTERM");
-  await waitFor("its end", () => Promise.resolve(child.exitCode === 0));
-  const everything = log.join("\n");
+  expect((await thaw.post("/restore/request", requestBody("a.bin"))).status).toBe(200);
+  await thaw.says("asked S3");
+  thaw.child.kill("SIGTERM");
+  expect(await thaw.end()).toBe(0);
+  const everything = thaw.output();
   expect(everything).toContain("/restore/request");
   for (const secret of [SECRET, resend.api_key, new URL(databaseUrl).password])
     expect(everything).not.toContain(secret);

@@ -58,6 +58,21 @@ export interface ThawOptions {
   events?: boolean;
 }
 
+/** Where a worker finds the stand-ins. */
+export const standInSettings = (
+  s3: Pick<S3StandIn, "url">,
+  resend: Pick<ResendStandIn, "url" | "api_key">,
+): Record<string, string> => ({
+  RESEND_API_KEY: resend.api_key,
+  RESEND_BASE_URL: resend.url,
+  MAIL_FROM: "Thaw <thaw@example.com>",
+  AWS_REGION: "us-east-1",
+  AWS_ACCESS_KEY_ID: "AKIATHAW000000000001",
+  AWS_SECRET_ACCESS_KEY: "secret",
+  AWS_ENDPOINT_URL_S3: s3.url,
+  S3_FORCE_PATH_STYLE: "true",
+});
+
 /** The settings of a Thaw on these stand-ins, with windows that a test can wait for. */
 export function settingsFor(
   databaseUrl: string,
@@ -65,16 +80,9 @@ export function settingsFor(
   resend: ResendStandIn,
 ): Record<string, string> {
   return {
+    ...standInSettings(s3, resend),
     DATABASE_URL: databaseUrl,
     RESTORE_SECRET: SECRET,
-    RESEND_API_KEY: resend.api_key,
-    RESEND_BASE_URL: resend.url,
-    MAIL_FROM: "Thaw <thaw@example.com>",
-    AWS_REGION: "us-east-1",
-    AWS_ACCESS_KEY_ID: "AKIATHAW000000000001",
-    AWS_SECRET_ACCESS_KEY: "secret",
-    AWS_ENDPOINT_URL_S3: s3.url,
-    S3_FORCE_PATH_STYLE: "true",
     NOTIFY_QUIET_SECONDS: "1",
     NOTIFY_MAX_WAIT_SECONDS: "4",
     LOG_LEVEL: process.env["TEST_LOG_LEVEL"] ?? "silent",

@@ -1,9 +1,7 @@
-import { spawn, type ChildProcess } from "node:child_process";
-import { once } from "node:events";
-
 import { describe, expect } from "vitest";
 
 import { newPool, test as base, waitFor } from "./database.ts";
+import { launch, type Process } from "./processes.ts";
 import type { FaultRule, NewObject } from "./stand_ins/s3.ts";
 import { BUCKET, requestBody, settingsFor, startThaw, type Thaw, type ThawOptions } from "./thaw.ts";
 
@@ -623,7 +621,7 @@ describe("workers", () => {
     await withLockedRows(databaseUrl, async () => {
       await waitFor("S3 to accept", async () => accepted(thaw, "k") === 1);
       worker.child.kill("SIGKILL");
-      await once(worker.child, "exit");
+      await worker.end();
     });
     expect((await rows(thaw)).get("k")?.status).toBe("not_started");
 
@@ -639,25 +637,21 @@ describe("workers", () => {
   }) => {
     const thaw = await start({ worker: false, s3: { latency_ms: 50 } });
     const workers = [startProcess(thaw, databaseUrl), startProcess(thaw, databaseUrl)];
-    await waitFor(
-      "both workers",
-      async () => workers.every(({ log }) => log().includes("worker ready")),
-      30_000,
-    );
+    for (const worker of workers) await worker.says("worker ready");
 
     const keys = Array.from({ length: 200 }, (_, index) => `${index}`);
     for (const key of keys) put(thaw, key);
     await readAll(thaw, keys);
     const found = await answered(thaw);
-    for (const { child } of workers) {
-      child.kill("SIGTERM");
-      await once(child, "exit");
+    for (const worker of workers) {
+      worker.child.kill("SIGTERM");
+      await worker.end();
     }
 
     expect([...found.values()].filter((row) => row.status !== "pending")).toEqual([]);
     expect(Object.fromEntries(thaw.s3.counts)).toEqual({ "HeadObject 200": 200, "RestoreObject 202": 200 });
     // Who takes how many is chance.
-    const asked = workers.map(({ log }) => log().split("asked S3").length - 1);
+    const asked = workers.map((worker) => worker.output().split("asked S3").length - 1);
     expect(asked.reduce((sum, count) => sum + count, 0)).toBe(200);
   });
 });
@@ -677,18 +671,10 @@ async function withLockedRows(databaseUrl: string, meanwhile: () => Promise<void
   }
 }
 
-/** A worker as operators start it, and what it has logged so far. */
-function startProcess(thaw: Thaw, databaseUrl: string): { child: ChildProcess; log: () => string } {
-  const child = spawn(process.execPath, [`${import.meta.dirname}/../server/main.ts`, "worker"], {
-    env: {
-      ...process.env,
-      ...settingsFor(databaseUrl, thaw.s3, thaw.resend),
-      LOG_LEVEL: "info",
-      S3_CONCURRENCY: "5",
-    },
-    stdio: ["ignore", "pipe", "inherit"],
+/** A worker as operators start it. */
+const startProcess = (thaw: Thaw, databaseUrl: string): Process =>
+  launch(["worker"], {
+    ...settingsFor(databaseUrl, thaw.s3, thaw.resend),
+    LOG_LEVEL: "info",
+    S3_CONCURRENCY: "5",
   });
-  let log = "";
-  child.stdout?.on("data", (chunk: Buffer) => (log += chunk.toString()));
-  return { child, log: () => log };
-}

@@ -18,7 +18,7 @@ s3.createBucket("bench");
 
 /** What the measuring process may ask; each answers one value. */
 const CALLS = {
-  addresses: () => ({ s3: s3.url, resend: resend.url, api_key: resend.api_key }),
+  addresses: () => ({ s3: { url: s3.url }, resend: { url: resend.url, api_key: resend.api_key } }),
   archive: (prefix: string, count: number) => {
     for (let index = 0; index < count; index++) {
       s3.putObject({ bucket: "bench", key: `${prefix}${index}`, storage_class: "GLACIER", size_bytes: 1 });

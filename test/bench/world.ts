@@ -12,7 +12,7 @@ import { createPool } from "../../server/database.ts";
 import { createLog } from "../../server/log.ts";
 import { migrate } from "../../server/migrate.ts";
 import { PrivatePostgres } from "../private_postgres.ts";
-import { SECRET } from "../thaw.ts";
+import { SECRET, standInSettings } from "../thaw.ts";
 import { waitFor } from "../wait_for.ts";
 import type { Calls, CloudOptions } from "./clouds.ts";
 
@@ -43,6 +43,8 @@ export interface World {
   newDatabase(): Promise<{ url: string; pool: Pool }>;
   clouds(options?: Partial<CloudOptions>): Promise<Clouds>;
   server(databaseUrl: string, env?: Record<string, string>): Promise<Running>;
+  /** The routes without Postgres. */
+  nullServer(): Promise<Running>;
   worker(databaseUrl: string, clouds: Clouds, env?: Record<string, string>): Promise<Running>;
   /** Any script of this folder, until it ends; answers what it printed last. */
   script(name: string, args: string[], env?: Record<string, string>): Promise<string>;
@@ -131,16 +133,7 @@ export async function openWorld(): Promise<World> {
       const addresses = await ask("addresses");
       return {
         ask,
-        env: {
-          RESEND_API_KEY: addresses.api_key,
-          RESEND_BASE_URL: addresses.resend,
-          MAIL_FROM: "Thaw <thaw@example.com>",
-          AWS_REGION: "us-east-1",
-          AWS_ACCESS_KEY_ID: "AKIATHAW000000000001",
-          AWS_SECRET_ACCESS_KEY: "secret",
-          AWS_ENDPOINT_URL_S3: addresses.s3,
-          S3_FORCE_PATH_STYLE: "true",
-        },
+        env: standInSettings(addresses.s3, addresses.resend),
         async stop() {
           child.kill("SIGKILL");
           await once(child, "close");
@@ -155,6 +148,7 @@ export async function openWorld(): Promise<World> {
         { DATABASE_URL: databaseUrl, RESTORE_SECRET: SECRET, PORT: "0", ...env },
         "server ready",
       ),
+    nullServer: () => launch([join(import.meta.dirname, "null_server.ts")], {}, "server ready"),
     worker: (databaseUrl, clouds, env = {}) =>
       launch(
         [join(ROOT, "server/main.ts"), "worker"],

@@ -1,7 +1,3 @@
-import { once } from "node:events";
-import { spawn } from "node:child_process";
-import { join } from "node:path";
-
 import { waitFor } from "../../wait_for.ts";
 import { callForAWhile } from "../load.ts";
 import { pgbench } from "../peers.ts";
@@ -28,26 +24,10 @@ const distinctRead = (): string => {
   });
 };
 
-async function startNullServer(): Promise<{ url: string; stop: () => Promise<void> }> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, "../null_server.ts")], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  let output = "";
-  child.stdout.on("data", (chunk) => (output = output.includes("ready") ? output : output + String(chunk)));
-  await waitFor("the server without Postgres", async () => output.includes("server ready"));
-  return {
-    url: `http://127.0.0.1:${/"port":(\d+)/.exec(output)?.[1]}`,
-    async stop() {
-      child.kill("SIGKILL");
-      await once(child, "close");
-    },
-  };
-}
-
 export async function intake(world: World): Promise<Result[]> {
   const { url: databaseUrl } = await world.newDatabase();
   const server = await world.server(databaseUrl);
-  const without = await startNullServer();
+  const without = await world.nullServer();
   const call = { path: "/restore/request", connections: CONNECTIONS, seconds: SECONDS, body: distinctRead };
   const rates: Record<"thaw" | "pgbench" | "without", number[]> = { thaw: [], pgbench: [], without: [] };
   let remark: string | undefined;
