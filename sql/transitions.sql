@@ -85,8 +85,8 @@ language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_reads object_read[];
-  v_closed uuid[];
   v_opened boolean;
+  v_closed uuid[];
   v_new_statuses restore_status[];
   v_unresolved boolean;
   v_answered integer;
@@ -111,25 +111,29 @@ begin
     select r.id from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3 order by 1, 2, 3) i
      cross join lateral (select o.id from restores o
                           where o.s3_bucket = i.s3_bucket and o.s3_key = i.s3_key and o.version_id = i.version_id
-                            and o.closed_at is null and o.head_wanted_at is null and i.event_time > over_at(o) for update) r),
-  closed as (
-    update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null from over where r.id = over.id returning r.id)
-  select array_agg(c.id) into v_closed from closed c;
+                            and o.closed_at is null and o.head_wanted_at is null and i.event_time > over_at(o) for update) r)
+  update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null from over where r.id = over.id;
 
   -- -> not_started: the first read of an object without an open restore. A late delivery starts nothing.
   -- It bears the id of the read that opened it, so that the log lines of both can be told to belong together.
-  insert into restores (id, s3_bucket, s3_key, version_id, region)
-  select (array_agg(i.id order by i.reader))[1], i.s3_bucket, i.s3_key, i.version_id, max(i.region)
-    from unnest(v_reads) i
-   where not exists (select from restores r where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key
-                        and r.version_id = i.version_id and r.closed_at is null offset 0)
-     and not is_late(i)
-   group by i.s3_bucket, i.s3_key, i.version_id
-   order by i.s3_bucket, i.s3_key, i.version_id
-      on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing;
-  v_opened := found;
+  with opened as (
+    insert into restores (id, s3_bucket, s3_key, version_id, region)
+    select (array_agg(i.id order by i.reader))[1], i.s3_bucket, i.s3_key, i.version_id, max(i.region)
+      from unnest(v_reads) i
+     where not exists (select from restores r where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key
+                          and r.version_id = i.version_id and r.closed_at is null offset 0)
+       and not is_late(i)
+     group by i.s3_bucket, i.s3_key, i.version_id
+     order by i.s3_bucket, i.s3_key, i.version_id
+        on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing
+    returning s3_bucket, s3_key, version_id)
+  select count(*) > 0, array_agg(l.id) filter (where l.id is not null) into v_opened, v_closed
+    from opened o
+    left join lateral (select r.id from restores r
+                        where r.s3_bucket = o.s3_bucket and r.s3_key = o.s3_key and r.version_id = o.version_id and r.closed_at is not null
+                        order by r.closed_at desc limit 1) l on true;
 
-  -- Whoever still waits to hear of a restore that is over waits for the new one.
+  -- Whoever still waits to hear of the last one, closed by this read or by the sweep, waits for the new one.
   if v_closed is not null then
     perform move_untold_requests(v_closed);
   end if;
@@ -224,15 +228,15 @@ $$;
 -- the restore at hand is believed, any other only makes us ask S3.
 create or replace function complete_restores(p_events jsonb, p_notify_waits interval[])
 returns table (event_id uuid, updated integer)
-language plpgsql volatile as $$
+-- By index, for the reasons that request_restores has.
+language plpgsql volatile set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_moved jsonb;
   v_doubted boolean;
   v_waiting boolean;
 begin
-  perform lock_restores(array(
-    select r.id from restores r join parse_completions(p_events) e on r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key
-     where r.closed_at is null and r.status in ('not_started', 'pending')));
+  perform lock_restores(array(select e.restore_id from completable_restores(p_events) e));
 
   -- not_started, pending -> restored (the event may overtake our own note that we asked).
   -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told. And it is
@@ -243,9 +247,8 @@ begin
            head_wanted_at = case when (e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING')
                                    or r.version_id <> e.version_id then now() end,
            attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
-      from parse_completions(p_events) e
-     where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
-       and r.status in ('not_started', 'pending')
+      from completable_restores(p_events) e
+     where r.id = e.restore_id and r.closed_at is null and r.status in ('not_started', 'pending')
        and e.version_id in (r.version_id, r.pinned_version_id)
        and (r.pinned_version_id is null or e.version_id = r.pinned_version_id)
        and (e.restore_expires_at is null or e.restore_expires_at > now())
@@ -259,9 +262,8 @@ begin
   -- where it was in doubt before: a claim may have passed by (skip locked) while we held the rows.
   with doubted as (
     update restores r set head_wanted_at = coalesce(r.head_wanted_at, now())
-      from parse_completions(p_events) e
-     where r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
-       and r.status in ('not_started', 'pending')
+      from completable_restores(p_events) e
+     where r.id = e.restore_id and r.closed_at is null and r.status in ('not_started', 'pending')
     returning r.status)
   select bool_or(d.status = 'pending'), bool_or(d.status = 'not_started') into v_doubted, v_waiting from doubted d;
   if v_waiting then perform nudge('trigger_restores'); end if;
@@ -282,6 +284,17 @@ language sql stable as $$
   select p.id, p.s3_bucket, p.s3_key, coalesce(p.version_id, ''), p.restore_expires_at, p.event_time
     from jsonb_to_recordset(p_events) as p (id uuid, s3_bucket text, s3_key text, version_id text,
                                             restore_expires_at timestamptz, event_time timestamptz)
+$$;
+
+-- Each event with each restore that it may be about. offset 0: by index, event by event.
+create or replace function completable_restores(p_events jsonb)
+returns table (id uuid, version_id text, restore_expires_at timestamptz, event_time timestamptz, restore_id uuid)
+language sql stable as $$
+  select e.id, e.version_id, e.restore_expires_at, e.event_time, r.id
+    from parse_completions(p_events) e
+   cross join lateral (select o.id from restores o
+                        where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
+                          and o.status in ('not_started', 'pending') offset 0) r
 $$;
 
 -- ---------------------------------------------------------------------------------------- who reads

@@ -33,6 +33,8 @@ export type Event =
   | { what: "trigger"; truth: Truth }
   | { what: "poll"; truth: Truth }
   | { what: "sweep" }
+  /** An operator's wish. */
+  | { what: "retry" }
   /** Time, the map of people, mails, claims that nobody reports on: none of them moves a restore. */
   | { what: "other" };
 
@@ -78,6 +80,8 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
       return status === "restored" && restore.restore_expires_at === null && restore.has_untold
         ? stays
         : ["closed"];
+    case "retry":
+      return status === "failed" ? ["closed"] : stays;
     case "other":
       return stays;
   }

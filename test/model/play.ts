@@ -26,6 +26,13 @@ interface Claimed {
   event: Event;
 }
 
+/** What an object's restore has met by a command. Of two reports on it either may have come first. */
+type Met = (object: number, restore: Row) => Event[];
+
+const onlyTo =
+  (object: number, event: Event): Met =>
+  (met) => [met === object ? event : { what: "other" }];
+
 export class Play {
   readonly pool: Pool;
   readonly realities: Reality[] = Array.from({ length: OBJECTS }, () => ({
@@ -64,10 +71,9 @@ export class Play {
     return truth;
   }
 
-  /** Does it, and answers the event that each object's restore has met by it. */
-  async do(command: Command): Promise<(object: number, restore: Row) => Event> {
-    const other = (): Event => ({ what: "other" });
-    const onlyTo = (object: number, event: Event) => (met: number) => (met === object ? event : other());
+  /** Does it, and answers what each object's restore has met by it. */
+  async do(command: Command): Promise<Met> {
+    const other: Met = () => [{ what: "other" }];
     switch (command.do) {
       case "read":
         return onlyTo(command.object, await this.#read(command));
@@ -89,7 +95,7 @@ export class Play {
         return other;
       case "sweep":
         await this.pool.query("select close_finished_restores(100)");
-        return () => ({ what: "sweep" });
+        return () => [{ what: "sweep" }];
       case "notify":
         await this.#notify(command.kind, command.resend);
         return other;
@@ -140,10 +146,7 @@ export class Play {
   }
 
   /** A worker's run: everything due is claimed, asked about and reported; or it dies, or comes late. */
-  async #ask(
-    task: "trigger" | "poll",
-    gets: "done" | "dead" | "late",
-  ): Promise<(object: number, restore: Row) => Event> {
+  async #ask(task: "trigger" | "poll", gets: "done" | "dead" | "late"): Promise<Met> {
     const claim =
       task === "trigger" ? "claim_restores_to_trigger(100)" : "claim_restores_to_poll(100, '23 hours')";
     const claimed = (await query(this.pool, `select * from ${claim}`)).map((row) => ({
@@ -161,10 +164,11 @@ export class Play {
     // Reports of an earlier claim: facts count, news that may have grown old does not.
     for (const one of late) await this.#report(one);
     if (gets === "done") for (const one of claimed) await this.#report(one);
-    const reported = new Map(
-      [...late, ...(gets === "done" ? claimed : [])].map((one) => [one.row["id"] as string, one.event]),
-    );
-    return (_, restore) => reported.get(restore["id"]) ?? { what: "other" };
+    const reported = [...late, ...(gets === "done" ? claimed : [])];
+    return (_, restore) => {
+      const events = reported.filter(({ row }) => row["id"] === restore["id"]).map(({ event }) => event);
+      return events.length > 0 ? events : [{ what: "other" }];
+    };
   }
 
   async #report({ row, event }: Claimed): Promise<void> {
@@ -325,14 +329,12 @@ export class Play {
   }
 
   /** An operator's wish; of a failed restore it makes a new one. */
-  async #retry(object: number): Promise<(met: number, restore: Row) => Event> {
-    const [open] = await query(this.pool, "select * from restores where s3_key = $1 and closed_at is null", [
+  async #retry(object: number): Promise<Met> {
+    const [open] = await query(this.pool, "select id from restores where s3_key = $1 and closed_at is null", [
       nameOf(object).s3_key,
     ]);
     if (open !== undefined) await this.pool.query("select retry_restore($1)", [open["id"]]);
-    const reopened = open?.["status"] === "failed" ? open["id"] : undefined;
-    // To the model that is a read of long after its end.
-    return (_, restore) => (restore["id"] === reopened ? { what: "read", at: Infinity } : { what: "other" });
+    return onlyTo(object, { what: "retry" });
   }
 
   /** Everything grows older; nothing else changes. */
