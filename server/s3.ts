@@ -100,7 +100,8 @@ export function createS3(settings: S3Settings): S3 {
   return {
     async headObject(object, signal) {
       try {
-        const head = await clientFor(object.region).send(
+        const client = clientFor(object.region);
+        const head = await client.send(
           new HeadObjectCommand({
             Bucket: object.s3_bucket,
             Key: object.s3_key,
@@ -110,7 +111,7 @@ export function createS3(settings: S3Settings): S3 {
         );
         // A proxy's own page may come with a 200, and without S3's headers looks like a readable file.
         if (head.ETag === undefined) throw new NotFromS3("an answer to HEAD without an ETag");
-        return readHead(head);
+        return readHead(head, timeAtS3(client));
       } catch (error) {
         // 405: the version named is a delete marker.
         if (error instanceof NotFound || [404, 405].includes(statusOf(error))) return { state: "gone" };
@@ -164,8 +165,11 @@ const versioned = (version_id: string): { VersionId?: string } =>
 const statusOf = (error: unknown): number =>
   error instanceof S3ServiceException ? (error.$metadata.httpStatusCode ?? 0) : 0;
 
+/** The SDK notes how far this machine's clock is off S3's, from five minutes on. */
+export const timeAtS3 = (client: S3Client): Date => new Date(Date.now() + client.config.systemClockOffset);
+
 /** The decision table of HEAD. A copy whose expiry has passed is as good as gone: S3 removes it a little later. */
-export function readHead(head: HeadObjectCommandOutput, now = new Date()): ObjectState {
+export function readHead(head: HeadObjectCommandOutput, now: Date): ObjectState {
   const facts: ObjectFacts = {
     storage_class: head.StorageClass ?? "STANDARD",
     archive_status: head.ArchiveStatus ?? null,

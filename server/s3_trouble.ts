@@ -16,6 +16,7 @@ const SENTENCES: Record<string, string> = {
   InvalidAccessKeyId: "Thaw's own AWS credentials are not valid. An administrator must renew them.",
   SignatureDoesNotMatch: "Thaw's own AWS credentials are not valid. An administrator must renew them.",
   ExpiredToken: "Thaw's own AWS credentials have expired. An administrator must renew them.",
+  RequestTimeTooSkewed: "The clock of Thaw's machine is wrong. An administrator must set it (NTP).",
   CredentialsProviderError: "Thaw has no AWS credentials. An administrator must give it some.",
   NoSuchBucket: "The bucket does not exist.",
   PermanentRedirect:

@@ -150,6 +150,7 @@ describe("why S3 did not do it", () => {
     ["bad key", answered("InvalidAccessKeyId", 403), "InvalidAccessKeyId", /credentials are not valid/],
     ["bad secret", answered("SignatureDoesNotMatch", 403), "SignatureDoesNotMatch", /credentials are not/],
     ["old token", answered("ExpiredToken", 400), "ExpiredToken", /expired/],
+    ["wrong clock", answered("RequestTimeTooSkewed", 403), "RequestTimeTooSkewed", /clock .* is wrong/],
     ["refused, by HEAD", answered("Unknown", 400), "BadRequest", /encrypted.*or Thaw's AWS credentials/],
     ["no bucket", answered("NoSuchBucket", 404), "NoSuchBucket", /bucket does not exist/],
     ["elsewhere", answered("PermanentRedirect", 301), "PermanentRedirect", /another region/],

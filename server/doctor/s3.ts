@@ -14,7 +14,7 @@ import {
 
 import type { WorkerConfig } from "../config.ts";
 import { CALL_TIMEOUT_MS, counted, fail, ok, reasonOf, skip, warn, within, type Finding } from "./finding.ts";
-import { readHead } from "../s3.ts";
+import { readHead, timeAtS3 } from "../s3.ts";
 
 export const NAME_ONE = "Name one: npm run doctor -- my-bucket";
 
@@ -219,7 +219,7 @@ async function checkKey(s3: S3Client, bucket: string, key: string): Promise<Find
   const what = `file ${bucket}/${key}`;
   const head = await ask((options) => s3.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), options));
   if ("output" in head) {
-    return [ok(what, stateOf(head.output)), await checkRestore(s3, bucket, key, head.output)];
+    return [ok(what, stateOf(head.output, timeAtS3(s3))), await checkRestore(s3, bucket, key, head.output)];
   }
   const restoring = skip(`${what}, restoring`, "HEAD tells nothing of it");
   if (head.status === 404)
@@ -240,8 +240,8 @@ async function checkKey(s3: S3Client, bucket: string, key: string): Promise<Find
   ];
 }
 
-function stateOf(head: HeadObjectCommandOutput): string {
-  const object = readHead(head);
+function stateOf(head: HeadObjectCommandOutput, now: Date): string {
+  const object = readHead(head, now);
   if (object.state === "gone") return "is not there";
   const { storage_class, archive_status } = object;
   const until =
