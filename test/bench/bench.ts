@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 
-import { FIGURES } from "./figures.ts";
+import { FIGURES, type Figure } from "./figures.ts";
 import { printTable, type Result } from "./table.ts";
 import { openWorld } from "./world.ts";
 
@@ -12,6 +12,16 @@ const { values, positionals } = parseArgs({ options: { full: { type: "boolean" }
 const chosen = FIGURES.filter(
   ({ numbers }) => positionals.length === 0 || numbers.some((n) => positionals.includes(String(n))),
 );
+
+/** A figure that could not be measured costs its own line, not the table. */
+const broken = ({ numbers, what }: Figure, error: unknown): Result => ({
+  number: numbers[0] ?? 0,
+  figure: what,
+  value: "none",
+  goal: "to be measured",
+  met: false,
+  remark: error instanceof Error ? error.message : String(error),
+});
 
 const world = await openWorld();
 for (const signal of ["SIGINT", "SIGTERM"])
@@ -22,7 +32,9 @@ try {
   for (const figure of chosen) {
     console.log(`${figure.what} ...`);
     const started = performance.now();
-    results.push(...(await figure.measure(world, { full })));
+    results.push(
+      ...(await figure.measure(world, { full }).catch((error: unknown) => [broken(figure, error)])),
+    );
     console.log(`  ${((performance.now() - started) / 1000).toFixed(0)} s`);
   }
 } finally {

@@ -26,7 +26,7 @@ const CALLS = {
   },
   beginRestores: (prefix: string, count: number) => {
     for (let index = 0; index < count; index++)
-      s3.beginRestore({ bucket: "bench", key: `${prefix}${index}` });
+      s3.beginRestore({ bucket: "bench", key: `${prefix}${index}` }, { days: 7 });
   },
   limitRestores: (share: number) =>
     void s3.fail({ with: "slow_down", operation: "RestoreObject", probability: share }),

@@ -120,14 +120,15 @@ export async function openWorld(): Promise<World> {
       await once(child, "message");
       let calls = 0;
       const ask: Clouds["ask"] = (call, ...args) =>
-        new Promise((resolve) => {
+        new Promise((resolve, reject) => {
           const id = calls++;
+          const fall = (): void => reject(new Error(`the stand-ins died at ${call}`));
           const hear = (message: { id: number; value: never }): void => {
             if (message.id !== id) return;
-            child.off("message", hear);
+            child.off("message", hear).off("exit", fall);
             resolve(message.value);
           };
-          child.on("message", hear);
+          child.on("message", hear).on("exit", fall);
           child.send({ id, call, args });
         });
       const addresses = await ask("addresses");
