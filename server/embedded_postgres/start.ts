@@ -165,7 +165,7 @@ async function prepare(server: Postmaster, cluster: Cluster): Promise<string | u
   }
 }
 
-async function freePort(preferred: number): Promise<number> {
+export async function freePort(preferred: number): Promise<number> {
   for (const port of [preferred, 0]) {
     const server = createServer();
     try {

@@ -1,5 +1,6 @@
 /** Holds what Thaw says it did against what S3, Resend and the callers saw. */
-import type { Evidence, Rows, StormObject } from "./storm.ts";
+import type { Evidence, Rows } from "./evidence.ts";
+import type { StormObject } from "./objects.ts";
 
 /** As many files as a mail shows; of more it tells the number. */
 const FILES_SHOWN = 50;

@@ -3,23 +3,26 @@
  * Resend at their worst. Then the weather clears, and what is left is evidence for the auditor.
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { createPool } from "../../server/database.ts";
+import { freePort } from "../../server/embedded_postgres/start.ts";
 import { createLog } from "../../server/log.ts";
 import { migrate } from "../../server/migrate.ts";
 import { PrivatePostgres } from "../private_postgres.ts";
 import { seededRandom } from "../stand_ins/random.ts";
-import { startResendStandIn, type DeliveredMail, type ResendRequest } from "../stand_ins/resend.ts";
-import { startS3StandIn, type S3Event, type S3Look } from "../stand_ins/s3.ts";
+import { startResendStandIn } from "../stand_ins/resend.ts";
+import { startS3StandIn, type S3Event } from "../stand_ins/s3.ts";
 import { settingsFor } from "../thaw.ts";
 import { waitFor } from "../wait_for.ts";
-import { createCallers, type Accepted, type Read } from "./callers.ts";
+import { strike } from "./blows.ts";
+import { createCallers, type Read } from "./callers.ts";
+import { isOver, rowsOf, type Evidence } from "./evidence.ts";
+import { objectOf, putObjects, type StormObject } from "./objects.ts";
 import { Supervised } from "./supervised.ts";
-import { planBlows, WORST, type Blow, type Weather } from "./weather.ts";
+import { planBlows, WORST, type Weather } from "./weather.ts";
 
 export interface StormOptions {
   seed: number;
@@ -32,52 +35,6 @@ export interface StormOptions {
   seconds: number;
   /** Whose sources run; the checkout's unless told. */
   root?: string;
-}
-
-export interface StormObject {
-  bucket: string;
-  key: string;
-  /** Of the versioned bucket. */
-  version_id?: string;
-  /** missing: never there. */
-  kind: "archived" | "readable" | "missing";
-  /** Restores that S3 was made to forget after it had accepted them. */
-  lost: number;
-  /** Restores that somebody else began. */
-  begun_by_others: number;
-  /** When S3 had the copy ready, milliseconds since 1970. */
-  ready_at: number | undefined;
-}
-
-// oxlint-disable-next-line typescript/no-explicit-any -- rows, as Postgres has them.
-export type Rows = Record<string, any>[];
-
-/** All that can be seen from outside, after the storm. */
-export interface Evidence {
-  accepted: Accepted[];
-  surprises: string[];
-  objects: StormObject[];
-  /** As S3 itself sees them. */
-  looks: (S3Look | undefined)[];
-  /** Who is behind an access key; absent: nobody ever learns. */
-  people: Map<string, string>;
-  mails: DeliveredMail[];
-  mailCalls: ResendRequest[];
-  rows: {
-    restores: Rows;
-    requests: Rows;
-    notifications: Rows;
-    announcements: Rows;
-    locked_jobs: Rows;
-    stuck: Rows;
-    workers: Rows;
-    gate_is_shut: boolean;
-  };
-  /** How the processes ended when they were asked to, at last. */
-  ends: Record<string, number | string>;
-  /** Not over when patience was. */
-  unfinished: string | undefined;
-  figures: Record<string, number | string>;
 }
 
 /** Each takes a second: in a storm no lease lasts a minute, nor may S3 have a quarter of an hour. */
@@ -113,7 +70,7 @@ export async function runStorm(
     onEvent: (event) => onEvent(event),
   });
 
-  const objects = makeObjects();
+  const objects = putObjects(s3, options.objects, random);
   const people = new Map<string, string>();
   const keys = Array.from(
     { length: Math.ceil(options.people * 1.3) },
@@ -136,7 +93,7 @@ export async function runStorm(
   };
   await know(early);
 
-  const ports = [await freePort(), await freePort()];
+  const ports = [await freePort(0), await freePort(0)];
   const env = {
     ...settingsFor(postgres.url, s3, resend),
     NOTIFY_MAX_WAIT_SECONDS: "3",
@@ -168,31 +125,9 @@ export async function runStorm(
   const interrupted = (): void => void cleanUp().finally(() => process.exit(130));
   for (const signal of INTERRUPTS) process.once(signal, interrupted);
 
-  function makeObjects(): StormObject[] {
-    s3.createBucket("plain");
-    s3.createBucket("versioned", { versioning: "enabled" });
-    return Array.from({ length: options.objects }, (_, index) => {
-      const dice = random();
-      const bucket = dice < 0.2 ? "versioned" : "plain";
-      const kind = dice > 0.95 ? "missing" : dice > 0.9 ? "readable" : "archived";
-      // The token by which the mails are read; the rest of the key is what keys are like.
-      const key = `films/${["ČR 100%", "a+b", "x//y", "it's <b>"][index % 4]}/obj-${String(index).padStart(5, "0")}.mov`;
-      const object: StormObject = { bucket, key, kind, lost: 0, begun_by_others: 0, ready_at: undefined };
-      if (kind === "missing") return object;
-      const storage_class = kind === "readable" ? "STANDARD" : ["GLACIER", "DEEP_ARCHIVE"][index % 2];
-      const { version_id } = s3.putObject({
-        bucket,
-        key,
-        ...(storage_class && { storage_class }),
-        body: key,
-      });
-      return { ...object, ...(version_id !== undefined && random() < 0.5 && { version_id }) };
-    });
-  }
-
   function onEvent(event: S3Event): void {
+    const object = objectOf(event, objects);
     if (event["detail-type"] === "Object Restore Initiated") {
-      const object = objectOf(event);
       // S3 forgets one in thirty, once.
       if (object !== undefined && object.lost === 0 && random() < 0.03) {
         setTimeout(() => {
@@ -201,18 +136,12 @@ export async function runStorm(
       }
     }
     if (event["detail-type"] !== "Object Restore Completed") return;
-    const object = objectOf(event);
     if (object !== undefined) object.ready_at = Date.now();
     // Lost, delayed, told twice.
     if (random() < 0.25) return;
     later(random() * 3_000, () => callers.completed(event));
     if (random() < 0.2) later(random() * 8_000, () => callers.completed(event));
   }
-
-  const objectOf = (event: S3Event): StormObject | undefined => {
-    const detail = event.detail as { bucket: { name: string }; object: { key: string } };
-    return objects.find((object) => object.bucket === detail.bucket.name && object.key === detail.object.key);
-  };
 
   const faults = weather.s3.map((rule) => s3.fail(rule));
   for (const fault of weather.resend) resend.addFault(fault);
@@ -221,32 +150,9 @@ export async function runStorm(
   const begun = performance.now();
   const elapsed = (): number => performance.now() - begun;
   const until_ms = options.seconds * 1000;
-  const blows = weather.blows ? planBlows(random, processes.length, until_ms) : [];
-  const counts: Record<Blow["what"], number> = { kill: 0, terminate: 0, pause: 0, "stop postgres": 0 };
-  const resumed: Promise<void>[] = [];
-  const blow = async (what: Blow): Promise<void> => {
-    counts[what.what]++;
-    if (what.what === "stop postgres") {
-      await postgres.stop(what.mode);
-      await sleep(what.for_ms);
-      await postgres.start();
-      return;
-    }
-    const struck = processes[what.process];
-    if (what.what === "pause") {
-      struck?.kill("SIGSTOP");
-      resumed.push(sleep(what.for_ms).then(() => struck?.kill("SIGCONT")));
-    } else struck?.kill(what.what === "kill" ? "SIGKILL" : "SIGTERM");
-  };
-  const blowing = (async () => {
-    if (blows.length === 0) await sleep(until_ms);
-    for (const next of blows) {
-      await sleep(Math.max(0, next.at_ms - elapsed()));
-      say(`${(elapsed() / 1000).toFixed(1)} s  ${describe(next, processes)}`);
-      await blow(next);
-    }
-    await Promise.all(resumed);
-  })();
+  const blowing = weather.blows
+    ? strike(planBlows(random, processes.length, until_ms), { processes, postgres, elapsed, say })
+    : sleep(until_ms).then(() => undefined);
   const reading = readers();
   later(until_ms / 2, () =>
     waitFor("the rest of the map", () => know([...people]).then(() => true), 60_000).then(() => undefined),
@@ -299,7 +205,7 @@ export async function runStorm(
     };
   }
 
-  await blowing;
+  const blows = await blowing;
   say(`${(elapsed() / 1000).toFixed(1)} s  the storm is over`);
 
   // ------------------------------------------------------------------------------------ the weather clears
@@ -325,7 +231,6 @@ export async function runStorm(
   const ends: Record<string, number | string> = {};
   for (const running of processes.toReversed()) ends[running.name] = await running.stop();
 
-  const table = async (sql: string): Promise<Rows> => (await pool.query(sql)).rows as Rows;
   const evidence: Evidence = {
     accepted: callers.accepted,
     surprises: callers.surprises,
@@ -334,16 +239,7 @@ export async function runStorm(
     people,
     mails: [...resend.mails],
     mailCalls: [...resend.requests],
-    rows: {
-      restores: await table("select * from restores"),
-      requests: await table("select * from restore_requests"),
-      notifications: await table("select * from notifications"),
-      announcements: await table("select * from announcements"),
-      locked_jobs: await table("select * from graphile_worker.jobs where locked_at is not null"),
-      stuck: await table("select * from stuck_requests"),
-      workers: await table("select * from workers"),
-      gate_is_shut: (await table("select from mail_gate where closed_until > now()")).length > 0,
-    },
+    rows: await rowsOf(pool),
     ends,
     unfinished,
     figures: {
@@ -351,10 +247,10 @@ export async function runStorm(
       "seconds of storm": options.seconds,
       "reads accepted": callers.accepted.length,
       "calls it took": callers.tries,
-      "processes killed": counts.kill,
-      "processes paused beyond their lease": counts.pause,
-      "processes terminated": counts.terminate,
-      "Postgres stopped": counts["stop postgres"],
+      "processes killed": blows?.kill ?? 0,
+      "processes paused beyond their lease": blows?.pause ?? 0,
+      "processes terminated": blows?.terminate ?? 0,
+      "Postgres stopped": blows?.["stop postgres"] ?? 0,
       "S3 calls spoiled": struck,
       "mail calls spoiled": resend.requests.filter((call) => call.fault !== undefined).length,
       "mails delivered": resend.mails.length,
@@ -368,36 +264,4 @@ export async function runStorm(
   for (const signal of INTERRUPTS) process.off(signal, interrupted);
   await cleanUp();
   return evidence;
-}
-
-/** Nothing open, nothing untold, nothing to send, nothing held by the dead. */
-async function isOver(pool: ReturnType<typeof createPool>): Promise<boolean> {
-  const { rows } = await pool.query<{ left: string }>(
-    `select concat_ws(', ',
-       (select nullif(count(*), 0) || ' open restores' from restores where status in ('not_started', 'pending') or head_wanted_at is not null),
-       (select nullif(count(*), 0) || ' untold' from untold_requests),
-       (select nullif(count(*), 0) || ' unresolved' from restore_requests where not user_resolved),
-       (select nullif(count(*), 0) || ' mails to send' from notifications where status = 'sealed'),
-       (select nullif(count(*), 0) || ' jobs of the dead' from graphile_worker.jobs where locked_by not in (select id from workers)),
-       (select nullif(count(*) - 2, 0) || ' workers too many' from workers)) as left`,
-  );
-  if (rows[0]?.left === "") return true;
-  throw new Error(rows[0]?.left);
-}
-
-function describe(blow: Blow, processes: Supervised[]): string {
-  if (blow.what === "stop postgres")
-    return `stops Postgres (${blow.mode}) for ${(blow.for_ms / 1000).toFixed(1)} s`;
-  const name = processes[blow.process]?.name ?? "?";
-  if (blow.what === "pause") return `pauses ${name} for ${(blow.for_ms / 1000).toFixed(1)} s`;
-  return `${blow.what}s ${name}`;
-}
-
-/** For servers that are started again and again: a caller knows one address. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
