@@ -228,7 +228,7 @@ $$;
 -- the restore at hand is believed, any other only makes us ask S3.
 create or replace function complete_restores(p_events jsonb, p_notify_waits interval[])
 returns table (event_id uuid, updated integer)
--- By index, for the reasons that request_restores has.
+-- Event by event, by index, for the reasons that request_restores has.
 language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -236,34 +236,45 @@ declare
   v_doubted boolean;
   v_waiting boolean;
 begin
-  perform lock_restores(array(select e.restore_id from completable_restores(p_events) e));
+  perform lock_restores(array(
+    select r.id from parse_completions(p_events) e
+     cross join lateral (select o.id from restores o where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
+                            and o.status in ('not_started', 'pending') offset 0) r));
 
   -- not_started, pending -> restored (the event may overtake our own note that we asked).
   -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told. And it is
   -- asked whether the version is still the one that a read without version gets: it may be deleted or overwritten.
-  with moved as (
+  with fitting as (
+    select e.id as event_id, e.version_id, e.restore_expires_at, r.id
+      from parse_completions(p_events) e
+     cross join lateral (select o.id from restores o
+                          where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
+                            and o.status in ('not_started', 'pending')
+                            and e.version_id in (o.version_id, o.pinned_version_id)
+                            and (o.pinned_version_id is null or e.version_id = o.pinned_version_id)
+                            and (e.restore_expires_at is null or e.restore_expires_at > now())
+                            and (e.event_time is null or e.event_time >= coalesce(o.accepted_at, o.created_at) - late_read_grace())
+                            for update) r),
+  moved as (
     update restores r
-       set status = 'restored', status_at = now(), restore_expires_at = e.restore_expires_at,
-           head_wanted_at = case when (e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING')
-                                   or r.version_id <> e.version_id then now() end,
+       set status = 'restored', status_at = now(), restore_expires_at = f.restore_expires_at,
+           head_wanted_at = case when (f.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING')
+                                   or r.version_id <> f.version_id then now() end,
            attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
-      from completable_restores(p_events) e
-     where r.id = e.restore_id and r.closed_at is null and r.status in ('not_started', 'pending')
-       and e.version_id in (r.version_id, r.pinned_version_id)
-       and (r.pinned_version_id is null or e.version_id = r.pinned_version_id)
-       and (e.restore_expires_at is null or e.restore_expires_at > now())
-       and (e.event_time is null or e.event_time >= coalesce(r.accepted_at, r.created_at) - late_read_grace())
-    returning r.id, e.id as event_id, r.head_wanted_at)
+      from fitting f where r.id = f.id
+    returning r.id, f.event_id, r.head_wanted_at)
   select jsonb_agg(to_jsonb(m)) into v_moved from moved m;
 
   if v_moved is not null then perform nudge('post_notify', p_notify_waits); end if;
 
   -- Not believed: S3 must say, of what is not started yet as soon as it has accepted that. The nudges go out also
   -- where it was in doubt before: a claim may have passed by (skip locked) while we held the rows.
-  with doubted as (
-    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now())
-      from completable_restores(p_events) e
-     where r.id = e.restore_id and r.closed_at is null and r.status in ('not_started', 'pending')
+  with others as (
+    select r.id from parse_completions(p_events) e
+     cross join lateral (select o.id from restores o where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
+                            and o.status in ('not_started', 'pending') for update) r),
+  doubted as (
+    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now()) from others o where r.id = o.id
     returning r.status)
   select bool_or(d.status = 'pending'), bool_or(d.status = 'not_started') into v_doubted, v_waiting from doubted d;
   if v_waiting then perform nudge('trigger_restores'); end if;
@@ -284,17 +295,6 @@ language sql stable as $$
   select p.id, p.s3_bucket, p.s3_key, coalesce(p.version_id, ''), p.restore_expires_at, p.event_time
     from jsonb_to_recordset(p_events) as p (id uuid, s3_bucket text, s3_key text, version_id text,
                                             restore_expires_at timestamptz, event_time timestamptz)
-$$;
-
--- Each event with each restore that it may be about. offset 0: by index, event by event.
-create or replace function completable_restores(p_events jsonb)
-returns table (id uuid, version_id text, restore_expires_at timestamptz, event_time timestamptz, restore_id uuid)
-language sql stable as $$
-  select e.id, e.version_id, e.restore_expires_at, e.event_time, r.id
-    from parse_completions(p_events) e
-   cross join lateral (select o.id from restores o
-                        where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
-                          and o.status in ('not_started', 'pending') offset 0) r
 $$;
 
 -- ---------------------------------------------------------------------------------------- who reads

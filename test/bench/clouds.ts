@@ -28,8 +28,6 @@ const CALLS = {
     for (let index = 0; index < count; index++)
       s3.beginRestore({ bucket: "bench", key: `${prefix}${index}` }, { days: 7 });
   },
-  limitRestores: (share: number) =>
-    void s3.fail({ with: "slow_down", operation: "RestoreObject", probability: share }),
   counts: () => Object.fromEntries(s3.counts),
   restoreTimes: () => s3.requests.filter((request) => request.accepted === true).map((request) => request.at),
   requestTimes: (key: string) =>
