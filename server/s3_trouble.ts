@@ -22,7 +22,6 @@ const SENTENCES: Record<string, string> = {
   PermanentRedirect:
     "The bucket lies in another region than Thaw was told. An administrator must look at it.",
   SlowDown: "S3 is busy. Thaw tries again by itself.",
-  ThrottlingException: "S3 is busy. Thaw tries again by itself.",
   MalformedXML: "S3 did not understand Thaw's request. An administrator should report this.",
   InvalidArgument: "S3 did not understand Thaw's request. An administrator should report this.",
   NotFromS3: "Something else than S3 answered, perhaps a proxy. Thaw tries again by itself.",
@@ -40,6 +39,8 @@ const BY_STATUS: Record<number, Trouble> = {
       "S3 refuses to look at this file: it is encrypted with a customer's own key, or Thaw's AWS credentials have expired.",
   },
   403: { code: "AccessDenied", message: DENIED },
+  // S3's only other 503, ServiceUnavailable, asks for the same.
+  503: { code: "SlowDown", message: SENTENCES["SlowDown"] as string },
 };
 
 const NO_ANSWER = "S3 did not answer. Thaw tries again by itself.";

@@ -46,6 +46,11 @@ create or replace function retry_delay(p_attempts integer) returns interval lang
   select least(interval '1 hour', interval '1 minute' * power(2, least(p_attempts, 10) - 1))
 $$;
 
+-- S3 asks to slow down: that is no trouble of the row's, and over soon. 2 seconds ... 1 hour.
+create or replace function busy_delay(p_attempts integer) returns interval language sql immutable as $$
+  select least(interval '1 hour', interval '2 seconds' * power(2, least(p_attempts, 12) - 1))
+$$;
+
 -- When a restore is over: a read event newer than this needs a new one. Null while S3 has not answered.
 create or replace function over_at(r restores) returns timestamptz language sql stable as $$
   select case
@@ -572,7 +577,8 @@ begin
 
   with troubled as (
     update restores r
-       set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message, claim_id = null
+       set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message, claim_id = null,
+           attempt_after = case o.code when 'SlowDown' then least(r.attempt_after, now() + busy_delay(r.attempts)) else r.attempt_after end
       from parse_outcomes(p_outcomes) o
      where r.id = o.id and r.status in ('not_started', 'pending', 'restored') and r.closed_at is null
        and r.claim_id = o.claim_id and r.attempt_after > now()

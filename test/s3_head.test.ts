@@ -156,11 +156,11 @@ describe("why S3 did not do it", () => {
     ["elsewhere", answered("PermanentRedirect", 301), "PermanentRedirect", /another region/],
     ["elsewhere, by HEAD", answered("Unknown", 301), "PermanentRedirect", /another region/],
     ["busy", answered("SlowDown", 503), "SlowDown", /busy.*tries again/],
-    ["throttled", answered("ThrottlingException", 503), "ThrottlingException", /busy.*tries again/],
+    ["throttled", answered("ThrottlingException", 503), "SlowDown", /busy.*tries again/],
     ["our mistake", answered("MalformedXML", 400), "MalformedXML", /did not understand.*report/],
     ["S3's mistake", answered("InternalError", 500), "InternalError", /answered 500.*tries again/],
     ["S3's mistake, by HEAD", answered("Unknown", 500), "HTTP500", /answered 500.*tries again/],
-    ["a name that is a status", answered("503", 503), "HTTP503", /answered 503.*tries again/],
+    ["a name that is a status", answered("503", 503), "SlowDown", /busy.*tries again/],
     [
       "an answer that is no XML",
       named("Error", { $metadata: { httpStatusCode: 502 } }),

@@ -382,6 +382,26 @@ describe("trouble", () => {
     expect(waits).toEqual([1, 2, 4, 8, 16, 32, 60, 60, 60]);
   });
 
+  test("that is only S3 asking to slow down is tried again after 2, 4, 8 ... seconds", async ({ pool }) => {
+    await insertRead(pool, "not_started");
+    const waits: number[] = [];
+    for (let attempt = 1; attempt <= 13; attempt++) {
+      const [{ id, claim_id } = {}] = await query(
+        pool,
+        "select id, claim_id from claim_restores_to_trigger(1)",
+      );
+      const busy = { id, claim_id, code: "SlowDown", message: "S3 is busy." };
+      await pool.query("select note_restore_troubles($1, $2)", [JSON.stringify([busy]), WAITS]);
+      const [row] = await query(
+        pool,
+        "select round(extract(epoch from attempt_after - now()))::int as wait from restores",
+      );
+      waits.push(row?.["wait"]);
+      await pool.query("update restores set attempt_after = now()");
+    }
+    expect(waits).toEqual([2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600]);
+  });
+
   test("of one row does not hold up the others of its page", async ({ pool }) => {
     const bad = await insertRestore(pool, "not_started", { ...claimed(), s3_key: "bad" });
     const good = await insertRestore(pool, "not_started", { ...claimed(), s3_key: "good" });

@@ -375,7 +375,7 @@ describe("trouble", () => {
   test("whatever S3's bad day brings, each object ends restored, asked for once", async ({ start }) => {
     const thaw = await start({ events: true, s3: { restore_ms: 100 } });
     const faults: [string, FaultRule, string][] = [
-      ["head busy", { operation: "HeadObject", with: "slow_down" }, "HTTP503"],
+      ["head busy", { operation: "HeadObject", with: "slow_down" }, "SlowDown"],
       ["head broken", { operation: "HeadObject", with: "internal_error" }, "HTTP500"],
       ["head cut", { operation: "HeadObject", with: "reset" }, "ECONNRESET"],
       ["head lost", { operation: "HeadObject", with: "drop_after_accept" }, "ECONNRESET"],
@@ -384,7 +384,7 @@ describe("trouble", () => {
       ["head proxy, 200", { operation: "HeadObject", with: "garbage", status: 200 }, "NotFromS3"],
       ["busy", { operation: "RestoreObject", with: "slow_down" }, "SlowDown"],
       ["broken", { operation: "RestoreObject", with: "internal_error" }, "InternalError"],
-      ["away", { operation: "RestoreObject", with: "service_unavailable" }, "ServiceUnavailable"],
+      ["away", { operation: "RestoreObject", with: "service_unavailable" }, "SlowDown"],
       ["cut", { operation: "RestoreObject", with: "reset" }, "ECONNRESET"],
       ["proxy", { operation: "RestoreObject", with: "garbage" }, "HTTP502"],
       ["proxy, 200", { operation: "RestoreObject", with: "garbage", status: 200 }, "InvalidObjectState"],
