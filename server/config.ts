@@ -7,18 +7,16 @@ import { TIERS } from "./storage_class.ts";
 export type Role = "migrate" | "server" | "worker";
 
 /** Digits only: Number() takes " " for 0 and "0x10" for 16. */
-const number = (pattern: RegExp, kind: string, from: number, to: number, otherwise: number) =>
+const number = (pattern: RegExp, kind: string, from: number, to: number) =>
   z
     .string()
     .refine(
       (text) => pattern.test(text) && Number(text) >= from && Number(text) <= to,
       `must be a ${kind} from ${from} to ${to}`,
     )
-    .transform(Number)
-    .default(otherwise);
+    .transform(Number);
 
-const whole = (from: number, to: number, otherwise: number) =>
-  number(/^\d+$/, "whole number", from, to, otherwise);
+const whole = (from: number, to: number) => number(/^\d+$/, "whole number", from, to);
 
 /** Below this a secret can be guessed. */
 const SECRET_LENGTH = 32;
@@ -73,8 +71,8 @@ const common = z.object({
     ),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
   // How long to wait for more before a mail goes out, and how long at most (design: 2 and 15 minutes).
-  NOTIFY_QUIET_SECONDS: whole(0, 86_400, 120),
-  NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400, 900),
+  NOTIFY_QUIET_SECONDS: whole(0, 86_400).default(120),
+  NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400).default(900),
   // Whoever may assume a role may choose its session's name, so no domain is trusted unasked.
   SESSION_EMAIL_DOMAINS: domains,
 });
@@ -83,7 +81,7 @@ const server = z.object({
   RESTORE_SECRET: secrets,
   // Plain HTTP: loopback unless somebody decides otherwise; a proxy in front speaks TLS.
   HOST: z.string().default("127.0.0.1"),
-  PORT: whole(0, 65_535, 3000),
+  PORT: whole(0, 65_535).default(3000),
 });
 
 const worker = z.object({
@@ -95,13 +93,16 @@ const worker = z.object({
   AWS_ENDPOINT_URL_S3: z.url("must be a URL").optional(),
   S3_FORCE_PATH_STYLE: z.enum(["true", "false"]).default("false"),
   // S3 rounds the end up to the next midnight UTC, so 7 is at least a full week.
-  RESTORE_DAYS: whole(1, 365, 7),
+  RESTORE_DAYS: whole(1, 365).default(7),
   RESTORE_TIER: z.enum(TIERS).default("Standard"),
-  POLL_AFTER_HOURS: number(/^\d+(\.\d+)?$/, "number", 0, 1000, 23),
+  POLL_AFTER_HOURS: number(/^\d+(\.\d+)?$/, "number", 0, 1000).default(23),
+  // Unset: closed restores are kept for ever. Not less than any queue keeps an event: of a restore that is forgotten
+  // a late delivery looks like a new read, and starts a paid one.
+  RETENTION_DAYS: whole(30, 36_500).optional(),
   // The five tasks, those that ask S3 twice, and one to spare.
-  WORKER_CONCURRENCY: whole(1, 100, 8),
+  WORKER_CONCURRENCY: whole(1, 100).default(8),
   // Enough to hide S3's latency; the SDK's CPU cost is the limit beyond (about 500 objects/s on two cores).
-  S3_CONCURRENCY: whole(1, 1000, 50),
+  S3_CONCURRENCY: whole(1, 1000).default(50),
 });
 
 export type Config = z.infer<typeof common> & {

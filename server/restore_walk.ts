@@ -4,6 +4,7 @@ import { isBadRow } from "./postgres_errors.ts";
 import { CALLS_TIMEOUT_MS } from "./s3.ts";
 import { troubleOf } from "./s3_trouble.ts";
 import { outcomeOf, settleRestores, type Finding, type RestoreOutcome } from "./settle_restores.ts";
+import { withTimeLimit } from "./time_limit.ts";
 import { walkDue } from "./walk_due.ts";
 import { workerContext } from "./worker_context.ts";
 
@@ -43,8 +44,9 @@ export async function restoreWalk(walk: {
     signal: stop,
     work: async (restore) => {
       const started = performance.now();
-      const signal = AbortSignal.any([stop, AbortSignal.timeout(CALLS_TIMEOUT_MS)]);
-      const finding = await walk.ask(restore, signal).catch((error: unknown): Finding => {
+      const finding = await withTimeLimit(CALLS_TIMEOUT_MS, stop, (signal) =>
+        walk.ask(restore, signal),
+      ).catch((error: unknown): Finding => {
         if (stop.aborted) throw error; // Shutting down: nobody's trouble, the lease brings the row back.
         return { transition: "note_restore_troubles", ...troubleOf(error) };
       });

@@ -8,7 +8,7 @@ do $$
 declare
   v_server text[] := array['applied_sql_files', 'request_restores', 'complete_restores'];
   v_worker text[] := array['applied_sql_files', 'nudge', 'lock_restores', 'resolve_requests',
-    'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores',
+    'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
     'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
     'note_restores_checked', 'note_restore_troubles',
     'due_people', 'seal_notification', 'unseal_stale_notifications', 'claim_notifications',

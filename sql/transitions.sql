@@ -13,6 +13,7 @@
 --                                         close_finished_restores    the sweep
 --                                         mark_restores_expired      HEAD says archived again
 --                                         retry_restore              an operator's wish
+--   closed -> gone                        forget_old_restores        RETENTION_DAYS
 --
 -- Who may call what stands in privileges.sql. This file is applied again whenever its text changes; old and new
 -- processes run side by side during a deploy, so a function's arguments and results only ever grow.
@@ -678,6 +679,48 @@ language sql volatile as $$
     update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null from over where r.id = over.id
     returning r.id)
   select count(*)::integer from closed
+$$;
+
+-- closed -> gone: what was over p_age ago, a page at a time, with its readers and the mails that tell of nothing else.
+-- Whoever has still to be told keeps his restore. Answers how many. One at a time: two would leave a mail that both share.
+create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
+language plpgsql volatile set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+  v_ids uuid[];
+  v_mails uuid[];
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('forget_old_restores', 0)) then return 0; end if;
+
+  v_ids := array(
+    select r.id from restores r
+     where r.closed_at <= now() - p_age
+       and not exists (select from restore_requests q where q.restore_id = r.id and q.email is not null and q.post_notification_id is null
+                          and not exists (select from announcements a where a.restore_id = r.id and a.kind = 'post' and a.person = lower(q.email)) offset 0)
+       and not exists (select from announcements a join notifications n on n.id = a.notification_id
+                        where a.restore_id = r.id and n.status = 'sealed' offset 0)
+     order by r.closed_at limit p_limit for update skip locked);
+
+  with announced as (
+    delete from announcements a where a.restore_id = any (v_ids) returning a.notification_id as id),
+  asked as (
+    delete from restore_requests q where q.restore_id = any (v_ids) returning q.pre_notification_id, q.post_notification_id)
+  select array_agg(distinct m.id) into v_mails
+    from (select id from announced union all select pre_notification_id from asked union all select post_notification_id from asked) m
+   where m.id is not null;
+  delete from restores r where r.id = any (v_ids);
+
+  -- Each with what it was sent again for.
+  with recursive over as (
+    select m.id from unnest(v_mails) as m (id)
+     where not exists (select from announcements a where a.notification_id = m.id offset 0)
+       and not exists (select from restore_requests q where q.pre_notification_id = m.id offset 0)
+       and not exists (select from restore_requests q where q.post_notification_id = m.id offset 0)
+    union
+    select n.id from over o cross join lateral (select s.id from notifications s where s.superseded_by = o.id offset 0) n)
+  delete from notifications n where n.id = any (array(select o.id from over o));
+  return cardinality(v_ids);
+end
 $$;
 
 -- ---------------------------------------------------------------------------------------- people are told

@@ -10,7 +10,7 @@ import { workerContext } from "../server/worker_context.ts";
 /**
  * Asks S3 how far it is: about every pending object once in POLL_AFTER_HOURS, against lost events, and at once
  * about those that an event made doubtful (`pending` -> `restored`, `not_started` or `failed`; `restored` ->
- * closed). Also closes what is over, and clears away jobs that failed for good.
+ * closed). Also closes what is over, and clears away what is older than RETENTION_DAYS and jobs that failed for good.
  */
 const poll_pending_restores: Task = (_payload, { abortSignal }) =>
   fewRuns("poll_pending_restores", WALKS, abortSignal, () => poll(abortSignal));
@@ -39,6 +39,7 @@ async function poll(signal: AbortSignal): Promise<void> {
     signal,
   });
   while (!signal.aborted && (await closeFinished()) > 0);
+  await forgetOld(signal);
   await sql`select forget_failed_jobs()`.execute(db);
 }
 
@@ -50,6 +51,22 @@ async function closeFinished(): Promise<number> {
     closed: number;
   }>`select close_finished_restores(${CLOSE_PAGE}) as closed`.execute(workerContext().db);
   return rows[0]?.closed ?? 0;
+}
+
+/** Restores per statement, and statements per run: years of history go in the course of days, and nobody waits for it. */
+const FORGET_PAGE = 1000;
+const FORGET_PAGES = 100;
+
+async function forgetOld(signal: AbortSignal): Promise<void> {
+  const { db, settings } = workerContext();
+  if (settings.RETENTION_DAYS === undefined) return;
+  for (let page = 0; page < FORGET_PAGES && !signal.aborted; page++) {
+    const { rows } = await sql<{ forgotten: number }>`
+      select forget_old_restores(${`${settings.RETENTION_DAYS} days`}::interval, ${FORGET_PAGE}) as forgotten`.execute(
+      db,
+    );
+    if ((rows[0]?.forgotten ?? 0) < FORGET_PAGE) return;
+  }
 }
 
 async function askHowFar(restore: RestoreRow, signal: AbortSignal): Promise<Finding> {

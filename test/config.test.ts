@@ -101,6 +101,7 @@ describe("a variable", () => {
       RESTORE_DAYS: "0",
       RESTORE_TIER: "Fast",
       POLL_AFTER_HOURS: "-1",
+      RETENTION_DAYS: "29",
       WORKER_CONCURRENCY: "1.5",
       S3_CONCURRENCY: "0x10",
     };

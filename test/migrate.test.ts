@@ -13,7 +13,14 @@ import { test as base } from "./database.ts";
 import { query } from "./rows.ts";
 
 const SQL = join(import.meta.dirname, "../sql");
-const ALL = ["0001_tables.sql", "0002_workers.sql", "views.sql", "transitions.sql", "privileges.sql"];
+const ALL = [
+  "0001_tables.sql",
+  "0002_workers.sql",
+  "0003_retention.sql",
+  "views.sql",
+  "transitions.sql",
+  "privileges.sql",
+];
 
 const newPool = (url: string): Pool =>
   createPool(url, { name: "migrate", max: 5, query_timeout_ms: 0 }, createLog("silent"));

@@ -98,6 +98,20 @@ const name = (key: string, bucket = BUCKET) => ({ bucket, key });
 const heads = (thaw: Thaw, key: string): number =>
   thaw.s3.requests.filter((request) => request.operation === "HeadObject" && request.key === key).length;
 
+test.for([
+  ["goes with RETENTION_DAYS", { RETENTION_DAYS: "30" }, 0],
+  ["stays without", {}, 1],
+] as const)("what was over long ago %s", async ([, env, left], { start }) => {
+  const thaw = await start({ env });
+  await thaw.pool.query(
+    `insert into restores (id, s3_bucket, s3_key, status, status_at, closed_at)
+     values (gen_random_uuid(), $1, 'old', 'restored', now() - interval '40 days', now() - interval '31 days')`,
+    [BUCKET],
+  );
+  await poll(thaw);
+  expect((await thaw.pool.query("select from restores")).rowCount).toBe(left);
+});
+
 describe("a pending restore whose event is lost", () => {
   test("is asked about once POLL_AFTER_HOURS are over, and not again before they are over again", async ({
     start,
