@@ -96,11 +96,11 @@ function againstPeer(name: string, own: number, rate: Rate | undefined): Result 
     value: own,
     unit: "/s",
     against: name,
-    goal: ">= 10",
+    goal: ">= 15",
     met: false,
   };
   if (typeof rate !== "number") return { ...result, remark: rate?.missing ?? "not measured" };
-  return { ...result, peer: rate, ratio: own / rate, met: own >= 10 * rate };
+  return { ...result, peer: rate, ratio: own / rate, met: own >= 15 * rate };
 }
 
 const BURST_READS = 200_000;
