@@ -165,7 +165,7 @@ const versioned = (version_id: string): { VersionId?: string } =>
 const statusOf = (error: unknown): number =>
   error instanceof S3ServiceException ? (error.$metadata.httpStatusCode ?? 0) : 0;
 
-/** The SDK notes how far this machine's clock is off S3's, from five minutes on. */
+/** The SDK notes from S3's answers how far this machine's clock is off. */
 export const timeAtS3 = (client: S3Client): Date => new Date(Date.now() + client.config.systemClockOffset);
 
 /** The decision table of HEAD. A copy whose expiry has passed is as good as gone: S3 removes it a little later. */

@@ -52,6 +52,11 @@ create or replace function busy_delay(p_attempts integer) returns interval langu
   select least(interval '1 hour', interval '2 seconds' * power(2, least(p_attempts, 12) - 1))
 $$;
 
+-- How long a claim holds. That S3 was busy before does not make its calls longer.
+create or replace function lease(r restores) returns interval language sql immutable as $$
+  select retry_delay(case r.failure_code when 'SlowDown' then 1 else r.attempts + 1 end)
+$$;
+
 -- When a restore is over: a read event newer than this needs a new one. Null while S3 has not answered.
 create or replace function over_at(r restores) returns timestamptz language sql stable as $$
   select case
@@ -402,7 +407,7 @@ language sql volatile as $$
     select d.id from restores d
      where d.status = 'not_started' and d.attempt_after <= now()
      order by d.attempt_after limit p_limit for no key update skip locked)
-  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1),
+  update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
                         claim_id = gen_random_uuid(), claimed_by = p_worker
     from due where r.id = due.id
   returning r.*
@@ -427,7 +432,7 @@ language sql volatile as $$
        and d.head_wanted_at is null and d.attempt_after <= now()
      order by coalesce(d.last_checked_at, d.accepted_at), d.id
      limit greatest(0, p_limit - (select count(*) from doubtful)) for no key update skip locked)
-  update restores r set attempts = r.attempts + 1, attempt_after = now() + retry_delay(r.attempts + 1),
+  update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
                         claim_id = gen_random_uuid(), claimed_by = p_worker
    where r.id in (select id from doubtful union all select id from due)
   returning r.*
@@ -579,7 +584,7 @@ begin
   with troubled as (
     update restores r
        set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message, claim_id = null,
-           attempt_after = case o.code when 'SlowDown' then least(r.attempt_after, now() + busy_delay(r.attempts)) else r.attempt_after end
+           attempt_after = case o.code when 'SlowDown' then now() + busy_delay(r.attempts) else r.attempt_after end
       from parse_outcomes(p_outcomes) o
      where r.id = o.id and r.status in ('not_started', 'pending', 'restored') and r.closed_at is null
        and r.claim_id = o.claim_id and r.attempt_after > now()
@@ -682,7 +687,7 @@ language sql volatile as $$
 $$;
 
 -- closed -> gone: what was over p_age ago, a page at a time, with its readers and the mails that tell of nothing else.
--- Whoever has still to be told keeps his restore. Answers how many. One at a time: two would leave a mail that both share.
+-- Whoever has still to be told, a refused mail included, keeps his restore. Answers how many. One at a time: two would leave a mail that both share.
 create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -695,10 +700,13 @@ begin
   v_ids := array(
     select r.id from restores r
      where r.closed_at <= now() - p_age
-       and not exists (select from restore_requests q where q.restore_id = r.id and q.email is not null and q.post_notification_id is null
-                          and not exists (select from announcements a where a.restore_id = r.id and a.kind = 'post' and a.person = lower(q.email)) offset 0)
-       and not exists (select from announcements a join notifications n on n.id = a.notification_id
-                        where a.restore_id = r.id and n.status = 'sealed' offset 0)
+       -- offset 0: restore by restore, or all who wait for anything would be gone through for each.
+       and not exists (select from (select * from restore_requests o where o.restore_id = r.id offset 0) q
+                        where q.email is not null and q.post_notification_id is null
+                          and not exists (select from announcements a where a.restore_id = r.id and a.kind = 'post' and a.person = lower(q.email)))
+       and not exists (select from (select * from announcements o where o.restore_id = r.id offset 0) a
+                        cross join lateral (select m.status from notifications m where m.id = a.notification_id offset 0) n
+                        where n.status <> 'sent')
      order by r.closed_at limit p_limit for update skip locked);
 
   with announced as (
@@ -968,7 +976,8 @@ begin
   perform lock_restores(array(select r.id from restores r
                                where r.claimed_by = any (v_dead) and r.claim_id is not null and r.closed_at is null));
   update restores r set attempt_after = now(), claim_id = null
-   where r.claimed_by = any (v_dead) and r.claim_id is not null and r.closed_at is null and r.attempts <= 3;
+   where r.claimed_by = any (v_dead) and r.claim_id is not null and r.closed_at is null
+     and (r.attempts <= 3 or r.failure_code = 'SlowDown');
   update notifications n set attempt_after = now(), claim_id = null
    where n.status = 'sealed' and n.claimed_by = any (v_dead) and n.claim_id is not null and n.attempts <= 3;
 
@@ -1031,6 +1040,8 @@ declare
   v_old notifications;
   v_new uuid := gen_random_uuid();
 begin
+  -- What is sent again must not be forgotten meanwhile.
+  perform pg_advisory_xact_lock(hashtextextended('forget_old_restores', 0));
   select n.* into v_old from notifications n where n.id = p_id for update;
   if not found then
     raise exception 'there is no notification %', p_id using hint = 'Take an id from stuck_requests or notifications.';

@@ -94,9 +94,11 @@ describe("what was over long ago", () => {
     });
     const sealed = await insertNotification(pool, { status: "sealed" });
     const waiting = await told(pool, "32 days", sealed);
+    const refused = await insertNotification(pool, { status: "failed", failure_message: "refused" });
+    const unreached = await told(pool, "33 days", refused);
 
     expect(await forget(pool)).toBe(0);
-    expect(await idsOf(pool, "restores")).toEqual(sorted(untold.restore, waiting.restore));
+    expect(await idsOf(pool, "restores")).toEqual(sorted(untold.restore, waiting.restore, unreached.restore));
   });
 
   test("goes with readers whom nobody knows", async ({ pool }) => {

@@ -390,6 +390,11 @@ describe("trouble", () => {
         pool,
         "select id, claim_id from claim_restores_to_trigger(1)",
       );
+      const [claimed] = await query(
+        pool,
+        "select extract(epoch from attempt_after - now())::int > 60 as long from restores",
+      );
+      expect(claimed).toEqual({ long: false });
       const busy = { id, claim_id, code: "SlowDown", message: "S3 is busy." };
       await pool.query("select note_restore_troubles($1, $2)", [JSON.stringify([busy]), WAITS]);
       const [row] = await query(
