@@ -22,6 +22,7 @@ const SENTENCES: Record<string, string> = {
   PermanentRedirect:
     "The bucket lies in another region than Thaw was told. An administrator must look at it.",
   SlowDown: "S3 is busy. Thaw tries again by itself.",
+  ThrottlingException: "S3 is busy. Thaw tries again by itself.",
   MalformedXML: "S3 did not understand Thaw's request. An administrator should report this.",
   InvalidArgument: "S3 did not understand Thaw's request. An administrator should report this.",
   NotFromS3: "Something else than S3 answered, perhaps a proxy. Thaw tries again by itself.",

@@ -239,53 +239,47 @@ $$;
 -- the restore at hand is believed, any other only makes us ask S3.
 create or replace function complete_restores(p_events jsonb, p_notify_waits interval[])
 returns table (event_id uuid, updated integer)
--- Event by event, by index, for the reasons that request_restores has.
+-- The restores are looked up once, event by event, by index, for the reasons that request_restores has.
 language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
+  v_ids uuid[];
   v_moved jsonb;
   v_doubted boolean;
   v_waiting boolean;
 begin
-  perform lock_restores(array(
+  v_ids := array(
     select r.id from parse_completions(p_events) e
      cross join lateral (select o.id from restores o where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
-                            and o.status in ('not_started', 'pending') offset 0) r));
+                            and o.status in ('not_started', 'pending') offset 0) r);
+  perform lock_restores(v_ids);
 
   -- not_started, pending -> restored (the event may overtake our own note that we asked).
   -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told. And it is
   -- asked whether the version is still the one that a read without version gets: it may be deleted or overwritten.
-  with fitting as (
-    select e.id as event_id, e.version_id, e.restore_expires_at, r.id
-      from parse_completions(p_events) e
-     cross join lateral (select o.id from restores o
-                          where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
-                            and o.status in ('not_started', 'pending')
-                            and e.version_id in (o.version_id, o.pinned_version_id)
-                            and (o.pinned_version_id is null or e.version_id = o.pinned_version_id)
-                            and (e.restore_expires_at is null or e.restore_expires_at > now())
-                            and (e.event_time is null or e.event_time >= coalesce(o.accepted_at, o.created_at) - late_read_grace())
-                            for update) r),
-  moved as (
+  with moved as (
     update restores r
-       set status = 'restored', status_at = now(), restore_expires_at = f.restore_expires_at,
-           head_wanted_at = case when (f.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING')
-                                   or r.version_id <> f.version_id then now() end,
+       set status = 'restored', status_at = now(), restore_expires_at = e.restore_expires_at,
+           head_wanted_at = case when (e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING')
+                                   or r.version_id <> e.version_id then now() end,
            attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
-      from fitting f where r.id = f.id
-    returning r.id, f.event_id, r.head_wanted_at)
+      from parse_completions(p_events) e
+     where r.id = any (v_ids) and r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
+       and r.status in ('not_started', 'pending')
+       and e.version_id in (r.version_id, r.pinned_version_id)
+       and (r.pinned_version_id is null or e.version_id = r.pinned_version_id)
+       and (e.restore_expires_at is null or e.restore_expires_at > now())
+       and (e.event_time is null or e.event_time >= coalesce(r.accepted_at, r.created_at) - late_read_grace())
+    returning r.id, e.id as event_id, r.head_wanted_at)
   select jsonb_agg(to_jsonb(m)) into v_moved from moved m;
 
   if v_moved is not null then perform nudge('post_notify', p_notify_waits); end if;
 
   -- Not believed: S3 must say, of what is not started yet as soon as it has accepted that. The nudges go out also
   -- where it was in doubt before: a claim may have passed by (skip locked) while we held the rows.
-  with others as (
-    select r.id from parse_completions(p_events) e
-     cross join lateral (select o.id from restores o where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
-                            and o.status in ('not_started', 'pending') for update) r),
-  doubted as (
-    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now()) from others o where r.id = o.id
+  with doubted as (
+    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now())
+     where r.id = any (v_ids) and r.closed_at is null and r.status in ('not_started', 'pending')
     returning r.status)
   select bool_or(d.status = 'pending'), bool_or(d.status = 'not_started') into v_doubted, v_waiting from doubted d;
   if v_waiting then perform nudge('trigger_restores'); end if;
@@ -687,7 +681,10 @@ language sql volatile as $$
 $$;
 
 -- closed -> gone: what was over p_age ago, a page at a time, with its readers and the mails that tell of nothing else.
--- Whoever has still to be told, a refused mail included, keeps his restore. Answers how many. One at a time: two would leave a mail that both share.
+-- Whoever has still to be told, a refused mail included, keeps his restore. Answers how many. One at a time: two would
+-- leave a mail that both share.
+create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
+
 create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -695,7 +692,7 @@ declare
   v_ids uuid[];
   v_mails uuid[];
 begin
-  if not pg_try_advisory_xact_lock(hashtextextended('forget_old_restores', 0)) then return 0; end if;
+  if not pg_try_advisory_xact_lock(forget_lock()) then return 0; end if;
 
   v_ids := array(
     select r.id from restores r
@@ -718,7 +715,7 @@ begin
    where m.id is not null;
   delete from restores r where r.id = any (v_ids);
 
-  -- Each with what it was sent again for.
+  -- Each with the earlier ones that it was sent instead of.
   with recursive over as (
     select m.id from unnest(v_mails) as m (id)
      where not exists (select from announcements a where a.notification_id = m.id offset 0)
@@ -1041,7 +1038,7 @@ declare
   v_new uuid := gen_random_uuid();
 begin
   -- What is sent again must not be forgotten meanwhile.
-  perform pg_advisory_xact_lock(hashtextextended('forget_old_restores', 0));
+  perform pg_advisory_xact_lock(forget_lock());
   select n.* into v_old from notifications n where n.id = p_id for update;
   if not found then
     raise exception 'there is no notification %', p_id using hint = 'Take an id from stuck_requests or notifications.';

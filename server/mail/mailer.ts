@@ -1,6 +1,7 @@
 import { Resend } from "resend";
 
 import type { WorkerConfig } from "../config.ts";
+import { withTimeLimit } from "../time_limit.ts";
 
 /** A claimed notification, as `claim_notifications` returns it. */
 export interface ClaimedMail {
@@ -53,11 +54,13 @@ export function createMailer(
   });
   return {
     async send(mail, signal) {
-      const { data, error, headers } = await resend.post<{ id: string }>("/emails", JSON.parse(mail.body), {
-        // Ours and constant: Resend answers a repeat with the first mail's id and sends nothing.
-        idempotencyKey: `thaw/${mail.id}`,
-        signal: AbortSignal.any([signal, AbortSignal.timeout(timeout_ms)]),
-      });
+      const { data, error, headers } = await withTimeLimit(timeout_ms, signal, (limited) =>
+        resend.post<{ id: string }>("/emails", JSON.parse(mail.body), {
+          // Ours and constant: Resend answers a repeat with the first mail's id and sends nothing.
+          idempotencyKey: `thaw/${mail.id}`,
+          signal: limited,
+        }),
+      );
       const calls_per_second = limitOf(headers);
       if (error === null && typeof data?.id === "string") {
         return { outcome: "sent", resend_id: data.id, calls_per_second };

@@ -41,6 +41,7 @@ export interface StormOptions {
 const QUICK_TIMES = `
   create or replace function retry_delay(p_attempts integer) returns interval language sql immutable as
     $$ select least(interval '4 seconds', interval '1 second' * p_attempts) $$;
+  create or replace function busy_delay(p_attempts integer) returns interval language sql immutable as $$ select retry_delay(p_attempts) $$;
   create or replace function lost_grace() returns interval language sql immutable as $$ select interval '3 seconds' $$;
   create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '6 seconds' $$;`;
 
@@ -150,9 +151,8 @@ export async function runStorm(
   const begun = performance.now();
   const elapsed = (): number => performance.now() - begun;
   const until_ms = options.seconds * 1000;
-  const blowing = weather.blows
-    ? strike(planBlows(random, processes.length, until_ms), { processes, postgres, elapsed, say })
-    : sleep(until_ms).then(() => undefined);
+  const plan = weather.blows ? planBlows(random, processes.length, until_ms) : [];
+  const blowing = strike(plan, { processes, postgres, elapsed, say });
   const reading = readers();
   later(until_ms / 2, () =>
     waitFor("the rest of the map", () => know([...people]).then(() => true), 60_000).then(() => undefined),
@@ -205,6 +205,7 @@ export async function runStorm(
     };
   }
 
+  if (plan.length === 0) await sleep(until_ms);
   const blows = await blowing;
   say(`${(elapsed() / 1000).toFixed(1)} s  the storm is over`);
 
@@ -247,10 +248,10 @@ export async function runStorm(
       "seconds of storm": options.seconds,
       "reads accepted": callers.accepted.length,
       "calls it took": callers.tries,
-      "processes killed": blows?.kill ?? 0,
-      "processes paused beyond their lease": blows?.pause ?? 0,
-      "processes terminated": blows?.terminate ?? 0,
-      "Postgres stopped": blows?.["stop postgres"] ?? 0,
+      "processes killed": blows.kill,
+      "processes paused beyond their lease": blows.pause,
+      "processes terminated": blows.terminate,
+      "Postgres stopped": blows["stop postgres"],
       "S3 calls spoiled": struck,
       "mail calls spoiled": resend.requests.filter((call) => call.fault !== undefined).length,
       "mails delivered": resend.mails.length,

@@ -34,30 +34,21 @@ export async function poll(world: World): Promise<Result[]> {
   // The thousand are over before there is any garbage to collect.
   const more = await round(world, 10_000);
   const many = await round(world, 100_000);
+  const memory = (against: string, peer: number): Result => ({
+    number: 10,
+    figure: "peak memory of a worker that polls 100,000 objects",
+    value: many.memory,
+    unit: "MiB",
+    against,
+    peer,
+    ratio: many.memory / peer,
+    goal: "<= 1.3",
+    met: many.memory <= 1.3 * peer,
+    remark: `${many.per_second.toFixed(0)} objects/s`,
+  });
   return [
-    {
-      number: 10,
-      figure: "peak memory of a worker that polls 100,000 objects",
-      value: many.memory,
-      unit: "MiB",
-      against: "1,000 objects",
-      peer: few.memory,
-      ratio: many.memory / few.memory,
-      goal: "<= 1.3",
-      met: many.memory <= 1.3 * few.memory,
-      remark: `${many.per_second.toFixed(0)} objects/s`,
-    },
-    {
-      number: 10,
-      figure: "the same",
-      value: many.memory,
-      unit: "MiB",
-      against: "10,000 objects",
-      peer: more.memory,
-      ratio: many.memory / more.memory,
-      goal: "<= 1.3",
-      met: many.memory <= 1.3 * more.memory,
-    },
+    memory("1,000 objects", few.memory),
+    memory("10,000 objects", more.memory),
     {
       number: 10,
       figure: "S3 calls per polled object",
