@@ -951,14 +951,17 @@ begin
 end
 $$;
 
+-- The last word of a worker that was told to stop: what it had claimed and not begun is everybody's again.
 create or replace function leave_worker(p_worker text) returns void
-language sql volatile as $$
-  delete from workers w where w.id = p_worker
+language plpgsql volatile as $$
+begin
+  delete from workers w where w.id = p_worker;
+  perform give_back(array[p_worker]);
+end
 $$;
 
--- Gives back what dead workers held, at once instead of when the lease ends: claims, and graphile-worker's jobs (four
--- hours). Taking a living worker's rows away would be wasteful, not wrong: its reports are guarded by claim_id, and
--- mails by their key. Answers how many had died.
+-- Gives back what dead workers held. Taking a living worker's rows away would be wasteful, not wrong: its reports are
+-- guarded by claim_id, and mails by their key. Answers how many had died.
 create or replace function reap_dead_workers() returns integer
 language plpgsql volatile as $$
 declare
@@ -968,19 +971,26 @@ begin
                    where pg_postmaster_start_time() < now() - reconnect_grace() and pg_try_advisory_xact_lock(worker_lock(w.id)));
   if v_dead = '{}' then return 0; end if;
   delete from workers w where w.id = any (v_dead);
+  perform give_back(v_dead);
+  return cardinality(v_dead);
+end
+$$;
 
+-- Claims at once instead of when their lease ends, and graphile-worker's jobs, which it would keep locked for four hours.
+create or replace function give_back(p_workers text[]) returns void
+language plpgsql volatile as $$
+begin
   -- A row that several workers died with may be what kills them: it waits until its lease ends.
   perform lock_restores(array(select r.id from restores r
-                               where r.claimed_by = any (v_dead) and r.claim_id is not null and r.closed_at is null));
+                               where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null));
   update restores r set attempt_after = now(), claim_id = null
-   where r.claimed_by = any (v_dead) and r.claim_id is not null and r.closed_at is null
+   where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null
      and (r.attempts <= 3 or r.failure_code = 'SlowDown');
   update notifications n set attempt_after = now(), claim_id = null
-   where n.status = 'sealed' and n.claimed_by = any (v_dead) and n.claim_id is not null and n.attempts <= 3;
+   where n.status = 'sealed' and n.claimed_by = any (p_workers) and n.claim_id is not null and n.attempts <= 3;
 
-  perform graphile_worker.force_unlock_workers(v_dead);
+  perform graphile_worker.force_unlock_workers(p_workers);
   perform nudge('trigger_restores'), nudge('poll_pending_restores'), nudge('pre_notify'), nudge('post_notify');
-  return cardinality(v_dead);
 end
 $$;
 

@@ -185,6 +185,34 @@ describe("a worker's presence", () => {
   });
 });
 
+test("a worker that leaves gives back what it had claimed and not begun", async ({ databaseUrl, pool }) => {
+  const own = newPool(databaseUrl);
+  const presence = await enterWorker(own, "here");
+  const restore = await insertRestore(pool, "not_started");
+  await claim(pool, "here");
+  await insertNotification(pool);
+  await pool.query("select claim_notifications('post', 1, 'here')");
+  await pool.query("select graphile_worker.add_job('trigger_restores', job_key := 'its')");
+  await pool.query("update graphile_worker._private_jobs set locked_by = 'here', locked_at = now()");
+
+  await presence.leave();
+
+  expect(await reload(pool, restore)).toMatchObject({ claim_id: null, attempts: 1 });
+  expect(
+    await query(
+      pool,
+      `select 'restore' as what from restores where attempt_after <= now()
+       union all select 'mail' from notifications where attempt_after <= now()
+       union all select 'job' from graphile_worker.jobs where key = 'its' and locked_by is null`,
+    ),
+  ).toEqual([{ what: "restore" }, { what: "mail" }, { what: "job" }]);
+  // Whoever is there goes on with it.
+  expect(
+    (await query(pool, "select distinct task_identifier as task from graphile_worker.jobs")).length,
+  ).toBe(4);
+  await own.end();
+});
+
 test("a worker whose connection is cut while it leaves, leaves", async ({ databaseUrl, pool }) => {
   await using proxy = await startTcpProxy(databaseUrl);
   const own = newPool(proxy.url);
