@@ -24,6 +24,9 @@ const SHORT_PAUSE_SECONDS = 5;
 /** Who finds the gate just open, and another there first, looks again no sooner. */
 const SHORTEST_PAUSE_MS = 5;
 
+/** How long before its turn a mail may be claimed: with the call itself well below the lease of a minute. */
+const CLAIM_AHEAD = "20 seconds";
+
 /** A person's rows may be in somebody else's hands for a moment. */
 const SEAL_TRIES = 3;
 
@@ -128,26 +131,30 @@ async function sendSealed(
   });
 }
 
-/** Claims a mail that is due. While it is only the next moment's turn, or the gate is shut for seconds, waits. */
+/** Claims a mail that is due, and waits for its turn. While the gate is shut for seconds, waits for that. */
 async function claim(
   { db, worker_id }: WorkerContext,
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<ClaimedMail[]> {
+  const wait = (ms: number): Promise<void> => sleep(ms, undefined, { signal }).catch(() => undefined);
   for (;;) {
-    const { rows: mails } =
-      await sql<ClaimedMail>`select * from claim_notifications(${kind}, 1, ${worker_id})`.execute(db);
-    if (mails.length > 0) return mails;
+    const { rows: mails } = await sql<ClaimedMail & { wait_ms: number }>`
+      select * from claim_notifications(${kind}, 1, ${worker_id}, ${CLAIM_AHEAD}::interval)`.execute(db);
+    if (mails[0] !== undefined) {
+      await wait(mails[0].wait_ms);
+      return mails;
+    }
     // Or has opened since we looked: nobody else would tell.
     const { rows } = await sql<{ seconds: number }>`
-      select extract(epoch from greatest(g.closed_until, g.next_call_at) - clock_timestamp())::float8 as seconds from mail_gate g
-       where greatest(g.closed_until, g.next_call_at) between now() - interval '1 second' and now() + ${`${SHORT_PAUSE_SECONDS} seconds`}::interval
+      select extract(epoch from opens_at - clock_timestamp())::float8 as seconds
+        from (select greatest(closed_until, next_call_at - ${CLAIM_AHEAD}::interval) as opens_at from mail_gate) g
+       where opens_at between now() - interval '1 second' and now() + ${`${SHORT_PAUSE_SECONDS} seconds`}::interval
          and exists (select from notifications n where n.kind = ${kind} and n.status = 'sealed' and n.attempt_after <= now())`.execute(
       db,
     );
     if (rows[0] === undefined) return [];
-    const pause_ms = Math.max(rows[0].seconds * 1000, SHORTEST_PAUSE_MS);
-    await sleep(pause_ms, undefined, { signal }).catch(() => undefined);
+    await wait(Math.max(rows[0].seconds * 1000, SHORTEST_PAUSE_MS));
     if (signal.aborted) return [];
   }
 }

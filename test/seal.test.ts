@@ -329,6 +329,7 @@ describe("a sealed mail", () => {
         body: '{"subject":"ready"}',
         uncertain_since_before: null,
         calls_per_second: 2,
+        wait_ms: 0,
       },
     ]);
     expect(await claim(pool)).toEqual([]);
@@ -527,8 +528,51 @@ describe("Resend's pace", () => {
     const started = performance.now();
     let claimed = 0;
     while (claimed < 30) claimed += await claim(pool);
-    // 30 turns of a little more than 10 ms.
-    expect(performance.now() - started).toBeGreaterThan(280);
+    // 30 turns of a little more than 10 ms, the first at once.
+    expect(performance.now() - started).toBeGreaterThan(270);
+  });
+
+  test("gives each claim a turn of its own, ahead of time for whoever waits for it", async ({ pool }) => {
+    for (let mail = 0; mail < 6; mail++) await insertNotification(pool);
+    const set = (next_call_at: string) => pool.query(`update mail_gate set next_call_at = ${next_call_at}`);
+    const turns = async (count: number): Promise<number[]> =>
+      (
+        await query(pool, "select wait_ms from claim_notifications('post', $1, 'w', '1 minute')", [count])
+      ).map((row) => row["wait_ms"] as number);
+    await set("'2100-01-01 00:00:00Z'");
+    expect(await turns(1)).toEqual([]);
+    await set("now() + interval '50 seconds'");
+    const { next_call_at } = await one(pool, "select next_call_at::text from mail_gate");
+    const taken = async (): Promise<number> =>
+      Number(
+        (
+          await one(
+            pool,
+            "select extract(epoch from next_call_at - $1::timestamptz) as seconds from mail_gate",
+            [next_call_at],
+          )
+        )["seconds"],
+      );
+    const [first = NaN] = await turns(1);
+    expect(first).toBeGreaterThan(0);
+    expect(first).toBeLessThanOrEqual(50_000);
+    const [second = NaN, third = NaN] = (await turns(2)).toSorted((a, b) => a - b);
+    expect(third - second).toBeCloseTo(1000 / (2 * 0.97), -1);
+    // Three turns, whatever time it took to take them.
+    expect(await taken()).toBeCloseTo(3 / (2 * 0.97), 3);
+
+    await set("'-infinity', closed_until = now() + interval '1 second'");
+    expect(await turns(1)).toEqual([]);
+  });
+
+  test("keeps the turns that are taken when it changes", async ({ pool }) => {
+    await pool.query("update mail_gate set next_call_at = now() + interval '10 seconds'");
+    await pool.query("select note_mail_limit(20)");
+    expect(await waits(pool)).toBeGreaterThan(0.5);
+    expect(await waits(pool)).toBeLessThanOrEqual(1);
+    await pool.query("update mail_gate set next_call_at = '-infinity'");
+    await pool.query("select note_mail_limit(2)");
+    expect(await waits(pool)).toBeLessThanOrEqual(0);
   });
 
   test("is nobody's business when nothing is due", async ({ pool }) => {

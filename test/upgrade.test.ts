@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
@@ -34,6 +34,7 @@ const SQL = join(import.meta.dirname, "../sql");
 const RELEASES = [
   { release: "1", last: "0001_tables.sql" },
   { release: "2", last: "0002_workers.sql" },
+  { release: "3", last: "0003_retention.sql" },
 ];
 
 /** sql/ as that release had it. */
@@ -41,7 +42,7 @@ function sqlOf({ release, last }: (typeof RELEASES)[number]): string {
   const directory = mkdtempSync(join(tmpdir(), "thaw-release-"));
   cpSync(SQL, directory, {
     recursive: true,
-    filter: (path) => !/\d{4}_/.test(path) || path.slice(-last.length) <= last,
+    filter: (path) => !/^\d{4}_/.test(basename(path)) || basename(path) <= last,
   });
   writeFileSync(join(directory, "privileges.sql"), "");
   cpSync(join(import.meta.dirname, "fixtures/releases", release), directory, { recursive: true });
@@ -170,6 +171,7 @@ const CALLS: Record<string, string[]> = {
     "select reap_dead_workers()",
     "select forget_failed_jobs()",
   ],
+  "3": ["select forget_old_restores('30 days', 10) as forgotten"],
 };
 
 const callsOf = ({ release }: (typeof RELEASES)[number]): string[] =>
