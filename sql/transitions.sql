@@ -338,19 +338,22 @@ $$;
 -- Fills in addresses, a page at a time; answers how many rows it touched. An email once on a row stays.
 -- A reader whom no rule knows is resolved to nobody, and looked up again while the restore is open.
 create or replace function resolve_requests(p_limit integer, p_notify_waits interval[], p_session_domains text[] default '{}') returns integer
-language plpgsql volatile as $$
+language plpgsql volatile set enable_seqscan = off as $$
 declare
   v_known integer;
   v_unknown integer;
 begin
-  with found as (
+  with open_restores as materialized (select r.id, r.status_at from restores r where r.closed_at is null),
+  found as (
     select u.id, p.email, p.resolved_by
       from (select o.id, o.access_key_id, o.principal, o.source_identity from restore_requests o where not o.user_resolved
              union all
-            select o.id, o.access_key_id, o.principal, o.source_identity from restores r
-             -- offset 0: restore by restore, or all readers that ever were unknown would be gone through.
-             cross join lateral (select * from restore_requests q where q.restore_id = r.id offset 0) o
-             where r.closed_at is null and o.email is null and o.user_resolved) u
+            -- A request has its restore's status_at: older ones than the oldest open restore's need not be looked at. (offset 0:
+            -- so that all that ever were unknown are not, either.)
+            select o.id, o.access_key_id, o.principal, o.source_identity
+              from (select * from restore_requests q
+                     where q.email is null and q.user_resolved and q.status_at >= (select min(status_at) from open_restores) offset 0) o
+             where o.restore_id in (select id from open_restores)) u
      cross join lateral find_person(u.access_key_id, u.principal, u.source_identity, p_session_domains) p
      limit p_limit),
   known as (
@@ -756,6 +759,7 @@ language plpgsql volatile set lock_timeout = '3s' set plan_cache_mode = force_cu
 declare
   v_locked uuid[];
   v_requests uuid[];
+  v_restores uuid[];
   v_announced integer;
 begin
   -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
@@ -768,15 +772,16 @@ begin
      where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person)
      order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
 
-  select array_agg(u.request_id) filter (where u.request_id = any (v_locked)) into v_requests
+  select array_agg(u.request_id) filter (where l.id is not null), array_agg(distinct u.restore_id) filter (where l.id is not null)
+    into v_requests, v_restores
     from untold_requests u
+    left join unnest(v_locked) as l (id) on l.id = u.request_id
    where u.kind = p_kind and u.person = p_person
   having max(u.since) <= now() - p_quiet or min(u.since) <= now() - p_max_wait;
 
   insert into announcements (restore_id, kind, person, notification_id)
-  select distinct q.restore_id, p_kind, p_person, p_id
-    from restore_requests q where q.id = any (v_requests)
-   order by q.restore_id
+  select r.id, p_kind, p_person, p_id
+    from unnest(v_restores) as r (id) order by r.id
       on conflict do nothing;
   get diagnostics v_announced = row_count;
 
@@ -785,8 +790,7 @@ begin
   -- An earlier mail may be marked sent just now: wait, so that nobody told looks untold.
   perform from notifications n
    where n.id in (select a.notification_id from announcements a
-                    join restore_requests q on q.restore_id = a.restore_id
-                   where q.id = any (v_requests) and a.kind = p_kind and a.person = p_person)
+                   where a.restore_id = any (v_restores) and a.kind = p_kind and a.person = p_person)
    order by n.id for share;
 
   update restore_requests q

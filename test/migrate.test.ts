@@ -17,6 +17,8 @@ const ALL = [
   "0001_tables.sql",
   "0002_workers.sql",
   "0003_retention.sql",
+  "0004_mail_turns.sql",
+  "0005_unknown_readers.sql",
   "views.sql",
   "transitions.sql",
   "privileges.sql",
