@@ -5,6 +5,7 @@ import type { World } from "../world.ts";
 async function round(
   world: World,
   count: number,
+  env: Record<string, string>,
 ): Promise<{ memory: number; calls: number; per_second: number }> {
   const clouds = await world.clouds();
   await clouds.ask("archive", "slow", count);
@@ -17,7 +18,7 @@ async function round(
   );
   await pool.query("vacuum analyze restores");
   const started = performance.now();
-  const worker = await world.worker(databaseUrl, clouds);
+  const worker = await world.worker(databaseUrl, clouds, env);
   const left = async (): Promise<number> =>
     (await pool.query("select from restores where last_checked_at is null limit 1")).rowCount ?? 1;
   await waitFor("all to be looked at", async () => (await left()) === 0, 900_000);
@@ -29,35 +30,41 @@ async function round(
   return { memory, calls: calls / count, per_second: count / seconds };
 }
 
+/** Node collects garbage late while memory is there; in a heap this small it shows what is needed. Four times what is in use. */
+const SMALL_HEAP = { NODE_OPTIONS: "--max-old-space-size=96" };
+
 export async function poll(world: World): Promise<Result[]> {
-  const few = await round(world, 1_000);
-  // The thousand are over before there is any garbage to collect.
-  const more = await round(world, 10_000);
-  const many = await round(world, 100_000);
-  const memory = (against: string, peer: number): Result => ({
-    number: 10,
-    figure: "peak memory of a worker that polls 100,000 objects",
-    value: many.memory,
-    unit: "MiB",
-    against,
-    peer,
-    ratio: many.memory / peer,
-    goal: "<= 1.3",
-    met: many.memory <= 1.3 * peer,
-    remark: `${many.per_second.toFixed(0)} objects/s`,
-  });
-  return [
-    memory("1,000 objects", few.memory),
-    memory("10,000 objects", more.memory),
-    {
-      number: 10,
-      figure: "S3 calls per polled object",
-      value: many.calls,
-      against: "one",
-      peer: 1,
-      ratio: many.calls,
-      goal: "<= 1",
-      met: many.calls <= 1,
-    },
-  ];
+  const results: Result[] = [];
+  for (const [heap, env] of [
+    ["", {}],
+    [", a heap of 96 MiB", SMALL_HEAP],
+  ] as const) {
+    const few = await round(world, 1_000, env);
+    const many = await round(world, 100_000, env);
+    results.push(
+      {
+        number: 10,
+        figure: `peak memory of a worker that polls 100,000 objects${heap}`,
+        value: many.memory,
+        unit: "MiB",
+        against: "1,000 objects",
+        peer: few.memory,
+        ratio: many.memory / few.memory,
+        goal: "<= 1.3",
+        met: many.memory <= 1.3 * few.memory,
+        remark: `${many.per_second.toFixed(0)} objects/s`,
+      },
+      {
+        number: 10,
+        figure: "S3 calls per polled object",
+        value: many.calls,
+        against: "one",
+        peer: 1,
+        ratio: many.calls,
+        goal: "<= 1",
+        met: many.calls <= 1,
+      },
+    );
+  }
+  return results;
 }
