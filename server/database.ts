@@ -75,6 +75,9 @@ export const WORKER_QUERY_TIMEOUT_MS = 30_000;
 /** Longer than this means a batch that hangs; callers must have their 503 within two seconds. */
 export const SERVER_QUERY_TIMEOUT_MS = 1_800;
 
+/** Between two statements of a transaction we do nothing that takes longer. */
+const IDLE_IN_TRANSACTION_MS = 60_000;
+
 /** A pool that says what happens to its connections instead of crashing the process. */
 export function createPool(connectionString: string, options: PoolOptions, log: Log): Pool {
   const pool = new Pool({
@@ -87,6 +90,8 @@ export function createPool(connectionString: string, options: PoolOptions, log: 
     ...(options.query_timeout_ms > 0 && {
       query_timeout: options.query_timeout_ms,
       statement_timeout: options.query_timeout_ms,
+      // Whoever is paused in the middle of a transaction must not keep its locks (roles.sql says the same).
+      idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_MS,
     }),
   });
   // Without handlers a lost connection ends the process; with them the next query reports it.

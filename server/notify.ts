@@ -8,7 +8,7 @@ import { mailContents } from "./mail/mail_contents.ts";
 import type { ClaimedMail } from "./mail/mailer.ts";
 import { renderMail } from "./mail/render_mail.ts";
 import { fewRuns } from "./few_runs.ts";
-import { isConflict, isUnavailable } from "./postgres_errors.ts";
+import { isConflict, isTooSlow, isUnavailable } from "./postgres_errors.ts";
 import { walkDue } from "./walk_due.ts";
 import { workerContext, type WorkerContext } from "./worker_context.ts";
 
@@ -17,15 +17,6 @@ const SEAL_PAGE = 50;
 
 /** Enough to keep Resend's pace while it takes half a second to answer; its limit is kept by the turns. */
 const SEND_CONCURRENCY = 5;
-
-/** While the gate opens as soon as this, waiting is quicker than another job. */
-const SHORT_PAUSE_SECONDS = 5;
-
-/** Who finds the gate just open, and another there first, looks again no sooner. */
-const SHORTEST_PAUSE_MS = 5;
-
-/** How long before its turn a mail may be claimed: with the call itself well below the lease of a minute. */
-const CLAIM_AHEAD = "20 seconds";
 
 /** A person's rows may be in somebody else's hands for a moment. */
 const SEAL_TRIES = 3;
@@ -43,7 +34,8 @@ async function tellPeople(
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<void> {
-  await sql`select unseal_stale_notifications(${kind})`.execute(context.db);
+  // All of them, or the rest would go out as they were frozen.
+  while (!signal.aborted && (await unsealOne(context.db, kind)));
   let after = "";
   for (;;) {
     const people = await duePeople(context, kind, after);
@@ -56,6 +48,13 @@ async function tellPeople(
     if (last === undefined || signal.aborted) return;
     after = last;
   }
+}
+
+async function unsealOne(db: Database, kind: NotificationKind): Promise<boolean> {
+  const { rows } = await sql<{
+    unsealed: number;
+  }>`select unseal_stale_notifications(${kind}) as unsealed`.execute(db);
+  return rows[0]?.unsealed !== 0;
 }
 
 async function duePeople(
@@ -78,7 +77,7 @@ async function sealPerson(context: WorkerContext, kind: NotificationKind, person
       await context.db.transaction().execute((trx) => seal(context, trx, kind, person));
       return;
     } catch (error) {
-      if (isUnavailable(error)) throw error;
+      if (isUnavailable(error) && !isTooSlow(error)) throw error;
       if (isConflict(error) && attempt < SEAL_TRIES) continue;
       // Without the address: stuck_requests has it.
       context.log.error({ err: error, kind }, "a mail could not be sealed");
@@ -131,31 +130,23 @@ async function sendSealed(
   });
 }
 
-/** Claims a mail that is due, and waits for its turn. While the gate is shut for seconds, waits for that. */
+/** Waits for the next turn to call Resend, and claims a mail that is due. */
 async function claim(
   { db, worker_id }: WorkerContext,
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<ClaimedMail[]> {
-  const wait = (ms: number): Promise<void> => sleep(ms, undefined, { signal }).catch(() => undefined);
   for (;;) {
-    const { rows: mails } = await sql<ClaimedMail & { wait_ms: number }>`
-      select * from claim_notifications(${kind}, 1, ${worker_id}, ${CLAIM_AHEAD}::interval)`.execute(db);
-    if (mails[0] !== undefined) {
-      await wait(mails[0].wait_ms);
-      return mails;
-    }
-    // Or has opened since we looked: nobody else would tell.
-    const { rows } = await sql<{ seconds: number }>`
-      select extract(epoch from opens_at - clock_timestamp())::float8 as seconds
-        from (select greatest(closed_until, next_call_at - ${CLAIM_AHEAD}::interval) as opens_at from mail_gate) g
-       where opens_at between now() - interval '1 second' and now() + ${`${SHORT_PAUSE_SECONDS} seconds`}::interval
-         and exists (select from notifications n where n.kind = ${kind} and n.status = 'sealed' and n.attempt_after <= now())`.execute(
-      db,
-    );
-    if (rows[0] === undefined) return [];
-    await wait(Math.max(rows[0].seconds * 1000, SHORTEST_PAUSE_MS));
+    const { rows: turns } = await sql<{ wait_ms: number | null }>`
+      select take_mail_turn(${kind}) as wait_ms`.execute(db);
+    const wait_ms = turns[0]?.wait_ms ?? null;
+    if (wait_ms === null) return [];
+    await sleep(wait_ms, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return [];
+    const { rows: mails } = await sql<ClaimedMail>`
+      select * from claim_notifications(${kind}, 1, ${worker_id}, true)`.execute(db);
+    // Else somebody was faster, or the gate has been shut.
+    if (mails.length > 0) return mails;
   }
 }
 

@@ -25,6 +25,10 @@ export const isUndefinedFunction = (error: unknown): boolean => sqlState(error) 
 /** Postgres answers, and takes nothing: a failover, a full disk. */
 export const isReadOnly = (error: unknown): boolean => sqlState(error) === "25006";
 
+/** Our own time limit for a statement, kept by Postgres or else by pg: of one row's work that may be the row's fault. */
+export const isTooSlow = (error: unknown): boolean =>
+  sqlState(error) === "57014" || (error as Error | null)?.message === "Query read timeout";
+
 /** Postgres is there and refuses this very data (class 22: data exception, 23: constraint, 54: too long). */
 export function isBadRow(error: unknown): boolean {
   return /^(22|23|54)/.test(sqlState(error));

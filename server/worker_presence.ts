@@ -33,6 +33,9 @@ export async function enterWorker(pool: pg.Pool, worker_id: string): Promise<Wor
   await enter();
   return {
     async look() {
+      // A connection that a firewall forgot tells nobody: it must be spoken on.
+      const held = connection;
+      await held?.client.query("select").catch(() => held.letGo());
       // Once at a time: a second connection would wait for the lock of the first.
       if (connection === undefined) await (entering ??= enter().finally(() => (entering = undefined)));
       await pool.query("select reap_dead_workers()");
@@ -53,15 +56,14 @@ interface PresenceConnection {
 }
 
 /** A connection that breaks is told of twice, by its query and by an event; the pool takes it back once. */
-function holdConnection(client: pg.PoolClient, onBroken: () => void): PresenceConnection {
+function holdConnection(client: pg.PoolClient, onGone: () => void): PresenceConnection {
   let isHeld = true;
   const letGo = (): void => {
-    if (isHeld) client.release(true);
+    if (!isHeld) return;
     isHeld = false;
+    client.release(true);
+    onGone();
   };
-  client.once("error", () => {
-    onBroken();
-    letGo();
-  });
+  client.once("error", letGo);
   return { client, letGo };
 }

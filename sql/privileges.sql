@@ -11,7 +11,7 @@ declare
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
     'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
     'note_restores_checked', 'note_restore_troubles',
-    'due_people', 'seal_notification', 'unseal_stale_notifications', 'claim_notifications',
+    'due_people', 'seal_notification', 'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_notification_undeliverable', 'note_notification_uncertain', 'shut_mail_gate', 'note_mail_limit',
     'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs'];
   v_has_server boolean := to_regrole('thaw_server') is not null;

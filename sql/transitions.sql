@@ -22,8 +22,10 @@
 
 -- CloudTrail delivers minutes late: a read this soon after restored_at was made before it.
 create or replace function late_read_grace() returns interval language sql immutable as $$ select interval '5 minutes' $$;
--- Errors are tried again this long, then somebody is told.
+-- Errors are tried again this long, and this often (half a night of back-off), then somebody is told: two tries with a day
+-- between them on which no worker ran are not enough.
 create or replace function give_up_after() returns interval language sql immutable as $$ select interval '24 hours' $$;
+create or replace function give_up_tries() returns integer language sql immutable as $$ select 10 $$;
 -- A failed restore answers further reads this long; the next read after that tries again.
 create or replace function failed_stays_open() returns interval language sql immutable as $$ select interval '24 hours' $$;
 -- Right after S3 accepts, HEAD may not show it yet; only later does "archived" mean lost.
@@ -32,6 +34,8 @@ create or replace function lost_grace() returns interval language sql immutable 
 create or replace function lost_limit() returns integer language sql immutable as $$ select 3 $$;
 -- A restore without expiry waits this long for readers whose address nobody knows.
 create or replace function unknown_reader_wait() returns interval language sql immutable as $$ select interval '7 days' $$;
+-- So much is attached to a mail, and marked when it is sent, in a few seconds of one statement.
+create or replace function files_per_mail() returns integer language sql immutable as $$ select 50000 $$;
 -- Resend remembers an idempotency key for 24 hours; an hour in hand.
 create or replace function resend_remembers() returns interval language sql immutable as $$ select interval '23 hours' $$;
 
@@ -56,6 +60,11 @@ $$;
 -- How long a claim holds. That S3 was busy before does not make its calls longer.
 create or replace function lease(r restores) returns interval language sql immutable as $$
   select retry_delay(case r.failure_code when 'SlowDown' then 1 else r.attempts + 1 end)
+$$;
+
+-- Whether S3's trouble with it has lasted long enough to give up.
+create or replace function is_hopeless(r restores) returns boolean language sql stable as $$
+  select r.failing_since <= now() - give_up_after() and r.attempts >= give_up_tries()
 $$;
 
 -- When a restore is over: a read event newer than this needs a new one. Null while S3 has not answered.
@@ -344,18 +353,22 @@ declare
   v_unknown integer;
 begin
   with open_restores as materialized (select r.id, r.status_at from restores r where r.closed_at is null),
+  waiting as materialized (
+    select o.id, o.access_key_id, o.principal, o.source_identity from restore_requests o where not o.user_resolved
+     union all
+    -- A request has its restore's status_at: older ones than the oldest open restore's need not be looked at. (offset 0:
+    -- so that all that ever were unknown are not, either.)
+    select o.id, o.access_key_id, o.principal, o.source_identity
+      from (select * from restore_requests q
+             where q.email is null and q.user_resolved and q.status_at >= (select min(status_at) from open_restores) offset 0) o
+     where o.restore_id in (select id from open_restores)),
+  -- Each reader once: one of a hundred thousand files may be nobody's.
+  readers as materialized (
+    select d.*, p.email, p.resolved_by
+      from (select distinct w.access_key_id, w.principal, w.source_identity from waiting w) d
+     cross join lateral find_person(d.access_key_id, d.principal, d.source_identity, p_session_domains) p),
   found as (
-    select u.id, p.email, p.resolved_by
-      from (select o.id, o.access_key_id, o.principal, o.source_identity from restore_requests o where not o.user_resolved
-             union all
-            -- A request has its restore's status_at: older ones than the oldest open restore's need not be looked at. (offset 0:
-            -- so that all that ever were unknown are not, either.)
-            select o.id, o.access_key_id, o.principal, o.source_identity
-              from (select * from restore_requests q
-                     where q.email is null and q.user_resolved and q.status_at >= (select min(status_at) from open_restores) offset 0) o
-             where o.restore_id in (select id from open_restores)) u
-     cross join lateral find_person(u.access_key_id, u.principal, u.source_identity, p_session_domains) p
-     limit p_limit),
+    select w.id, r.email, r.resolved_by from waiting w join readers r using (access_key_id, principal, source_identity) limit p_limit),
   known as (
     select l.id, f.email, f.resolved_by
       from found f cross join lateral (select o.id from restore_requests o where o.id = f.id and o.email is null
@@ -559,6 +572,8 @@ $$;
 create or replace function note_restore_troubles(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
+  v_over uuid[];
+  v_believed boolean;
   v_trigger_waits interval[];
   v_poll_waits interval[];
 begin
@@ -567,17 +582,21 @@ begin
      set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, claim_id = null, head_wanted_at = null
     from parse_outcomes(p_outcomes) o
    where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id and r.attempt_after > now()
-     and r.failing_since <= now() - give_up_after();
+     and is_hopeless(r);
   if found then perform nudge('post_notify', p_notify_waits); end if;
 
-  -- A restored object that S3 will not tell us about: its word that it was restored has to do.
-  update restores r
-     set head_wanted_at = null, attempts = 0, attempt_after = now(), claim_id = null,
-         failing_since = null, failure_code = null, failure_message = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status = 'restored' and r.closed_at is null and r.claim_id = o.claim_id and r.attempt_after > now()
-     and r.failing_since <= now() - give_up_after();
-  if found then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
+  -- A restored object that S3 will not tell us about: its word that it was restored has to do, for as long as it said.
+  with believed as (
+    update restores r
+       set head_wanted_at = null, attempts = 0, attempt_after = now(), claim_id = null,
+           failing_since = null, failure_code = null, failure_message = null
+      from parse_outcomes(p_outcomes) o
+     where r.id = o.id and r.status = 'restored' and r.closed_at is null and r.claim_id = o.claim_id and r.attempt_after > now()
+       and is_hopeless(r)
+    returning r.id, r.restore_expires_at)
+  select array_agg(b.id) filter (where b.restore_expires_at <= now()), count(*) > 0 into v_over, v_believed from believed b;
+  if v_believed then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
+  perform reopen_restores(v_over);
 
   with troubled as (
     update restores r
@@ -654,7 +673,8 @@ begin
 end
 $$;
 
--- Requests of closed restores whose readers have not heard how it ended go to the object's open restore.
+-- Requests of closed restores whose readers have not heard how it ended go to the object's open restore. Those whom nobody
+-- knows, not for ever: they would become more with each restore.
 create or replace function move_untold_requests(p_closed uuid[]) returns void
 language sql volatile as $$
   update restore_requests q
@@ -662,6 +682,7 @@ language sql volatile as $$
     from restores o
     join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null
    where o.id = any (p_closed) and q.restore_id = o.id and q.post_notification_id is null
+     and (q.email is not null or q.requested_at > now() - unknown_reader_wait())
      and not exists (select from restore_requests t where t.restore_id = n.id and t.reader = q.reader)
 $$;
 
@@ -685,7 +706,7 @@ language sql volatile as $$
 $$;
 
 -- closed -> gone: what was over p_age ago, a page at a time, with its readers and the mails that tell of nothing else.
--- Whoever has still to be told, a refused mail included, keeps his restore. Answers how many. One at a time: two would
+-- Whoever has still to be told keeps his restore; a mail that was refused or is unknown keeps it twice as long. Answers how many. One at a time: two would
 -- leave a mail that both share.
 create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
 
@@ -707,7 +728,7 @@ begin
                           and not exists (select from announcements a where a.restore_id = r.id and a.kind = 'post' and a.person = lower(q.email)))
        and not exists (select from (select * from announcements o where o.restore_id = r.id offset 0) a
                         cross join lateral (select m.status from notifications m where m.id = a.notification_id offset 0) n
-                        where n.status <> 'sent')
+                        where n.status = 'sealed' or (n.status <> 'sent' and r.closed_at > now() - 2 * p_age))
      order by r.closed_at limit p_limit for update skip locked);
 
   with announced as (
@@ -747,7 +768,8 @@ language sql stable set enable_bitmapscan = off as $$
    order by u.person limit p_limit
 $$;
 
--- Attaches to notification p_id what this person is due to hear, and answers how many restores that are.
+-- Attaches to notification p_id what this person is due to hear, as much as a mail may hold (the rest is left to the next
+-- one), and answers how many restores that are.
 -- 0: nothing due (another worker was faster), or all of it was told before under another key of theirs; then
 -- there is no mail to write. Else the caller inserts notification p_id, rendered, before it commits: the
 -- foreign keys are checked then.
@@ -765,11 +787,13 @@ begin
   -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
   -- left to the next mail.
   perform from restores r
-   where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person)
+   where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person
+                   order by u.since, u.request_id limit files_per_mail())
    order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
   v_locked := array(
     select q.id from restore_requests q
-     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person)
+     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person
+                     order by u.since, u.request_id limit files_per_mail())
      order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
 
   select array_agg(u.request_id) filter (where l.id is not null), array_agg(distinct u.restore_id) filter (where l.id is not null)
@@ -806,7 +830,8 @@ end
 $$;
 
 -- sealed -> untold again: Resend has certainly not taken this mail, and what it says has grown old while the gate was
--- shut (the copies may have expired, the sender been mended). Its people get one new mail with all their news.
+-- shut (the copies may have expired, the sender been mended). Its people get one new mail with all their news. One mail at a
+-- time, for one may hold very much; answers how many: 0 when there is none left.
 create or replace function unseal_stale_notifications(p_kind notification_kind) returns integer
 language plpgsql volatile as $$
 declare
@@ -818,7 +843,7 @@ begin
              and n.created_at <= now() - interval '10 minutes'
              and not exists (select from mail_gate g where g.closed_until > now())
              and not exists (select from notifications o where o.superseded_by = n.id)
-           order by n.created_at limit 100 for update skip locked) s;
+           order by n.created_at limit 1 for update skip locked) s;
   if v_ids is null then return 0; end if;
   update restore_requests q set pre_notification_id = null where q.pre_notification_id = any (v_ids);
   update restore_requests q set post_notification_id = null where q.post_notification_id = any (v_ids);
@@ -828,18 +853,36 @@ begin
 end
 $$;
 
--- Mails to send, while the gate is open: all workers together keep the pace that Resend's answers tell. Each claim takes
--- the next turn, p_ahead before it at the earliest, and the caller waits for it (wait_ms): who comes late holds up nobody.
--- uncertain_since_before is what a definite refusal puts back. A mail that may have been sent longer ago than Resend
--- remembers is never sent again: sealed -> unknown.
-create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null, p_ahead interval default '0')
-returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz, calls_per_second double precision,
-               wait_ms double precision)
--- A claim lasts milliseconds; whoever keeps the gate locked must not stop all mail for long.
+-- The next turn to call Resend, for whoever has such a mail to send: in how many milliseconds it is. All workers together keep
+-- the pace that Resend's answers tell, and who comes late for a turn holds up no other. Null: nothing is due, or the gate is
+-- shut for so long that another job is as good.
+create or replace function take_mail_turn(p_kind notification_kind) returns double precision
+-- Whoever keeps the gate locked must not stop all mail for long.
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_gate mail_gate;
   v_turn timestamptz;
+begin
+  if not exists (select from notifications n where n.kind = p_kind and n.status = 'sealed' and n.attempt_after <= now()) then
+    return null;
+  end if;
+  select g.* into v_gate from mail_gate g for update;
+  if v_gate.closed_until > clock_timestamp() + interval '5 seconds' then return null; end if;
+  v_turn := greatest(v_gate.next_call_at, v_gate.closed_until, clock_timestamp());
+  update mail_gate g set next_call_at = v_turn + call_interval(v_gate.calls_per_second);
+  return greatest(0, extract(epoch from v_turn - clock_timestamp()) * 1000);
+end
+$$;
+
+-- Mails to send, while the gate is open. p_has_turn: the caller has waited for its turn; else (processes of an earlier
+-- release) there must be one just now. uncertain_since_before is what a definite refusal puts back. A mail that may have
+-- been sent longer ago than Resend remembers is never sent again: sealed -> unknown.
+create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null, p_has_turn boolean default false)
+returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz, calls_per_second double precision)
+-- A claim lasts milliseconds; whoever keeps the gate locked must not stop all mail for long.
+language plpgsql volatile set lock_timeout = '3s' as $$
+declare
+  v_gate mail_gate;
   v_claimed integer;
 begin
   update notifications n
@@ -853,28 +896,24 @@ begin
 
   -- One claim after the other: two at once would take the same turn.
   select g.* into v_gate from mail_gate g for update;
-  v_turn := greatest(v_gate.next_call_at, clock_timestamp());
-  if v_gate.closed_until > now() or v_turn > clock_timestamp() + p_ahead then return; end if;
+  if v_gate.closed_until > now() or (v_gate.next_call_at > clock_timestamp() and not p_has_turn) then return; end if;
 
   return query
     with due as (
-      select d.id, d.uncertain_since, d.attempt_after from notifications d
+      select d.id, d.uncertain_since from notifications d
        where d.kind = p_kind and d.status = 'sealed' and d.attempt_after <= now()
          and coalesce(d.uncertain_since, now()) > now() - resend_remembers()
-       order by d.attempt_after limit p_limit for update skip locked),
-    turns as (
-      select due.*, v_turn + (row_number() over (order by due.attempt_after) - 1) * call_interval(v_gate.calls_per_second) as at from due)
+       order by d.attempt_after limit p_limit for update skip locked)
     update notifications n
        set attempts = n.attempts + 1, attempt_after = now() + retry_delay(n.attempts + 1), claim_id = gen_random_uuid(), claimed_by = p_worker,
            uncertain_since = coalesce(n.uncertain_since, now())
-      from turns t
-     where n.id = t.id
-    returning n.id, n.claim_id, n.email::text, n.body, t.uncertain_since, v_gate.calls_per_second,
-              greatest(0, extract(epoch from t.at - clock_timestamp()) * 1000)::double precision;
+      from due
+     where n.id = due.id
+    returning n.id, n.claim_id, n.email::text, n.body, due.uncertain_since, v_gate.calls_per_second;
   get diagnostics v_claimed = row_count;
-  if v_claimed = 0 then return; end if;
+  if v_claimed = 0 or p_has_turn then return; end if;
 
-  update mail_gate g set next_call_at = v_turn + v_claimed * call_interval(v_gate.calls_per_second);
+  update mail_gate g set next_call_at = clock_timestamp() + v_claimed * call_interval(v_gate.calls_per_second);
 end
 $$;
 
@@ -896,6 +935,10 @@ begin
      set status = 'sent', sent_at = now(), resend_id = p_resend_id, failure_code = null, failure_message = null
    where n.id = p_id and n.status <> 'sent';
   if not found then return; end if;
+  -- In the order in which the requests of restores that move are locked.
+  perform from restore_requests q
+   where q.pre_notification_id = p_id or q.post_notification_id = p_id
+   order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update;
   update restore_requests q set pre_notified = true where q.pre_notification_id = p_id;
   update restore_requests q set post_notified = true where q.post_notification_id = p_id;
 end

@@ -39,8 +39,8 @@ async function poll(signal: AbortSignal): Promise<void> {
     signal,
   });
   while (!signal.aborted && (await closeFinished()) > 0);
-  await forgetOld(signal);
   await sql`select forget_failed_jobs()`.execute(db);
+  await forgetOld(signal);
 }
 
 /** Rows closed per statement: a few milliseconds of locks. */

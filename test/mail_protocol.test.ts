@@ -344,6 +344,27 @@ describe("a refusal that every mail would get", () => {
     expect(await stuck(thaw)).toEqual([]);
   });
 
+  test("leaves no mail as it was frozen, however many there are", { timeout: 60_000 }, async ({ thaw }) => {
+    await givenReady(thaw, ...Array.from({ length: 120 }, (_, index) => `person${index}`));
+    const mended = thaw.resend.addFault({ kind: "suspended_api_key" });
+    await thaw.startWorker();
+    await waitFor("all to be frozen", async () => {
+      const { rowCount } = await thaw.pool.query("select from notifications where status = 'sealed'");
+      return rowCount === 121;
+    });
+    await quiet(thaw.pool);
+    await thaw.pool.query("update notifications set created_at = now() - interval '5 hours'");
+    await thaw.pool.query("update restores set restore_expires_at = now() - interval '1 hour'");
+    mended();
+    await openGate(thaw);
+    await runNotify(thaw.pool);
+    await waitFor("all mails", async () => thaw.resend.mails.length === 121, 30_000);
+
+    expect(new Set(thaw.resend.mails.map((mail) => mail.subject))).toEqual(
+      new Set(["Your file was restored, but the copy has expired"]),
+    );
+  });
+
   test("leaves a started mail unsent when its files are ready by the time the gate opens", async ({
     thaw,
   }) => {

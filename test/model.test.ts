@@ -37,6 +37,7 @@ const restoreOf = (row: Row, play: Play): Restore => ({
   accepted_at: ms(row["accepted_at"]),
   restore_expires_at: ms(row["restore_expires_at"]),
   failing_since: ms(row["failing_since"]),
+  attempts: row["attempts"],
   lost_count: row["lost_count"],
   is_doubtful: row["head_wanted_at"] !== null,
   is_overwritten: row["etag"] !== null && row["etag"] !== `"${play.realities[objectOf(row)]?.content}"`,

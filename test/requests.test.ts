@@ -334,6 +334,26 @@ describe("a read newer than what we believe", () => {
     },
   );
 
+  test("does not carry readers whom nobody knows along for ever", async ({ pool }) => {
+    const { restore } = await insertRead(pool, "restored", {
+      restore: { status_at: ago("20 days"), restore_expires_at: ago("10 minutes") },
+      request: { email: null, requested_at: ago("8 days") },
+    });
+    const young = await insertRequest(pool, restore, {
+      access_key_id: JOHN,
+      email: null,
+      requested_at: ago("6 days"),
+    });
+
+    await read(pool, { access_key_id: "AKIAMARY000000000001" });
+
+    const [, opened] = await restores(pool);
+    expect(await requestsOf(pool, opened as Row)).toMatchObject([
+      { id: young["id"] },
+      { access_key_id: "AKIAMARY000000000001" },
+    ]);
+  });
+
   test.for(CLOSERS)(
     "who reads again before hearing of the last time moves along and is counted, closed by %s",
     async (by, { pool }) => {

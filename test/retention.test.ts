@@ -94,11 +94,18 @@ describe("what was over long ago", () => {
     });
     const sealed = await insertNotification(pool, { status: "sealed" });
     const waiting = await told(pool, "32 days", sealed);
-    const refused = await insertNotification(pool, { status: "failed", failure_message: "refused" });
-    const unreached = await told(pool, "33 days", refused);
-
     expect(await forget(pool)).toBe(0);
-    expect(await idsOf(pool, "restores")).toEqual(sorted(untold.restore, waiting.restore, unreached.restore));
+    expect(await idsOf(pool, "restores")).toEqual(sorted(untold.restore, waiting.restore));
+  });
+
+  test("stays twice as long when its mail was refused", async ({ pool }) => {
+    const refuse = () => insertNotification(pool, { status: "failed", failure_message: "refused" });
+    const young = await told(pool, "59 days", await refuse());
+    await told(pool, "61 days", await refuse());
+
+    expect(await forget(pool)).toBe(1);
+    expect(await idsOf(pool, "restores")).toEqual(sorted(young.restore));
+    expect(await idsOf(pool, "notifications")).toEqual(sorted(young.mail));
   });
 
   test("goes with readers whom nobody knows", async ({ pool }) => {

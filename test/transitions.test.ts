@@ -338,6 +338,7 @@ describe("trouble", () => {
       const { restore } = await insertRead(pool, state, {
         restore: {
           ...claimed(),
+          attempts: 10,
           failing_since: ago("25 hours"),
           failure_code: "old",
           failure_message: "old",
@@ -352,18 +353,62 @@ describe("trouble", () => {
 
   test("of less than a day is not the end, and keeps its beginning", async ({ pool }) => {
     const failing_since = ago("23 hours");
-    const { restore } = await insertRead(pool, "not_started", { restore: { ...claimed(), failing_since } });
+    const { restore } = await insertRead(pool, "not_started", {
+      restore: { ...claimed(), attempts: 30, failing_since },
+    });
     await report(pool, "note_restore_troubles", restore);
     expect(await reload(pool, restore)).toMatchObject({ status: "not_started", failing_since });
   });
 
+  test.for(["not_started", "pending", "restored"] as const)(
+    "of a %s restore on two days, with no worker in between, is not the end",
+    async (state, { pool }) => {
+      const { restore } = await insertRead(pool, state, {
+        restore: { ...claimed(), attempts: 9, failing_since: ago("3 days"), head_wanted_at: ago("3 days") },
+      });
+      await report(pool, "note_restore_troubles", restore);
+      expect(await reload(pool, restore)).toMatchObject({ ...troubled, attempts: 9, status: state });
+    },
+  );
+
   test("with a restored object ends after 24 hours with what S3 once said", async ({ pool }) => {
     const { restore } = await insertRead(pool, "restored", {
-      restore: { ...claimed(), failing_since: ago("25 hours"), head_wanted_at: ago("25 hours") },
+      restore: {
+        ...claimed(),
+        attempts: 10,
+        failing_since: ago("25 hours"),
+        head_wanted_at: ago("25 hours"),
+      },
     });
     await report(pool, "note_restore_troubles", restore);
     expect(await reload(pool, restore)).toMatchObject({ ...asked, status: "restored", head_wanted_at: null });
     expect(await nudges(pool)).toEqual(["post_notify +0", ...NOTIFY_NUDGES("post")]);
+  });
+
+  test("with a restored object, and its copy expired meanwhile: whoever read it since gets a new restore", async ({
+    pool,
+  }) => {
+    const mail = await insertNotification(pool, { status: "sent", sent_at: ago("2 days") });
+    const { restore, request } = await insertRead(pool, "restored", {
+      restore: {
+        ...claimed(),
+        attempts: 10,
+        failing_since: ago("25 hours"),
+        head_wanted_at: ago("25 hours"),
+        status_at: ago("3 days"),
+        restore_expires_at: ago("2 hours"),
+      },
+      request: { post_notification_id: mail["id"], post_notified: true, last_read_at: ago("1 hours") },
+    });
+    await report(pool, "note_restore_troubles", restore);
+    expect((await reload(pool, restore))["closed_at"]).not.toBeNull();
+    expect(await query(pool, "select status::text from restores where closed_at is null")).toEqual([
+      { status: "not_started" },
+    ]);
+    expect(
+      await query(pool, "select reader from restore_requests where restore_status = 'not_started'"),
+    ).toEqual([{ reader: request["access_key_id"] }]);
+    expect(await nudges(pool)).toContain("trigger_restores +0");
   });
 
   test("is tried again after 1, 2, 4 ... 60 minutes", async ({ pool }) => {

@@ -213,6 +213,23 @@ test("a worker that leaves gives back what it had claimed and not begun", async 
   await own.end();
 });
 
+test("a worker whose connection a firewall forgot becomes known again", async ({ databaseUrl, pool }) => {
+  await using proxy = await startTcpProxy(databaseUrl);
+  const own = createPool(proxy.url, { name: "thaw", max: 3, query_timeout_ms: 700 }, createLog("silent"));
+  const presence = await enterWorker(own, "here");
+  // It is not told, while Postgres finds out by itself.
+  proxy.forget();
+  await pool.query("select pg_terminate_backend($1)", await holders(pool));
+  await waitFor("it to be held dead", async () => (await reap(pool)) === 1);
+
+  await presence.look();
+
+  expect(await workers(pool)).toEqual(["here"]);
+  expect(await reap(pool)).toBe(0);
+  await presence.leave();
+  await own.end();
+});
+
 test("a worker whose connection is cut while it leaves, leaves", async ({ databaseUrl, pool }) => {
   await using proxy = await startTcpProxy(databaseUrl);
   const own = newPool(proxy.url);

@@ -18,6 +18,8 @@ export interface Restore {
   accepted_at: number | null;
   restore_expires_at: number | null;
   failing_since: number | null;
+  /** Claims since the last progress, before this event. */
+  attempts: number;
   lost_count: number;
   is_doubtful: boolean;
   /** The file was replaced since S3 accepted the restore. */
@@ -44,6 +46,8 @@ const LATE_READ_GRACE = 5 * MINUTE;
 const LOST_GRACE = 15 * MINUTE;
 const FAILED_STAYS_OPEN = 24 * HOUR;
 const GIVE_UP_AFTER = 24 * HOUR;
+/** Ten in truth, which no run of commands is long enough for: see Play.begin. */
+export const GIVE_UP_TRIES = 2;
 const LOST_LIMIT = 3;
 
 /** When it is over: a read newer than this needs a new restore. */
@@ -87,7 +91,7 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
   }
 }
 
-function triggered(restore: Restore, truth: Truth, now: number): Status[] {
+function triggered(restore: Restore, truth: Truth, now: number): (Status | "closed")[] {
   switch (truth.state) {
     case "archived":
     case "restoring":
@@ -97,16 +101,18 @@ function triggered(restore: Restore, truth: Truth, now: number): Status[] {
     case "gone":
       return ["failed"];
     case "silent":
-      return hasFailedLong(restore, now) ? ["failed"] : ["not_started"];
+      return troubled(restore, "failed", now);
   }
 }
 
 function polled(restore: Restore, truth: Truth, now: number): (Status | "closed")[] {
   if (restore.status === "restored") {
-    // Archived again, or gone: a new restore finds out. Silent: S3's earlier word has to do.
-    return truth.state === "readable" || truth.state === "silent" ? ["restored"] : ["closed"];
+    // Archived again, or gone: a new restore finds out. Silent: S3's earlier word has to do, for as long as it said.
+    if (truth.state === "silent")
+      return isOver(restore, now) ? troubled(restore, "closed", now) : ["restored"];
+    return truth.state === "readable" ? ["restored"] : ["closed"];
   }
-  if (truth.state === "silent") return hasFailedLong(restore, now) ? ["failed"] : ["pending"];
+  if (truth.state === "silent") return troubled(restore, "failed", now);
   if (truth.state === "gone" || restore.is_overwritten) return ["failed"];
   if (truth.state === "restoring") return ["pending"];
   if (truth.state === "readable") return ["restored"];
@@ -114,5 +120,14 @@ function polled(restore: Restore, truth: Truth, now: number): (Status | "closed"
   return restore.lost_count + 1 < LOST_LIMIT ? ["not_started"] : ["failed"];
 }
 
-const hasFailedLong = (restore: Restore, now: number): boolean =>
-  restore.failing_since !== null && restore.failing_since <= now - GIVE_UP_AFTER;
+const isOver = ({ restore_expires_at }: Restore, now: number): boolean =>
+  restore_expires_at !== null && restore_expires_at <= now;
+
+/** Stays as it is until the trouble has lasted a day, and enough tries. */
+function troubled(restore: Restore, end: "failed" | "closed", now: number): (Status | "closed")[] {
+  const { status, failing_since, attempts } = restore;
+  if (failing_since === null || failing_since > now - GIVE_UP_AFTER || attempts + 1 < GIVE_UP_TRIES)
+    return [status];
+  // Whether this event brings a claim of its own, or only the report on an earlier one.
+  return attempts < GIVE_UP_TRIES ? [status, end] : [end];
+}

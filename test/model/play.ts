@@ -5,7 +5,7 @@ import type { Pool } from "pg";
 
 import { query, WAITS, type Row } from "../rows.ts";
 import { OBJECTS, READERS, type Command } from "./commands.ts";
-import type { Event, Truth } from "./model.ts";
+import { GIVE_UP_TRIES, type Event, type Truth } from "./model.ts";
 
 const [QUIET, MAX_WAIT] = ["2 minutes", "15 minutes"];
 const DAYS_7 = 7 * 86_400_000;
@@ -59,6 +59,9 @@ export class Play {
       "update mail_gate set closed_until = '-infinity', next_call_at = '-infinity', calls_per_second = 1000000",
     );
     await this.pool.query("delete from graphile_worker._private_jobs");
+    await this.pool.query(
+      `create or replace function give_up_tries() returns integer language sql immutable as $$ select ${GIVE_UP_TRIES} $$`,
+    );
     for (const [index, { known }] of READERS.entries()) if (known) await this.#learn(index);
   }
 
