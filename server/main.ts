@@ -9,7 +9,7 @@ import { migrate, migrationProblem } from "./migrate.ts";
 import { reportError } from "./report_error.ts";
 import { rightsProblem } from "./rights.ts";
 import { watchWorker } from "./watch_worker.ts";
-import { startWorker } from "./worker.ts";
+import { startWorker, type RunningWorker } from "./worker.ts";
 
 /** Supervisors grant ten seconds before they kill. */
 const STOP_WITHIN_MS = 9_000;
@@ -109,17 +109,19 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
 
   // The worker first: a port that answers means that all runs, and stopping takes in nothing new before it
   // ends what is running.
+  let worker: RunningWorker | undefined;
   if (config.worker) {
-    const worker = await startWorker({
+    const started = await startWorker({
       pool: workerPool,
       config: { ...config, worker: config.worker },
       log,
       fatal,
     });
-    const watch = watchWorker(worker, fatal);
+    worker = started;
+    const watch = watchWorker(started, fatal);
     stops.push(async () => {
       watch.stop();
-      await worker.stop();
+      await started.stop();
     });
     log.info("worker ready");
   }
@@ -136,7 +138,12 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
       secrets: config.server.RESTORE_SECRET,
       notify_waits: notifyWaits(config),
       session_domains: config.SESSION_EMAIL_DOMAINS,
-      notReady: async () => (stopping ? "stopping" : await migrationProblem(pool)),
+      notReady: async () => {
+        if (stopping) return "stopping";
+        return worker?.getsJobs() === false
+          ? "The worker does not get its jobs."
+          : await migrationProblem(pool);
+      },
       log,
     });
     const listening = await listen(app.fetch, config.server);

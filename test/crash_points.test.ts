@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createServer, type AddressInfo } from "node:net";
 
 import type { Pool } from "pg";
-import { expect } from "vitest";
+import { expect, vi } from "vitest";
 
 import { waitFor } from "./database.ts";
 import { test, type Process, type World } from "./processes.ts";
@@ -16,6 +16,8 @@ import { BUCKET, JANE, requestBody } from "./thaw.ts";
  * graphile-worker's own lock four hours.
  */
 const RECOVERED_WITHIN_MS = 40_000;
+// Or the default of 30 seconds would end a test before what it waits for may come.
+vi.setConfig({ testTimeout: 90_000 });
 
 /** Two workers of which the second can do nothing yet: whatever is claimed, the first has claimed. */
 async function twoWorkers(world: World, env: Record<string, string> = {}): Promise<[Process, Process]> {
@@ -153,6 +155,23 @@ test("between COMMIT and the HTTP answer", async ({ world, databaseUrl, pool }) 
   expect(await query(pool, "select from restores where s3_key = 'a.bin'")).toHaveLength(1);
 });
 
+test("a server whose line to Postgres goes dead without a word: it answers 503, and seconds later 200", async ({
+  world,
+  databaseUrl,
+}) => {
+  await using proxy = await startTcpProxy(databaseUrl);
+  const server = world.run(["server"], { DATABASE_URL: proxy.url });
+  expect(await server.post("/restore/request", requestBody("warm.bin"))).toMatchObject({ status: 200 });
+
+  proxy.forget();
+  expect(await server.post("/restore/request", requestBody("a.bin"))).toMatchObject({ status: 503 });
+  await waitFor(
+    "a new line",
+    async () => (await server.post("/restore/request", requestBody("a.bin"))).status === 200,
+    15_000,
+  );
+});
+
 test("one of two workers, with claims and jobs in its hands: the other takes them over", async ({
   world,
   pool,
@@ -211,4 +230,41 @@ test("paused beyond its lease, and continued: what it still reports does no harm
     failure_code: null,
   });
   expect(resend.mails).toHaveLength(1);
+});
+
+test("the dead are noticed by a running worker within seconds, whatever died and when", async ({
+  world,
+  pool,
+}) => {
+  await pool.query(
+    "create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '0' $$",
+  );
+  const worker = world.run(["worker"]);
+  await worker.says("worker ready");
+  await noLockLeft(pool, 1);
+  world.s3.putObject({ bucket: BUCKET, key: "a.bin", storage_class: "GLACIER", body: "a" });
+
+  // Two in a row: the first look after a start proves nothing about the next.
+  for (const dead of ["first", "second"]) {
+    await pool.query("insert into restores (id, s3_bucket, s3_key) values (gen_random_uuid(), $1, $2)", [
+      BUCKET,
+      dead,
+    ]);
+    await pool.query("select * from claim_restores_to_trigger(1, $1)", [dead]);
+    const began = performance.now();
+    await pool.query("insert into workers (id) values ($1)", [dead]);
+
+    await waitFor(
+      "its claim to be given back",
+      async () =>
+        (
+          await query(pool, "select from restores where s3_key = $1 and claimed_by is distinct from $1", [
+            dead,
+          ])
+        ).length === 1,
+      RECOVERED_WITHIN_MS,
+    );
+    // Five seconds between two looks, and what a busy machine adds.
+    expect(performance.now() - began).toBeLessThan(10_000);
+  }
 });

@@ -33,6 +33,7 @@ describe("a read that failed", () => {
       event_time: new Date().toISOString(),
       principal_arn: "arn:aws:iam::123456789012:user/Jané",
       account_id: "123456789012",
+      source_identity: " Jané ",
       region: "eu-central-1",
     };
 
@@ -55,6 +56,7 @@ describe("a read that failed", () => {
         last_read_at: new Date(body.event_time),
         principal: body.principal_arn,
         account_id: body.account_id,
+        source_identity: body.source_identity,
         region: body.region,
         restore_status: "not_started",
       },
@@ -229,6 +231,9 @@ describe("a body that cannot be right", () => {
     "principal_arn with NUL": ["principal_arn", NUL],
     "principal_arn with a lone surrogate": ["principal_arn", LONE],
     "principal_arn too long": ["principal_arn", long(2049)],
+    "source_identity with NUL": ["source_identity", NUL],
+    "source_identity with a lone surrogate": ["source_identity", LONE],
+    "source_identity too long": ["source_identity", long(257)],
     "account_id a number": ["account_id", "123456789012"],
     "account_id with NUL": ["account_id", NUL],
     "account_id too long": ["account_id", long(65)],
@@ -383,30 +388,33 @@ describe("a body that cannot be right", () => {
 });
 
 describe("content type", () => {
-  const type = async (api: Api, contentType: string | undefined) => {
+  const type = async (api: Api, contentType: string | undefined, route: (typeof ROUTES)[number]) => {
     const body = Buffer.from(JSON.stringify(MINIMAL));
     return raw(
       api.port,
-      head({
-        "x-restore-secret": SECRET,
-        ...(contentType && { "content-type": contentType }),
-        "content-length": `${body.length}`,
-      }) + body,
+      head(
+        {
+          "x-restore-secret": SECRET,
+          ...(contentType && { "content-type": contentType }),
+          "content-length": `${body.length}`,
+        },
+        `POST ${route} HTTP/1.1`,
+      ) + body,
     );
   };
 
-  test("JSON in UTF-8 is taken, however it is spelt", async ({ api }) => {
+  test.for(ROUTES)("JSON in UTF-8 is taken, however it is spelt (%s)", async (route, { api }) => {
     for (const given of [
       "application/json",
       "application/json; charset=utf-8",
       "Application/JSON;charset=UTF-8",
       'application/json ; charset="utf-8" ',
     ]) {
-      expect(await type(api, given)).toMatch(/^HTTP\/1.1 200 /);
+      expect(await type(api, given, route)).toMatch(/^HTTP\/1.1 200 /);
     }
   });
 
-  test("anything else is refused", async ({ api, pool }) => {
+  test.for(ROUTES)("anything else is refused (%s)", async (route, { api, pool }) => {
     for (const given of [
       undefined,
       "text/plain",
@@ -416,7 +424,7 @@ describe("content type", () => {
       "application/json, text/plain",
       "application/json; charset=utf-8\r\ncontent-type: text/plain",
     ]) {
-      const answer = await type(api, given);
+      const answer = await type(api, given, route);
       expect(answer).toMatch(/^HTTP\/1.1 415 /);
       expect(answer).toContain('{"error":{"code":"unsupported_media_type","message":"');
     }
@@ -428,31 +436,41 @@ describe("a body that is too large", () => {
   const HUGE = 10 * 1024 * 1024;
 
   test("is refused by its announced length, before it is sent", async ({ api }) => {
-    const answer = await raw(
-      api.port,
-      head({ "x-restore-secret": SECRET, "content-type": "application/json", "content-length": `${HUGE}` }),
-    );
+    for (const route of ROUTES) {
+      const answer = await raw(
+        api.port,
+        head(
+          { "x-restore-secret": SECRET, "content-type": "application/json", "content-length": `${HUGE}` },
+          `POST ${route} HTTP/1.1`,
+        ),
+      );
 
-    expect(answer).toMatch(/^HTTP\/1.1 413 /);
-    expect(answer).toContain(
-      '{"error":{"code":"too_large","message":"The body must not be larger than 65536 bytes."}}',
-    );
+      expect(answer).toMatch(/^HTTP\/1.1 413 /);
+      expect(answer).toContain(
+        '{"error":{"code":"too_large","message":"The body must not be larger than 65536 bytes."}}',
+      );
+    }
   });
 
   test("is refused in chunks, before it ends", async ({ api }) => {
     const chunk = `10000\r\n${"x".repeat(0x10000)}\r\n`;
-    const answer = await raw(
-      api.port,
-      head({
-        "x-restore-secret": SECRET,
-        "content-type": "application/json",
-        "transfer-encoding": "chunked",
-      }) +
-        chunk +
-        chunk,
-    );
+    for (const route of ROUTES) {
+      const answer = await raw(
+        api.port,
+        head(
+          {
+            "x-restore-secret": SECRET,
+            "content-type": "application/json",
+            "transfer-encoding": "chunked",
+          },
+          `POST ${route} HTTP/1.1`,
+        ) +
+          chunk +
+          chunk,
+      );
 
-    expect(answer).toMatch(/^HTTP\/1.1 413 /);
+      expect(answer).toMatch(/^HTTP\/1.1 413 /);
+    }
   });
 
   test("may have exactly the limit", async ({ api }) => {
@@ -695,6 +713,23 @@ describe("the log", () => {
     }
   });
 
+  test("is cleared of what would tell a secret or a person, should somebody log it one day", () => {
+    const { log, text } = captureLog();
+    const secret = "jane@example.com";
+    const refused = Object.assign(new Error("refused"), {
+      detail: `(${secret})`,
+      where: `JSON data: ${secret}`,
+    });
+    log.error({
+      err: refused,
+      headers: { authorization: secret, "x-restore-secret": secret },
+      database: { password: secret, connectionString: secret },
+    });
+
+    expect(text()).toContain('"message":"refused"');
+    expect(text()).not.toContain(secret);
+  });
+
   test("is not filled by probes", async ({ databaseUrl }) => {
     const { log, text } = captureLog();
     const api = await startApi(databaseUrl, { log });
@@ -731,6 +766,29 @@ describe("many at once", () => {
     expect(answers[1]?.body).toEqual({ error: { code: "internal", message: "Internal error." } });
   });
 
+  test("hear within two seconds that Postgres says nothing, whatever the time-outs of its driver", async () => {
+    const app = createApp({
+      pool: { query: () => new Promise(() => undefined) } as unknown as Pool,
+      secrets: [SECRET],
+      notify_waits: [],
+      session_domains: [],
+      notReady: () => Promise.resolve(null),
+      log: createLog("silent"),
+    });
+    for (const route of ROUTES) {
+      const began = performance.now();
+      const response = await app.request(route, {
+        method: "POST",
+        headers: { "content-type": "application/json", "x-restore-secret": SECRET },
+        body: JSON.stringify(MINIMAL),
+      });
+
+      expect(response.status).toBe(503);
+      expect(response.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
+      expect(performance.now() - began).toBeLessThan(2_800);
+    }
+  });
+
   test("beyond what may wait are sent away, and nobody waits for long", async () => {
     const log = createLog("silent");
     // A Postgres that never says anything.
@@ -753,6 +811,7 @@ describe("many at once", () => {
         });
         return {
           status: response.status,
+          retry_after: response.headers.get("retry-after"),
           ...((await response.json()) as { error: { message: string } }).error,
         };
       }),
@@ -760,6 +819,7 @@ describe("many at once", () => {
 
     expect(performance.now() - began).toBeLessThan(10_000);
     expect(new Set(answers.map((answer) => answer.status))).toEqual(new Set([503]));
+    expect(new Set(answers.map((answer) => answer.retry_after))).toEqual(new Set(["5"]));
     const sentAway = answers.filter((answer) => answer.message.startsWith("Too many requests"));
     expect(sentAway.length).toBeGreaterThan(500);
     expect(sentAway.length).toBeLessThan(1_500);

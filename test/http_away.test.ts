@@ -242,6 +242,9 @@ describe("the line to Postgres", () => {
         api.post("/restore/completed", MINIMAL),
       ])),
     );
+    const probe = await api.get("/readyz");
+    expect(probe).toMatchObject({ status: 503, body: { reason: "Postgres does not answer." } });
+    expect(probe.ms).toBeLessThan(SOON_MS);
     proxy.melt();
     await retry(api, MINIMAL);
     await api.close();

@@ -63,12 +63,23 @@ const leftovers = (pool: Pool): Promise<Row> =>
             (select count(*) from graphile_worker.jobs) as jobs, (select count(*) from notifications) as mails`,
   );
 
+const STORED = [
+  "s3_bucket",
+  "s3_key",
+  "version_id",
+  "access_key_id",
+  "principal",
+  "source_identity",
+  "account_id",
+  "last_event_id",
+];
+
 const stored = (pool: Pool, ids: string[]): Promise<Row[]> =>
   query(
     pool,
-    `select id, ${["s3_bucket", "s3_key", "version_id", "access_key_id", "principal"]
-      .map((column) => `encode(convert_to(${column}, 'UTF8'), 'hex') as ${column}`)
-      .join()} from restore_requests where id = any ($1)`,
+    `select id, ${STORED.map(
+      (column) => `encode(convert_to(${column}, 'UTF8'), 'hex') as ${column}`,
+    ).join()} from restore_requests where id = any ($1)`,
     [ids],
   );
 
@@ -113,7 +124,7 @@ describe("POST /restore/request", () => {
         principal_arn: goodText(2048),
         source_identity: goodText(256),
         account_id: goodText(64),
-        event_id: fc.uuid(),
+        event_id: goodText(256),
         region: fc.constantFrom("eu-central-1", "us-gov-west-1"),
         event_time: fc
           .date({ min: new Date(0), noInvalidDate: true, max: new Date() })
@@ -125,6 +136,8 @@ describe("POST /restore/request", () => {
     await fc.assert(
       fc.asyncProperty(good, spelling, async (body, spell) => {
         const answer = await api.post("/restore/request", spell(JSON.stringify(body)));
+        // Of a repeat (by key, or by principal) the first one's stands.
+        const first = (text?: string) => (answer.body.duplicate ? expect.any(String) : hex(text));
 
         expect(answer.status).toBe(200);
         expect(await stored(pool, [answer.body.id])).toEqual([
@@ -134,12 +147,55 @@ describe("POST /restore/request", () => {
             s3_key: hex(body.s3_key),
             version_id: hex(body.version_id),
             access_key_id: hex(body.access_key_id),
-            // Of a repeat (by key, or by principal) the first one's stands.
-            principal: answer.body.duplicate ? expect.any(String) : hex(body.principal_arn),
+            principal: first(body.principal_arn),
+            source_identity: first(body.source_identity),
+            account_id: first(body.account_id),
+            last_event_id: body.event_id === undefined ? null : hex(body.event_id),
           },
         ]);
       }),
       { numRuns: 500 },
+    );
+  });
+});
+
+/** Other keys that somebody on the way may make of one. */
+const twinsOf = (key: string): string[] =>
+  [
+    key.normalize("NFC"),
+    key.normalize("NFD"),
+    key.trim(),
+    key.toLowerCase(),
+    key.replaceAll("+", " "),
+    key.replaceAll("//", "/"),
+    key.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, code: string) => String.fromCharCode(parseInt(code, 16))),
+  ].filter((twin) => twin !== key && isKey(twin));
+
+describe("POST /restore/completed", () => {
+  test("completes the key that it names, and no twin of it", async ({ api, pool }) => {
+    const complete = async (s3_key: string, spell = (json: string) => json): Promise<number> => {
+      const restore_expires_at = new Date(Date.now() + 86_400_000).toISOString();
+      const body = JSON.stringify({ ...MINIMAL, s3_key, restore_expires_at });
+      return (await api.post("/restore/completed", spell(body))).body.updated;
+    };
+
+    await fc.assert(
+      fc.asyncProperty(goodKey, spelling, async (key, spell) => {
+        await pool.query("truncate restores cascade");
+        await api.post("/restore/request", { ...MINIMAL, s3_key: key });
+
+        for (const twin of twinsOf(key)) expect([twin, await complete(twin)]).toEqual([twin, 0]);
+        // Asked for as well: each hears of its own.
+        for (const twin of twinsOf(key)) await api.post("/restore/request", { ...MINIMAL, s3_key: twin });
+        expect(await complete(key, spell)).toBe(1);
+        expect(
+          await query(
+            pool,
+            "select encode(convert_to(s3_key, 'UTF8'), 'hex') as key from restores where status = 'restored'",
+          ),
+        ).toEqual([{ key: hex(key) }]);
+      }),
+      { numRuns: 150, examples: [["e\u0301 +%41//", (json: string) => json]] },
     );
   });
 });

@@ -469,7 +469,9 @@ describe("processes", () => {
     await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
       JANE,
     ]);
-    await givenReady({ pool }, "ann", "bob", "carl", "dora", "emil");
+    await givenReady({ pool }, "ann", "bob", "carl", "dora", "emil", "fay");
+    // Of a mail that cannot be written Postgres quotes the row.
+    await pool.query("alter table notifications add constraint poison check (email <> 'fay@example.com')");
     resend.refuse("ann@example.com");
     resend.addFault({ kind: "application_error", to: "bob@example.com" });
     resend.addFault({ kind: "invalid_idempotent_request", to: "carl@example.com" });
@@ -498,6 +500,7 @@ describe("processes", () => {
     await pool.query("alter function due_people rename to no_due_people");
     await pool.query("select nudge('post_notify')");
     await thaw.says(`"msg":"job failed"`);
+    await thaw.says(`"msg":"a mail could not be sealed"`);
     thaw.child.kill("SIGTERM");
     expect(await thaw.end()).toBe(0);
 

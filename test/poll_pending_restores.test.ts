@@ -19,6 +19,8 @@ const test = base.extend<Fixtures>({
     for (const thaw of started) {
       await thaw.stop();
       expect(thaw.lambdaErrors).toEqual([]);
+      // To ask about a copy costs nothing; to ask S3 for it once more is paid for.
+      expect(thaw.s3.counts.get("RestoreObject 200") ?? 0).toBe(0);
     }
   },
 });

@@ -12,7 +12,7 @@ import { describe, expect } from "vitest";
 
 import { watchWorker } from "../server/watch_worker.ts";
 import { newPool, waitFor } from "./database.ts";
-import { ROOT, test as base, type World } from "./processes.ts";
+import { ROOT, test as base, type Process, type World } from "./processes.ts";
 import { BUCKET, JANE, requestBody, SECRET, startThaw } from "./thaw.ts";
 
 const START = ["migrate", "server", "worker"];
@@ -60,6 +60,17 @@ async function takePort(): Promise<{ port: number; server: Server }> {
 
 const jobs = async (pool: Pool): Promise<number> =>
   (await pool.query("select from graphile_worker.jobs")).rowCount ?? -1;
+
+/** Which tasks there are is asked once by each worker; graphile-worker remembers the answer, be it an error. */
+const refuseTasks = (pool: Pool) =>
+  pool.query(`
+    create function refuse() returns trigger language plpgsql as $$
+    begin
+      if current_query() not like '%nudge%' then raise exception 'out of order'; end if;
+      return null;
+    end $$;
+    create trigger refuse before insert on graphile_worker._private_tasks
+      for each statement execute function refuse()`);
 
 const lockedJobs = async (pool: Pool): Promise<number> =>
   (await pool.query("select from graphile_worker.jobs where locked_by is not null")).rowCount ?? -1;
@@ -112,6 +123,57 @@ describe("npm start", () => {
     for (const name of ["DATABASE_URL", "MAIL_FROM", "PORT"]) expect(thaw.output()).toContain(`  ${name}: `);
     expect(thaw.output()).not.toMatch(/ter2|    at /);
   });
+});
+
+test("the log has one line per request and one per job, and the request's id leads from one to the other", async ({
+  world,
+  pool,
+}) => {
+  world.s3.putObject({ bucket: BUCKET, key: "a", storage_class: "GLACIER", body: "a" });
+  // What runs is written down: a job that has ended leaves no trace.
+  await pool.query(`create table ended (id text);
+    create function note() returns trigger language plpgsql as $$ begin insert into ended values (old.id); return old; end $$;
+    create trigger note before delete on graphile_worker._private_jobs for each row execute function note()`);
+  const thaw = world.run(["server", "worker"]);
+  const { body } = await thaw.post("/restore/request", requestBody("a"));
+  const request_id = (body as { id: string }).id;
+  await waitFor(
+    "pending",
+    async () => (await pool.query("select from restores where status = 'pending'")).rowCount === 1,
+  );
+  await waitFor("the jobs to end", async () => (await lockedJobs(pool)) === 0);
+  thaw.child.kill("SIGTERM");
+  expect(await thaw.end(SUPERVISOR_MS)).toBe(0);
+
+  const lines = thaw
+    .output()
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  const of = (msg: string) => lines.filter((line) => line["msg"] === msg);
+  expect(of("request")).toMatchObject([{ level: "info", request_id, status: 200, s3_key: "a" }]);
+  expect(of("asked S3")).toMatchObject([
+    { level: "info", restore_id: request_id, s3_key: "a", transition: "mark_restores_pending" },
+  ]);
+  const ended = (await pool.query<{ id: string }>("select id from ended")).rows.map(({ id }) => id);
+  expect(
+    of("job")
+      .map((line) => line["job_id"])
+      .toSorted(),
+  ).toEqual(ended.toSorted());
+  for (const line of of("job")) {
+    expect(line).toEqual({
+      level: "info",
+      time: expect.any(String),
+      task: expect.stringMatching(
+        /^(resolve_users|trigger_restores|p(re|ost)_notify|poll_pending_restores)$/,
+      ),
+      job_id: expect.any(String),
+      attempt: 1,
+      ms: expect.any(Number),
+      msg: "job",
+    });
+  }
 });
 
 describe("a process that cannot do its work", () => {
@@ -412,19 +474,27 @@ describe("when Postgres goes away", () => {
     await pool.end();
   });
 
+  test("a process whose worker gets no jobs is not ready, one without a worker is", async ({
+    world,
+    pool,
+  }) => {
+    await refuseTasks(pool);
+    const [both, alone] = [world.run(["server", "worker"]), world.run(["server"])];
+    const ready = async (process: Process) => {
+      const response = await fetch(`${await process.url()}/readyz`);
+      return [response.status, await response.json()];
+    };
+    await waitFor("its worker to fail", async () => (await ready(both))[0] === 503);
+
+    expect(await ready(both)).toEqual([503, { ok: false, reason: "The worker does not get its jobs." }]);
+    expect(await ready(alone)).toEqual([200, { ok: true }]);
+  });
+
   test("a worker that does not recover although Postgres is back ends by itself", async ({
     databaseUrl,
     pool,
   }) => {
-    // Which tasks there are is asked once; graphile-worker remembers the answer, be it an error.
-    await pool.query(`
-      create function refuse() returns trigger language plpgsql as $$
-      begin
-        if current_query() not like '%nudge%' then raise exception 'out of order'; end if;
-        return null;
-      end $$;
-      create trigger refuse before insert on graphile_worker._private_tasks
-        for each statement execute function refuse()`);
+    await refuseTasks(pool);
     const thaw = await startThaw(databaseUrl, { worker: false });
     const worker = await thaw.startWorker();
     await waitFor("its failure", async () => !worker.getsJobs());

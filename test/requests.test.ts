@@ -48,8 +48,9 @@ describe("the first read of an object", () => {
     const id = randomUUID();
     expect(await read(pool, { id })).toEqual({ read_id: id, request_id: id, duplicate: false });
 
+    // Under the id of the request, by which the log lines of both sides are found.
     expect(await restores(pool)).toMatchObject([
-      { s3_bucket: BUCKET, s3_key: "film.mov", version_id: "", status: "not_started", closed_at: null },
+      { id, s3_bucket: BUCKET, s3_key: "film.mov", version_id: "", status: "not_started", closed_at: null },
     ]);
     expect(await requests(pool)).toMatchObject([
       { id, access_key_id: JANE, restore_status: "not_started", read_count: 1, user_resolved: false },

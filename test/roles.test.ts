@@ -229,6 +229,18 @@ describe("what a role may not do", () => {
     expect((await reader.query("select * from mail_status")).fields.map((field) => field.name)).not.toContain(
       "body",
     );
+    // Whatever a view calls it: none shows what a mail says, nor the map.
+    expect(
+      await query(
+        roles.as("thaw_migrator"),
+        `select distinct w.ev_class::regclass::text as view, d.refobjid::regclass || '.' || a.attname as shows
+           from pg_depend d
+           join pg_rewrite w on w.oid = d.objid and d.classid = 'pg_rewrite'::regclass
+           join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+          where d.refclassid = 'pg_class'::regclass and has_table_privilege('thaw_reader', w.ev_class, 'select')
+            and (d.refobjid::regclass || '.' || a.attname = 'notifications.body' or d.refobjid::regclass::text ~ '_user_map$')`,
+      ),
+    ).toEqual([]);
     for (const statement of [
       "select * from restore_requests",
       "select body from notifications",
@@ -259,6 +271,20 @@ describe("what a role may not do", () => {
       count: 1,
     });
   });
+});
+
+test("a client that vanishes keeps no lock for long, and a reader cannot write nor ask for ever", async ({
+  roles,
+}) => {
+  const settingsOf = async (role: RoleName): Promise<string[]> =>
+    (await one(roles.as("admin"), "select rolconfig from pg_roles where rolname = $1", [role]))["rolconfig"];
+  expect(await settingsOf("thaw_server")).toEqual(["idle_in_transaction_session_timeout=30s"]);
+  expect(await settingsOf("thaw_worker")).toEqual(["idle_in_transaction_session_timeout=60s"]);
+  expect((await settingsOf("thaw_reader")).toSorted()).toEqual([
+    "default_transaction_read_only=on",
+    "idle_in_transaction_session_timeout=60s",
+    "statement_timeout=60s",
+  ]);
 });
 
 describe("too few rights", () => {

@@ -3,6 +3,9 @@ import { randomUUID } from "node:crypto";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
+import { WORKER_QUERY_TIMEOUT_MS } from "../server/database.ts";
+import { SEND_TIMEOUT_MS } from "../server/mail/mailer.ts";
+import { CALLS_TIMEOUT_MS } from "../server/s3.ts";
 import { test } from "./database.ts";
 import {
   ago,
@@ -17,6 +20,7 @@ import {
   JOHN,
   NOTIFY_NUDGES,
   nudges,
+  one,
   query,
   reload,
   requests,
@@ -463,6 +467,24 @@ describe("trouble", () => {
 });
 
 describe("claims", () => {
+  test.for(["retry_delay(1)", "lease(r)"])(
+    "last twice as long as anything under them may take (%s)",
+    async (lease, { pool }) => {
+      // Also one whose object S3 was busy with.
+      await insertRestore(pool, "not_started", {
+        attempts: 6,
+        failure_code: "SlowDown",
+        failure_message: "S3 is busy.",
+      });
+      const { ms } = await one(
+        pool,
+        `select extract(epoch from ${lease})::float8 * 1000 as ms from restores r`,
+      );
+      for (const limit of [CALLS_TIMEOUT_MS, SEND_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS])
+        expect(limit).toBeLessThanOrEqual(ms / 2);
+    },
+  );
+
   test("to trigger take what is due, oldest first, a page at a time, and each row once", async ({ pool }) => {
     for (let minute = 1; minute <= 5; minute++) {
       await insertRestore(pool, "not_started", {

@@ -68,9 +68,14 @@ const TABLES = [
   "aws_principal_user_map",
 ];
 
+/** Since release 2. */
+const knowsWorkers = async (pool: Pool): Promise<boolean> =>
+  (await one(pool, "select to_regclass('workers') is not null as known"))["known"];
+
 const rowsOf = async (pool: Pool): Promise<Record<string, Row[]>> => {
   const rows: Record<string, Row[]> = {};
-  for (const table of TABLES) rows[table] = await query(pool, `select * from ${table} t order by t::text`);
+  for (const table of [...TABLES, ...((await knowsWorkers(pool)) ? ["workers"] : [])])
+    rows[table] = await query(pool, `select * from ${table} t order by t::text`);
   rows["jobs"] = await query(
     pool,
     "select id, task_identifier, run_at from graphile_worker.jobs order by id",
@@ -124,6 +129,13 @@ async function fill(pool: Pool): Promise<void> {
   }
   await pool.query("insert into aws_key_user_map values ('AKIA', 'jane@example.com')");
   await pool.query("insert into aws_principal_user_map values ('arn:*', 'john@example.com')");
+  await pool.query("update mail_gate set closed_until = now() + interval '1 hour', reason = 'quota'");
+  if (await knowsWorkers(pool)) {
+    await pool.query("insert into workers values ('somewhere')");
+    for (const table of ["restores", "notifications"])
+      await pool.query(`update ${table} set claimed_by = 'somewhere' where claim_id is not null`);
+    await pool.query("update mail_gate set calls_per_second = 40, next_call_at = now()");
+  }
   await pool.query("select nudge('trigger_restores')");
 }
 
@@ -202,6 +214,8 @@ describe.for(RELEASES)("from release $release", (release) => {
       "not_started.bin",
       "troubled.bin",
     ]);
+    expect(await query(old, "select id from claim_notifications('post', 10, 'new')")).toEqual([]);
+    await old.query("update mail_gate set closed_until = now()");
     expect(await query(old, "select id from claim_notifications('post', 10, 'new')")).toHaveLength(2);
     rmSync(directory, { recursive: true });
   });

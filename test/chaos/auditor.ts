@@ -5,6 +5,9 @@ import type { StormObject } from "./objects.ts";
 /** As many files as a mail shows; of more it tells the number. */
 const FILES_SHOWN = 50;
 
+/** What a mail says of a file that was never there. */
+const FAILED_FILE = "The file is no longer there";
+
 /** Clocks of two processes on one machine, and the rounding of a time to a millisecond. */
 const CLOCK_MS = 50;
 
@@ -119,6 +122,15 @@ function* announcements({ accepted, people, objects, mails, rows }: Evidence): G
         yield `${name}: told before S3 had it`;
       }
     }
+    // Which of them failed, is told as failed, and nothing else is.
+    const failed = announced.filter((restore) => restore["status"] === "failed");
+    if (kind === "post" && announced.length <= FILES_SHOWN) {
+      const said = mail.text.replaceAll(/\s+/g, " ").includes(FAILED_FILE);
+      if (failed.length > 0 && !said) yield `${mail.to.join()}: mail ${id} does not say what failed`;
+      if (failed.length === 0 && said) yield `${mail.to.join()}: mail ${id} says that something failed`;
+      if (failed.length === announced.length && /\bready\b/.test(mail.subject))
+        yield `${mail.to.join()}: mail ${id} calls ready what failed`;
+    }
     const mentioned = new Set(mail.text.match(/obj-\d{5}/g) ?? []);
     const meant = new Set(announced.map((restore) => /obj-\d{5}/.exec(restore["s3_key"])?.[0] ?? ""));
     for (const token of mentioned)
@@ -142,7 +154,11 @@ function* announcements({ accepted, people, objects, mails, rows }: Evidence): G
 }
 
 /** Nothing is left locked, stuck or shut; who was asked to stop, stopped. */
-function* leftovers({ rows, ends }: Evidence): Generator<string> {
+function* leftovers({ rows, ends, blows, restarts }: Evidence): Generator<string> {
+  // Without a blow nobody has a reason to die: what Resend or S3 answers is none.
+  if (blows.length === 0)
+    for (const [name, times] of Object.entries(restarts))
+      if (times > 0) yield `${name} died ${times} times by itself`;
   for (const job of rows.locked_jobs) yield `job ${job["id"]} (${job["task_identifier"]}) is left locked`;
   for (const row of rows.stuck) yield `stuck: ${row["s3_key"]}: ${row["problem"]}`;
   for (const row of rows.workers) yield `worker ${row["id"]} is noted as alive`;

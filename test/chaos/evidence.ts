@@ -32,6 +32,10 @@ export interface Evidence {
   };
   /** How the processes ended when they were asked to, at last. */
   ends: Record<string, number | string>;
+  /** What hit whom: "kill worker", "stop postgres fast". */
+  blows: string[];
+  /** How often processes ended by themselves, or were ended, and were started again. */
+  restarts: Record<string, number>;
   /** Not over when patience was. */
   unfinished: string | undefined;
   figures: Record<string, number | string>;

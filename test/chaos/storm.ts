@@ -22,7 +22,7 @@ import { createCallers, type Read } from "./callers.ts";
 import { isOver, rowsOf, type Evidence } from "./evidence.ts";
 import { objectOf, putObjects, type StormObject } from "./objects.ts";
 import { Supervised } from "./supervised.ts";
-import { planBlows, WORST, type Weather } from "./weather.ts";
+import { kindOf, planBlows, WORST, type Weather } from "./weather.ts";
 
 export interface StormOptions {
   seed: number;
@@ -206,6 +206,12 @@ export async function runStorm(
   }
 
   if (plan.length === 0) await sleep(until_ms);
+  await waitFor(
+    "the weather to strike",
+    async () =>
+      resend.requests.filter((call) => call.fault !== undefined).length >= (weather.spoiled_mail_calls ?? 0),
+    PATIENCE_MS,
+  );
   const blows = await blowing;
   say(`${(elapsed() / 1000).toFixed(1)} s  the storm is over`);
 
@@ -242,6 +248,13 @@ export async function runStorm(
     mailCalls: [...resend.requests],
     rows: await rowsOf(pool),
     ends,
+    blows: plan.map((blow) =>
+      kindOf(
+        blow,
+        processes.map(({ name }) => name),
+      ),
+    ),
+    restarts: Object.fromEntries(processes.map(({ name, restarts }) => [name, restarts])),
     unfinished,
     figures: {
       seed: options.seed,

@@ -28,6 +28,12 @@ export function planBlows(random: () => number, processes: number, until_ms: num
   return blows;
 }
 
+/** "kill worker", "pause server", "stop postgres fast". */
+export const kindOf = (blow: Blow, names: string[]): string =>
+  blow.what === "stop postgres"
+    ? `${blow.what} ${blow.mode}`
+    : `${blow.what} ${names[blow.process]?.split(" ")[0]}`;
+
 /** Each call meets at most one of these. Those that hang are few: each holds its caller for many seconds. */
 const S3_FAULTS: FaultRule[] = [
   { with: "hang", times: 3, probability: 0.01 },
@@ -59,6 +65,8 @@ export interface Weather {
   blows: boolean;
   s3: FaultRule[];
   resend: ResendFault[];
+  /** Lasts until so many mail calls were spoiled, however slow the machine. */
+  spoiled_mail_calls?: number;
 }
 
 export const WORST: Weather = { blows: true, s3: S3_FAULTS, resend: RESEND_FAULTS };
@@ -71,4 +79,5 @@ export const LOST_ANSWERS: Weather = {
     { kind: "accept_then_drop", probability: 0.3 },
     { kind: "reset", probability: 0.3 },
   ],
+  spoiled_mail_calls: 20,
 };

@@ -15,6 +15,7 @@ export type Truth =
 export interface Restore {
   status: Status;
   status_at: number;
+  created_at: number;
   accepted_at: number | null;
   restore_expires_at: number | null;
   failing_since: number | null;
@@ -68,9 +69,7 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
       const is_believed =
         event.fits_version &&
         (event.expires_at === null || event.expires_at > now) &&
-        (event.at === null ||
-          restore.accepted_at === null ||
-          event.at >= restore.accepted_at - LATE_READ_GRACE);
+        (event.at === null || event.at >= (restore.accepted_at ?? restore.created_at) - LATE_READ_GRACE);
       return is_believed ? ["restored"] : stays;
     }
     case "trigger":
