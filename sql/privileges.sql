@@ -32,26 +32,24 @@ begin
     end if;
   end loop;
 
-  -- graphile-worker under a role with mere grants starts, and silently runs nothing.
   if v_has_worker then
-    if (select n.nspowner <> 'thaw_worker'::regrole from pg_namespace n where n.nspname = 'graphile_worker') then
-      alter schema graphile_worker owner to thaw_worker;
+    -- Our functions call graphile-worker's with their owner's rights: who owns those could put any code there, as the worker
+    -- could after earlier versions of this file.
+    if (select n.nspowner = 'thaw_worker'::regrole from pg_namespace n where n.nspname = 'graphile_worker') then
+      reassign owned by thaw_worker to current_user;
     end if;
+    grant usage on schema graphile_worker to thaw_worker;
+    grant select on all tables in schema graphile_worker to thaw_worker;
+    grant execute on all functions in schema graphile_worker to thaw_worker;
     for v_object in
-      select format('alter %s %s owner to thaw_worker', case c.relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end, c.oid::regclass) as command
-        from pg_class c
-       where c.relnamespace = 'graphile_worker'::regnamespace and c.relowner <> 'thaw_worker'::regrole and c.relkind in ('r', 'p', 'v', 'S')
-         and not exists (select from pg_depend d where d.objid = c.oid and d.deptype in ('a', 'i') and c.relkind = 'S') -- follows its table
-      union all
-      select format('alter routine %s owner to thaw_worker', p.oid::regprocedure)
-        from pg_proc p where p.pronamespace = 'graphile_worker'::regnamespace and p.proowner <> 'thaw_worker'::regrole
-      union all
-      select format('alter type %s owner to thaw_worker', t.oid::regtype)
-        from pg_type t left join pg_class c on c.oid = t.typrelid
-       where t.typnamespace = 'graphile_worker'::regnamespace and t.typowner <> 'thaw_worker'::regrole
-         and (c.relkind = 'c' or (t.typrelid = 0 and t.typelem = 0)) -- not those that tables bring along
-    loop
-      execute v_object.command;
+      select c.oid, c.oid::regclass as name from pg_class c
+       where c.relnamespace = 'graphile_worker'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'migrations'
+    loop -- its migrations are not the worker's to write
+      execute format('grant insert, update, delete on %s to thaw_worker', v_object.name);
+      -- With mere grants graphile-worker starts, and silently runs nothing: row-level security hides all from who is not the owner.
+      if not exists (select from pg_policy p where p.polrelid = v_object.oid and p.polname = 'thaw_worker') then
+        execute format('create policy thaw_worker on %s to thaw_worker using (true)', v_object.name);
+      end if;
     end loop;
 
     -- What a mail says is read under the same locks that seal it; its body is the worker's to write, once.

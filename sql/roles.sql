@@ -6,11 +6,12 @@
 -- then give each a password (alter role thaw_server password '...') and its own DATABASE_URL. What each may do stands in
 -- privileges.sql, which every `npm run migrate` applies: also to a database that is older than its roles.
 
-create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns our tables and functions.
+create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns all tables and functions.
 create role thaw_server login;   -- npm run server. May hand in events, and sees nothing.
-create role thaw_worker login;   -- npm run worker. Owns graphile-worker's schema, for its row-level security lets only its owner work.
+create role thaw_worker login;   -- npm run worker. Works on graphile-worker's rows, and owns nothing.
 create role thaw_reader login;   -- people and dashboards. Sees the views.
 
+-- So that a migration can take back what earlier versions gave to the worker.
 grant thaw_worker to thaw_migrator;
 -- So that who creates the roles can also create a database for them.
 grant thaw_migrator to current_user;

@@ -69,6 +69,15 @@ const callable = async (pool: Pool): Promise<string[]> =>
     )
   ).map((row) => row["name"] as string);
 
+/** Of what it owns it could change the code, and others would run it. */
+const ownedByWorker = async (pool: Pool): Promise<unknown> =>
+  (
+    await one(
+      pool,
+      "select count(*)::int as count from pg_shdepend where refobjid = 'thaw_worker'::regrole and deptype = 'o'",
+    )
+  )["count"];
+
 /** What this role may do with the tables and views of both schemas, as "table: right". */
 const rightsOf = async (pool: Pool): Promise<string[]> =>
   (
@@ -161,37 +170,22 @@ describe("what a role may not do", () => {
     }
   });
 
-  test("the worker: own anything but graphile-worker's schema, or write what the functions do not write", async ({
-    roles,
-  }) => {
+  test("the worker: own anything, or write what the functions do not write", async ({ roles }) => {
     await roles.migrate();
     const worker = roles.as("thaw_worker");
-    expect(
-      await query(
-        worker,
-        `select n.nspname::text as schema, o.kind, count(*) filter (where o.owner <> 'thaw_worker'::regrole)::int as of_others,
-                count(*) filter (where o.owner = 'thaw_worker'::regrole) > 0 as of_its_own
-           from (select relnamespace as schema, relowner as owner, 'relation' as kind from pg_class union all
-                 select pronamespace, proowner, 'function' from pg_proc union all
-                 select typnamespace, typowner, 'type' from pg_type union all
-                 select oid, nspowner, 'schema' from pg_namespace) o
-           join pg_namespace n on n.oid = o.schema
-          where n.nspname <> 'pg_toast' and (n.nspname = 'graphile_worker' or o.owner = 'thaw_worker'::regrole)
-          group by 1, 2 order by 2`,
+    expect(await ownedByWorker(worker)).toBe(0);
+    const jobTables = ["_private_job_queues", "_private_jobs", "_private_known_crontabs", "_private_tasks"];
+    expect(await rightsOf(worker)).toEqual([
+      ...jobTables.flatMap((table) =>
+        ["delete", "insert", "select", "update"].map((right) => `graphile_worker.${table}: ${right}`),
       ),
-    ).toEqual(
-      ["function", "relation", "schema", "type"].map((kind) => ({
-        schema: "graphile_worker",
-        kind,
-        of_others: 0,
-        of_its_own: true,
-      })),
-    );
-    expect((await rightsOf(worker)).filter((right) => right.startsWith("public."))).toEqual(
-      ["announcements", "mail_gate", "notifications", "restore_requests", "restores"].map(
-        (table) => `public.${table}: select`,
-      ),
-    );
+      ...["graphile_worker.jobs", "graphile_worker.migrations"].map((table) => `${table}: select`),
+      "public.announcements: select",
+      "public.mail_gate: select",
+      "public.notifications: select",
+      "public.restore_requests: select",
+      "public.restores: select",
+    ]);
     for (const statement of [
       "update restores set status = 'restored'",
       "update notifications set status = 'sent', sent_at = now()",
@@ -204,6 +198,39 @@ describe("what a role may not do", () => {
     ]) {
       await expect(worker.query(statement), statement).rejects.toThrow(DENIED);
     }
+  });
+
+  test("the worker: have the owner run its code when our functions add a job", async ({ roles }) => {
+    await roles.migrate();
+    const worker = roles.as("thaw_worker");
+    const { definition } = await one(
+      worker,
+      `select pg_get_functiondef(p.oid) as definition from pg_proc p
+        where p.pronamespace = 'graphile_worker'::regnamespace and p.proname = 'add_job'`,
+    );
+    const booby_trapped = (definition as string).replace(
+      /\bbegin\b/i,
+      "begin if current_user <> 'thaw_worker' then grant select on public.aws_key_user_map to thaw_worker; end if;",
+    );
+    expect(booby_trapped).not.toBe(definition);
+    await worker.query(
+      "create function pg_temp.mine() returns trigger language plpgsql as 'begin return new; end'",
+    );
+    for (const statement of [
+      booby_trapped,
+      "create function graphile_worker.mine() returns int language sql as 'select 1'",
+      "create trigger mine before insert on graphile_worker._private_jobs for each row execute function pg_temp.mine()",
+      "create rule mine as on insert to graphile_worker._private_jobs do also select 1",
+      "create policy mine on graphile_worker._private_jobs using (true)",
+      "alter table graphile_worker._private_jobs alter payload set default '{}'",
+      "alter table graphile_worker._private_jobs add check (true)",
+      "create or replace view graphile_worker.jobs as select 1",
+      "delete from graphile_worker.migrations",
+    ]) {
+      await expect(worker.query(statement), statement).rejects.toThrow(/permission denied|must be owner/);
+    }
+    await worker.query("select nudge('pre_notify')");
+    await expect(worker.query("select * from aws_key_user_map")).rejects.toThrow(DENIED);
   });
 
   test("a reader: see more than views and jobs", async ({ roles }) => {
@@ -345,6 +372,35 @@ describe("too few rights", () => {
       "its jobs",
       async () => (await query(roles.as("thaw_migrator"), "select from graphile_worker.jobs")).length === 0,
     );
+  });
+});
+
+describe("too many rights", () => {
+  test("a worker that owns graphile-worker's schema, as in release 3, loses it, and goes on working", async ({
+    roles,
+    world,
+  }) => {
+    await roles.migrate();
+    const worker = roles.as("thaw_worker");
+    await roles
+      .as("thaw_migrator")
+      .query(await readFile(join(import.meta.dirname, "fixtures/releases/3/privileges.sql"), "utf8"));
+    expect(await ownedByWorker(worker)).toBeGreaterThan(10);
+    const started = world.run(["worker"], { DATABASE_URL: roles.urlOf("thaw_worker") });
+    await started.says("worker ready");
+
+    await roles.migrate();
+
+    expect(await ownedByWorker(worker)).toBe(0);
+    await worker.query("select nudge('resolve_users')");
+    await waitFor(
+      "its jobs",
+      async () => (await query(worker, "select from graphile_worker.jobs")).length === 0,
+    );
+    expect(started.output()).not.toMatch(/"level":"(error|fatal)"/);
+    started.child.kill("SIGTERM");
+    expect(await started.end()).toBe(0);
+    await world.run(["worker"], { DATABASE_URL: roles.urlOf("thaw_worker") }).says("worker ready");
   });
 });
 
