@@ -2,9 +2,13 @@
 --
 --   psql "$ADMIN_URL" -f sql/roles.sql
 --   psql "$ADMIN_URL" -c "create database thaw owner thaw_migrator"
+--   psql "$ADMIN_URL" -c '\connect thaw' -c "revoke create on schema public from public; grant create on schema public to thaw_migrator"
 --
 -- then give each a password (alter role thaw_server password '...') and its own DATABASE_URL. What each may do stands in
 -- privileges.sql, which every `npm run migrate` applies: also to a database that is older than its roles.
+--
+-- The last line is for Postgres 14 and for a database that was upgraded from it, and takes a superuser: there everybody may
+-- create in schema public, and could so become the owner (README, "Roles").
 
 create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns all tables and functions.
 create role thaw_server login;   -- npm run server. May hand in events, and sees nothing.

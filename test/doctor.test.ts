@@ -1,5 +1,6 @@
 /** `npm run doctor`: the silences that are no errors, one line each, and what to do about it. */
 import { execFile } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -125,6 +126,7 @@ ok    settings: complete
 ok    Postgres: answers, version N
 ok    clock: agrees with Postgres'
 ok    database: migrated, and current
+ok    schema public: nobody else may create there
 ok    worker: connected, and no job is overdue
 ok    people: 1 access key and 0 principals in the map
 ok    readers: all of the last 7 days are known
@@ -246,6 +248,18 @@ describe("the tables", () => {
     expect(line("mail gate")).toMatch(/^FAIL .*2100-01-02 03:04 UTC.*the key is revoked.*psql .*mail_gate/);
     expect(line("worker")).toMatch(/^warn .*connected; 1 job overdue.*worker's log/);
     expect(code).toBe(1);
+  });
+});
+
+describe("the rights", () => {
+  test("warn of roles that may create in schema public and are not the owner", async ({ world, pool }) => {
+    const role = `stranger_${randomUUID().slice(0, 8)}`;
+    await pool.query(`create role ${role} login; grant create on schema public to public`);
+    const { line } = await world.doctor([BUCKET]);
+    await pool.query(`drop role ${role}`);
+
+    expect(line("schema public")).toContain(role);
+    expect(line("schema public")).toMatch(/^warn .*revoke create on schema public from public, .*grant/);
   });
 });
 

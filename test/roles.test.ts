@@ -19,6 +19,8 @@ interface Roles {
   /** Connected as that role. */
   as(role: RoleName | "admin" | "somebody"): Pool;
   migrate(): Promise<void>;
+  /** In their database, by the superuser who made it. */
+  asSuperuser(statement: string): Promise<void>;
 }
 
 /** A Postgres whose roles were made as the README says, by an administrator who is no superuser. */
@@ -45,9 +47,23 @@ const test = base.extend<{ roles: Roles }>({
     await as("admin").query(await readFile(join(ROOT, "sql/roles.sql"), "utf8"));
     for (const role of ROLES) await as("admin").query(`alter role ${role} password '${role}'`);
     await as("admin").query("create database thaw_prod owner thaw_migrator");
+    const asSuperuser: Roles["asSuperuser"] = async (statement) => {
+      const url = new URL(postgres.url);
+      url.pathname = "/thaw_prod";
+      const client = new Client({ connectionString: url.href });
+      await client.connect();
+      try {
+        await client.query(statement);
+      } finally {
+        await client.end();
+      }
+    };
+    await asSuperuser("revoke create on schema public from public");
+    await asSuperuser("grant create on schema public to thaw_migrator");
     await use({
       urlOf,
       as,
+      asSuperuser,
       async migrate() {
         const migration = world.run(["migrate"], { DATABASE_URL: urlOf("thaw_migrator") });
         expect(await migration.end(), migration.output()).toBe(0);
@@ -376,6 +392,41 @@ describe("too few rights", () => {
 });
 
 describe("too many rights", () => {
+  test("who may create in schema public, and is not the owner, refuses to start, and says what to do", async ({
+    roles,
+    world,
+  }) => {
+    // As Postgres 14 makes every database. An operator of the server's own would be the owner's to run.
+    await roles.asSuperuser(
+      "alter schema public owner to current_user; grant usage, create on schema public to public",
+    );
+    await roles.migrate();
+    let mend = "";
+    for (const role of ["server", "worker"] as const) {
+      const process = world.run([role], { DATABASE_URL: roles.urlOf(`thaw_${role}`) });
+      expect(await process.end(), role).toBe(1);
+      expect(process.output()).toContain(`The database role thaw_${role} may create in schema public`);
+      mend = /Let a superuser run in this database: (.*) \(README/.exec(process.output())?.[1] ?? "";
+    }
+    const owner = world.run(["server", "worker"], { DATABASE_URL: roles.urlOf("thaw_migrator") });
+    await owner.says("server ready");
+
+    await roles.asSuperuser(mend);
+
+    await expect(
+      roles.as("thaw_server").query("create function public.mine() returns int language sql as 'select 1'"),
+    ).rejects.toThrow(DENIED);
+    await world.run(["server"], { DATABASE_URL: roles.urlOf("thaw_server") }).says("server ready");
+    await world.run(["worker"], { DATABASE_URL: roles.urlOf("thaw_worker") }).says("worker ready");
+    await roles.migrate();
+  });
+
+  test("to create in schema public is taken from everybody by a migration that can", async ({ roles }) => {
+    await roles.asSuperuser("grant create on schema public to public");
+    await roles.migrate();
+    await expect(roles.as("somebody").query("create table public.mine (id int)")).rejects.toThrow(DENIED);
+  });
+
   test("a worker that owns graphile-worker's schema, as in release 3, loses it, and goes on working", async ({
     roles,
     world,

@@ -8,7 +8,7 @@ const OLDEST_POSTGRES = 14;
 /** Signatures and tokens bear a few minutes; mails that say "ready at 18:40" should not be a minute off. */
 const SKEW_SECONDS = 60;
 
-const TABLES = ["worker", "people", "readers", "mail gate", "stuck requests"];
+const TABLES = ["schema public", "worker", "people", "readers", "mail gate", "stuck requests"];
 
 export const skipDatabase = (why: string): Finding[] =>
   ["clock", "database", ...TABLES].map((what) => skip(what, why));
@@ -43,7 +43,7 @@ export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolea
   }
   yield ok("database", "migrated, and current");
 
-  const checks = [worker, people, readers, mailGate, stuckRequests];
+  const checks = [schemaPublic, worker, people, readers, mailGate, stuckRequests];
   for (const [index, check] of checks.entries()) {
     yield await check(pool).catch((error: unknown) =>
       fail(TABLES[index] ?? "", `Postgres does not tell (${reasonOf(error)})`, "Look at Postgres' log"),
@@ -76,6 +76,25 @@ function clock(here: number, there: Date): Finding {
         "clock",
         `Postgres' is ${Math.abs(skew)} s ${ahead} this machine's`,
         "Set both by NTP: Postgres' decides when a mail is due and a copy has expired",
+      );
+}
+
+/** Server and worker look at their own role when they start; somebody else's can do the same harm. */
+async function schemaPublic(pool: Pool): Promise<Finding> {
+  const { roles, owner } = await one<{ roles: string[]; owner: string }>(
+    pool,
+    `select array(select quote_ident(r.rolname) from pg_roles r
+                   where r.rolcanlogin and not pg_has_role(r.oid, t.relowner, 'usage') and has_schema_privilege(r.oid, 'public', 'create')
+                   order by 1) as roles,
+            t.relowner::regrole::text as owner
+       from pg_class t where t.oid = to_regclass('thaw_migrations')`,
+  );
+  return roles.length === 0
+    ? ok("schema public", "nobody else may create there")
+    : warn(
+        "schema public",
+        `${roles.join(", ")} may create there, and so have ${owner} run code of their own`,
+        `Let a superuser run in this database: revoke create on schema public from public, ${roles.join(", ")}; grant create on schema public to ${owner}`,
       );
 }
 
