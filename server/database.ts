@@ -1,4 +1,4 @@
-import { Kysely, PostgresDialect, type Generated } from "kysely";
+import { Kysely, PostgresDialect, sql, type Generated } from "kysely";
 import { Pool, type Client, type PoolClient } from "pg";
 
 import type { Log } from "./log.ts";
@@ -6,31 +6,22 @@ import type { Log } from "./log.ts";
 export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
 export type NotificationKind = "pre" | "post";
 
-/** A row of `restores`, as the claim functions return it. Times of S3's side may be null; `''` is "none named". */
+/** What tasks need of a claimed row of `restores`; `''` is "none named". */
 export interface RestoreRow {
   id: string;
+  /** Names the claim that may report on the row. */
+  claim_id: string;
+  status: RestoreStatus;
   s3_bucket: string;
   s3_key: string;
   version_id: string;
   region: string | null;
-  status: RestoreStatus;
-  /** Names the claim that may report on the row. */
-  claim_id: string;
-  failing_since: Date | null;
-  storage_class: string | null;
-  archive_status: string | null;
-  /** bigint: pg gives it as text. */
-  size_bytes: string | null;
   etag: string | null;
   pinned_version_id: string | null;
-  tier: string | null;
-  accepted_at: Date | null;
-  restored_at: Date | null;
-  restore_expires_at: Date | null;
-  last_checked_at: Date | null;
-  failure_code: string | null;
-  failure_message: string | null;
 }
+
+/** Its columns, of what the claim functions return: reading all would cost as much as writing the outcome. */
+export const RESTORE_ROW = sql`id, claim_id, status, s3_bucket, s3_key, version_id, region, etag, pinned_version_id`;
 
 interface RestoreRequestRow {
   id: string;

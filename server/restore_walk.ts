@@ -19,53 +19,105 @@ const UNNOTED: Finding = {
 export const WALKS = 2;
 
 /**
- * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction.
- * Whatever S3 or the network does wrong becomes the row's own trouble and holds up no other.
+ * An outcome waits this long for others: a transaction costs as much as twenty rows of it, and adds jobs of its own. Far
+ * less than anybody who waits for a file notices.
+ */
+const NOTE_TOGETHER_MS = 100;
+
+/**
+ * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction, while S3 is
+ * asked on. Whatever S3 or the network does wrong becomes the row's own trouble and holds up no other.
  */
 export async function restoreWalk(walk: {
   claim: (limit: number) => Promise<RestoreRow[]>;
   ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
   signal: AbortSignal;
 }): Promise<void> {
-  const { db, settings, notify_waits, log } = workerContext();
-  const concurrency = settings.S3_CONCURRENCY;
+  const { log, settings } = workerContext();
+  const stop = walk.signal;
+  const notes = startNoting(settings.S3_CONCURRENCY);
+  try {
+    await walkDue<RestoreRow>({
+      claim: walk.claim,
+      concurrency: settings.S3_CONCURRENCY,
+      signal: stop,
+      work: async (restore) => {
+        const started = performance.now();
+        const finding = await withTimeLimit(CALLS_TIMEOUT_MS, stop, (signal) =>
+          walk.ask(restore, signal),
+        ).catch((error: unknown): Finding => {
+          if (stop.aborted) throw error; // Shutting down: nobody's trouble, the row is given back.
+          return { transition: "note_restore_troubles", ...troubleOf(error) };
+        });
+        log.info(
+          {
+            restore_id: restore.id,
+            s3_bucket: restore.s3_bucket,
+            s3_key: restore.s3_key,
+            transition: finding.transition,
+            ...("code" in finding && { code: finding.code }),
+            ms: Math.round(performance.now() - started),
+          },
+          "asked S3",
+        );
+        await notes.add(restore, finding);
+      },
+    });
+  } finally {
+    await notes.end();
+  }
+}
+
+interface Notes {
+  /** Resolves at once, or, for whoever fills a page, when that is noted: S3 is asked no faster than Postgres writes. */
+  add(restore: RestoreRow, finding: Finding): Promise<void>;
+  /** Notes what is left. @throws when something could not be noted: its rows come back by their lease. */
+  end(): Promise<void>;
+}
+
+function startNoting(page_size: number): Notes {
+  const { db, notify_waits, log } = workerContext();
   const settled = new GroupCommit<RestoreOutcome, void>(
     async (outcomes) => {
       await settleRestores(db, notify_waits, outcomes);
       return outcomes.map(() => undefined);
     },
-    { batch_size: concurrency, queue_size: concurrency },
+    // Each of as many lanes waits for one page at most.
+    { batch_size: page_size, queue_size: page_size * page_size },
   );
-  const stop = walk.signal;
+  const note = async (restore: RestoreRow, finding: Finding): Promise<void> => {
+    await settled.push(outcomeOf(restore, finding)).catch(async (error: unknown) => {
+      if (!isBadRow(error)) throw error;
+      log.error({ err: error, restore_id: restore.id, finding }, "cannot note what S3 said");
+      await settled.push(outcomeOf(restore, UNNOTED));
+    });
+  };
 
-  await walkDue<RestoreRow>({
-    claim: walk.claim,
-    concurrency,
-    signal: stop,
-    work: async (restore) => {
-      const started = performance.now();
-      const finding = await withTimeLimit(CALLS_TIMEOUT_MS, stop, (signal) =>
-        walk.ask(restore, signal),
-      ).catch((error: unknown): Finding => {
-        if (stop.aborted) throw error; // Shutting down: nobody's trouble, the lease brings the row back.
-        return { transition: "note_restore_troubles", ...troubleOf(error) };
-      });
-      await settled.push(outcomeOf(restore, finding)).catch(async (error: unknown) => {
-        if (!isBadRow(error)) throw error;
-        log.error({ err: error, restore_id: restore.id, finding }, "cannot note what S3 said");
-        await settled.push(outcomeOf(restore, UNNOTED));
-      });
-      log.info(
-        {
-          restore_id: restore.id,
-          s3_bucket: restore.s3_bucket,
-          s3_key: restore.s3_key,
-          transition: finding.transition,
-          ...("code" in finding && { code: finding.code }),
-          ms: Math.round(performance.now() - started),
-        },
-        "asked S3",
-      );
+  let page: [RestoreRow, Finding][] = [];
+  let timer: NodeJS.Timeout | undefined;
+  const noting = new Set<Promise<void>>();
+  let failure: unknown;
+  const notePage = (): Promise<void> => {
+    clearTimeout(timer);
+    timer = undefined;
+    const noted = Promise.all(page.map(([restore, finding]) => note(restore, finding))).then(
+      () => void noting.delete(noted),
+      (error: unknown) => void (failure ??= error),
+    );
+    page = [];
+    noting.add(noted);
+    return noted;
+  };
+  return {
+    async add(restore, finding) {
+      page.push([restore, finding]);
+      if (page.length >= page_size) await notePage();
+      else timer ??= setTimeout(() => void notePage(), NOTE_TOGETHER_MS);
     },
-  });
+    async end() {
+      void notePage();
+      await Promise.all(noting);
+      if (failure !== undefined) throw failure;
+    },
+  };
 }

@@ -1,7 +1,7 @@
 import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
-import type { RestoreRow } from "../server/database.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/database.ts";
 import { fewRuns } from "../server/few_runs.ts";
 import { restoreWalk, WALKS } from "../server/restore_walk.ts";
 import type { Finding } from "../server/settle_restores.ts";
@@ -26,7 +26,7 @@ async function poll(signal: AbortSignal): Promise<void> {
   await restoreWalk({
     claim: async (limit) => {
       const { rows } = await sql<RestoreRow & { due_since: string; head_wanted_at: Date | null }>`
-        select c.*, coalesce(c.last_checked_at, c.accepted_at)::text as due_since
+        select ${RESTORE_ROW}, c.head_wanted_at, coalesce(c.last_checked_at, c.accepted_at)::text as due_since
           from claim_restores_to_poll(${limit}, greatest(${poll_after}::interval, now() - ${begun[0]?.at}::timestamptz),
                                       ${last.checked}::timestamptz, ${last.id}::uuid, ${worker_id}) c
          order by c.head_wanted_at is null, coalesce(c.last_checked_at, c.accepted_at), c.id`.execute(db);

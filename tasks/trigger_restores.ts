@@ -1,7 +1,7 @@
 import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
-import type { RestoreRow } from "../server/database.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/database.ts";
 import { fewRuns } from "../server/few_runs.ts";
 import { restoreWalk, WALKS } from "../server/restore_walk.ts";
 import type { ObjectFacts, S3Object } from "../server/s3.ts";
@@ -19,7 +19,8 @@ const trigger_restores: Task = (_payload, { abortSignal }) =>
     restoreWalk({
       claim: async (limit) => {
         const { db, worker_id } = workerContext();
-        const claim = sql<RestoreRow>`select * from claim_restores_to_trigger(${limit}, ${worker_id})`;
+        const claim = sql<RestoreRow>`
+          select ${RESTORE_ROW} from claim_restores_to_trigger(${limit}, ${worker_id})`;
         return (await claim.execute(db)).rows;
       },
       ask: startRestore,
