@@ -69,7 +69,10 @@ export async function restoreWalk(walk: {
 }
 
 interface Notes {
-  /** Resolves at once, or, for whoever fills a page, when that is noted: S3 is asked no faster than Postgres writes. */
+  /**
+   * Resolves at once, or, for whoever fills a page, when that is noted: S3 is asked no faster than Postgres writes.
+   * @throws when something could not be noted: the walk should end.
+   */
   add(restore: RestoreRow, finding: Finding): Promise<void>;
   /** Notes what is left. @throws when something could not be noted: its rows come back by their lease. */
   end(): Promise<void>;
@@ -110,6 +113,8 @@ function startNoting(page_size: number): Notes {
   };
   return {
     async add(restore, finding) {
+      // Whose answers cannot be written down, need not be asked for.
+      if (failure !== undefined) throw failure;
       page.push([restore, finding]);
       if (page.length >= page_size) await notePage();
       else timer ??= setTimeout(() => void notePage(), NOTE_TOGETHER_MS);

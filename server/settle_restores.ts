@@ -36,18 +36,13 @@ export async function settleRestores(
   outcomes: RestoreOutcome[],
 ): Promise<void> {
   const pages = Map.groupBy(outcomes, (outcome) => outcome.transition);
-  const settle = async (trx: Database): Promise<void> => {
+  await db.transaction().execute(async (trx) => {
+    // All locks first, in the one order that everybody takes them.
+    await sql`select lock_restores(${outcomes.map((outcome) => outcome.id)}::uuid[])`.execute(trx);
     for (const [transition, page] of pages) {
       await sql`select ${sql.id(transition)}(${JSON.stringify(page)}, ${notify_waits}::interval[])`.execute(
         trx,
       );
     }
-  };
-  // Mostly all said the same, and one statement is a transaction.
-  if (pages.size === 1) return settle(db);
-  await db.transaction().execute(async (trx) => {
-    // All locks first, in the one order that everybody takes them.
-    await sql`select lock_restores(${outcomes.map((outcome) => outcome.id)}::uuid[])`.execute(trx);
-    await settle(trx);
   });
 }
