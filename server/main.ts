@@ -9,7 +9,7 @@ import { migrate, migrationProblem } from "./migrate.ts";
 import { reportError } from "./report_error.ts";
 import { rightsProblem } from "./rights.ts";
 import { watchWorker } from "./watch_worker.ts";
-import { startWorker, type RunningWorker } from "./worker.ts";
+import { startWorker } from "./worker.ts";
 
 /** Supervisors grant ten seconds before they kill. */
 const STOP_WITHIN_MS = 9_000;
@@ -109,19 +109,14 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
 
   // The worker first: a port that answers means that all runs, and stopping takes in nothing new before it
   // ends what is running.
-  let worker: RunningWorker | undefined;
-  if (config.worker) {
-    const started = await startWorker({
-      pool: workerPool,
-      config: { ...config, worker: config.worker },
-      log,
-      fatal,
-    });
-    worker = started;
-    const watch = watchWorker(started, fatal);
+  const worker =
+    config.worker &&
+    (await startWorker({ pool: workerPool, config: { ...config, worker: config.worker }, log, fatal }));
+  if (worker) {
+    const watch = watchWorker(worker, fatal);
     stops.push(async () => {
       watch.stop();
-      await started.stop();
+      await worker.stop();
     });
     log.info("worker ready");
   }
