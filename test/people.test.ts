@@ -8,6 +8,7 @@ import { describe, expect } from "vitest";
 
 import { test } from "./database.ts";
 import { BUCKET, JANE, requestBody, startThaw } from "./thaw.ts";
+import { waitFor } from "./wait_for.ts";
 
 const ROLE = "arn:aws:sts::111122223333:assumed-role";
 const SSO = `${ROLE}/AWSReservedSSO_Reader_0123456789abcdef/jane@example.com`;
@@ -166,6 +167,33 @@ describe("a read by somebody with a temporary key", () => {
     ]);
     await thaw.stop();
   });
+
+  test.for([
+    ["that was never looked up", false],
+    ["whom nobody knew", true],
+  ] as const)(
+    "a reader %s is looked up soon after somebody's lock on the row has gone",
+    async ([, lookedUp], { databaseUrl }) => {
+      const thaw = await startThaw(databaseUrl, { worker: false });
+      await thaw.post("/restore/request", requestBody("a.bin"));
+      if (lookedUp) await thaw.pool.query("select resolve_requests(10, '{}')");
+      await thaw.know(JANE, "jane@example.com");
+      const psql = await thaw.pool.connect();
+      await psql.query("begin");
+      await psql.query("select from restore_requests for update");
+      await thaw.startWorker();
+      const again = "select from graphile_worker.jobs where key = 'resolve_users_again'";
+      await waitFor("the look that passed it by", async () => (await thaw.pool.query(again)).rowCount === 1);
+      await psql.query("rollback");
+      psql.release();
+      await waitFor("the address", async () => {
+        const { rows } = await thaw.pool.query("select email from restore_requests");
+        return rows[0].email === "jane@example.com";
+      });
+      await waitFor("the last look", async () => (await thaw.pool.query(again)).rowCount === 0);
+      await thaw.stop();
+    },
+  );
 
   test.for([
     ["a service", { principal_arn: undefined, access_key_id: undefined }],
