@@ -232,6 +232,10 @@ describe("what S3 did before us, or between two calls", () => {
     thaw.s3.deleteObject(name("deleted"));
     thaw.s3.beginRestore(name("begun"), { days: 1 });
     thaw.s3.deleteObject({ bucket: "versioned", key: "version", version_id });
+    // S3's Completed events may be quicker than its answers.
+    await waitFor("S3's answers", async () =>
+      thaw.s3.requests.every((request) => request.operation !== "RestoreObject" || request.status > 0),
+    );
     const found = await answered(thaw);
 
     const statuses = [...keys, "version"].map((key) => [

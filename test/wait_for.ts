@@ -6,6 +6,7 @@ export async function waitFor<T>(
   what: string,
   probe: () => Promise<T | undefined | false>,
   timeout_ms = 15_000,
+  pause_ms = 20,
 ): Promise<T> {
   const deadline = Date.now() + timeout_ms;
   let last: unknown;
@@ -20,6 +21,6 @@ export async function waitFor<T>(
     if (Date.now() > deadline) {
       throw new Error(`Waited ${timeout_ms} ms in vain for ${what}; last: ${inspect(last)}`, { cause: last });
     }
-    await sleep(20);
+    await sleep(pause_ms);
   }
 }

@@ -11,7 +11,6 @@ const s3 = createS3({
 });
 const signal = new AbortController().signal;
 let next = 0;
-const started = performance.now();
 await Promise.all(
   Array.from({ length: Number(concurrency) }, async () => {
     while (next < Number(count)) {
@@ -22,5 +21,4 @@ await Promise.all(
     }
   }),
 );
-console.log(Number(count) / ((performance.now() - started) / 1000));
 process.exit(0);

@@ -16,6 +16,9 @@ import { SECRET, standInSettings } from "../thaw.ts";
 import { waitFor } from "../wait_for.ts";
 import type { Calls, CloudOptions } from "./clouds.ts";
 
+/** How often a figure looks whether all is done: seldom, for the look itself costs what is measured. */
+export const LOOK_EVERY_MS = 500;
+
 const ROOT = join(import.meta.dirname, "../..");
 
 export interface Clouds {
@@ -46,8 +49,8 @@ export interface World {
   /** The routes without Postgres. */
   nullServer(): Promise<Running>;
   worker(databaseUrl: string, clouds: Clouds, env?: Record<string, string>): Promise<Running>;
-  /** Any script of this folder, until it ends; answers what it printed last. */
-  script(name: string, args: string[], env?: Record<string, string>): Promise<string>;
+  /** Any script of this folder, until it ends. */
+  script(name: string, args: string[], env?: Record<string, string>): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -159,14 +162,12 @@ export async function openWorld(): Promise<World> {
     async script(name, args, env = {}) {
       const child = spawn(process.execPath, [join(import.meta.dirname, name), ...args], {
         env: { PATH: process.env["PATH"] ?? "", ...env },
-        stdio: ["ignore", "pipe", "inherit"],
+        stdio: ["ignore", "ignore", "inherit"],
       });
       children.add(child);
-      let output = "";
-      child.stdout.on("data", (chunk) => (output += String(chunk)));
-      await once(child, "close");
+      const [code] = await once(child, "close");
       children.delete(child);
-      return output.trim().split("\n").at(-1) ?? "";
+      if (code !== 0) throw new Error(`${name} ended with ${String(code)}`);
     },
     async close() {
       for (const child of children) child.kill("SIGKILL");

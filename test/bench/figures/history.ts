@@ -59,6 +59,10 @@ const WORK: Record<string, string> = {
   reaper: "select reap_dead_workers()",
 };
 
+/** What no code can change: with more rows an index has one page more on the way to each. */
+const LOOK_UP = "one look-up in an index";
+const LOOK_UP_STATEMENT = "select from restore_requests where id = '00000000-0000-4000-8000-000000000001'";
+
 interface Cost {
   buffers: number;
   /** History tables that were read from end to end. */
@@ -98,7 +102,8 @@ async function costs(world: World, closed: number): Promise<Record<string, Cost>
   await pool.query("vacuum analyze");
   const client = await pool.connect();
   const found: Record<string, Cost> = {};
-  for (const [name, statement] of Object.entries(WORK)) found[name] = await costOf(client, statement);
+  for (const [name, statement] of Object.entries({ ...WORK, [LOOK_UP]: LOOK_UP_STATEMENT }))
+    found[name] = await costOf(client, statement);
   client.release(true);
   return found;
 }
@@ -118,8 +123,8 @@ export async function history(world: World, { full }: { full: boolean }): Promis
       against: "ten thousand closed",
       peer: before,
       ratio: cost.buffers / before,
-      goal: "<= 1.2, no sequential scan",
-      met: cost.buffers <= 1.2 * before && scanned === undefined,
+      goal: name === LOOK_UP ? "a limit" : "<= 1.2, no sequential scan",
+      met: name === LOOK_UP ? null : cost.buffers <= 1.2 * before && scanned === undefined,
       ...(scanned !== undefined && { remark: scanned }),
     });
   }

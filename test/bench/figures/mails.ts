@@ -1,6 +1,6 @@
 import { waitFor } from "../../wait_for.ts";
 import type { Result } from "../table.ts";
-import type { World } from "../world.ts";
+import { LOOK_EVERY_MS, type World } from "../world.ts";
 
 const PEOPLE = 2_000;
 const LIMIT = 10;
@@ -19,7 +19,12 @@ export async function mails(world: World): Promise<Result[]> {
   const { url: databaseUrl, pool } = await world.newDatabase();
   await pool.query(ALL_DUE);
   const workers = [await world.worker(databaseUrl, clouds), await world.worker(databaseUrl, clouds)];
-  await waitFor("all mails", async () => (await clouds.ask("mails")).length >= PEOPLE - 1, 600_000);
+  await waitFor(
+    "all mails",
+    async () => (await clouds.ask("mails")).length >= PEOPLE - 1,
+    600_000,
+    LOOK_EVERY_MS,
+  );
   for (const worker of workers) await worker.stop();
   const sent = (await clouds.ask("mails")).map((mail) => mail.at);
   const calls = await clouds.ask("mailCalls");

@@ -1,6 +1,6 @@
 import { waitFor } from "../../wait_for.ts";
 import type { Result } from "../table.ts";
-import type { World } from "../world.ts";
+import { LOOK_EVERY_MS, type World } from "../world.ts";
 
 async function round(
   world: World,
@@ -21,7 +21,7 @@ async function round(
   const worker = await world.worker(databaseUrl, clouds, env);
   const left = async (): Promise<number> =>
     (await pool.query("select from restores where last_checked_at is null limit 1")).rowCount ?? 1;
-  await waitFor("all to be looked at", async () => (await left()) === 0, 900_000);
+  await waitFor("all to be looked at", async () => (await left()) === 0, 900_000, LOOK_EVERY_MS);
   const seconds = (performance.now() - started) / 1000;
   const memory = await worker.peakMemory();
   await worker.stop();
@@ -35,36 +35,36 @@ const SMALL_HEAP = { NODE_OPTIONS: "--max-old-space-size=96" };
 
 export async function poll(world: World): Promise<Result[]> {
   const results: Result[] = [];
+  let calls = 0;
   for (const [heap, env] of [
     ["", {}],
     [", a heap of 96 MiB", SMALL_HEAP],
   ] as const) {
     const few = await round(world, 1_000, env);
     const many = await round(world, 100_000, env);
-    results.push(
-      {
-        number: 10,
-        figure: `peak memory of a worker that polls 100,000 objects${heap}`,
-        value: many.memory,
-        unit: "MiB",
-        against: "1,000 objects",
-        peer: few.memory,
-        ratio: many.memory / few.memory,
-        goal: "<= 1.3",
-        met: many.memory <= 1.3 * few.memory,
-        remark: `${many.per_second.toFixed(0)} objects/s`,
-      },
-      {
-        number: 10,
-        figure: "S3 calls per polled object",
-        value: many.calls,
-        against: "one",
-        peer: 1,
-        ratio: many.calls,
-        goal: "<= 1",
-        met: many.calls <= 1,
-      },
-    );
+    calls = Math.max(calls, many.calls);
+    results.push({
+      number: 10,
+      figure: `peak memory of a worker that polls 100,000 objects${heap}`,
+      value: many.memory,
+      unit: "MiB",
+      against: "1,000 objects",
+      peer: few.memory,
+      ratio: many.memory / few.memory,
+      goal: "<= 1.3",
+      met: many.memory <= 1.3 * few.memory,
+      remark: `${many.per_second.toFixed(0)} objects/s`,
+    });
   }
+  results.push({
+    number: 10,
+    figure: "S3 calls per polled object",
+    value: calls,
+    against: "one",
+    peer: 1,
+    ratio: calls,
+    goal: "<= 1",
+    met: calls <= 1,
+  });
   return results;
 }

@@ -4,7 +4,7 @@ import { waitFor } from "../../wait_for.ts";
 import { callForAWhile } from "../load.ts";
 import { rclone, s3cmd, type Rate } from "../peers.ts";
 import { median, type Result } from "../table.ts";
-import type { Clouds, World } from "../world.ts";
+import { LOOK_EVERY_MS, type Clouds, type World } from "../world.ts";
 
 const LATENCY_MS = 20;
 const OBJECTS = 5_000;
@@ -45,7 +45,7 @@ async function thawRound(world: World, clouds: Clouds, prefix: string): Promise<
   const { url: databaseUrl, pool } = await world.newDatabase();
   await readAll(pool, prefix, OBJECTS);
   const worker = await world.worker(databaseUrl, clouds);
-  await waitFor("all to be pending", async () => (await pending(pool)) === OBJECTS, 120_000);
+  await waitFor("all to be pending", async () => (await pending(pool)) === OBJECTS, 120_000, LOOK_EVERY_MS);
   await worker.stop();
   return acceptedPerSecond(clouds);
 }
@@ -53,7 +53,8 @@ async function thawRound(world: World, clouds: Clouds, prefix: string): Promise<
 async function bareRound(world: World, clouds: Clouds, prefix: string, count = OBJECTS): Promise<number> {
   await clouds.ask("archive", prefix, count);
   await clouds.ask("clear");
-  return Number(await world.script("bare_loop.ts", [prefix, String(count)], clouds.env));
+  await world.script("bare_loop.ts", [prefix, String(count)], clouds.env);
+  return acceptedPerSecond(clouds);
 }
 
 export async function restores(world: World): Promise<Result[]> {
@@ -134,7 +135,12 @@ export async function burst(world: World): Promise<Result[]> {
   });
   // Two workers keep up with that many reads; so they come when all are in, as after an outage of theirs.
   const workers = [await world.worker(databaseUrl, clouds), await world.worker(databaseUrl, clouds)];
-  await waitFor("all to be pending", async () => (await pending(pool)) === BURST_OBJECTS, 600_000);
+  await waitFor(
+    "all to be pending",
+    async () => (await pending(pool)) === BURST_OBJECTS,
+    600_000,
+    LOOK_EVERY_MS,
+  );
   const rate = await acceptedPerSecond(clouds);
   const counts = await clouds.ask("counts");
   const { rows } = await pool.query<{ failed: number }>(
