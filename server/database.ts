@@ -89,22 +89,24 @@ export function createPool(connectionString: string, options: PoolOptions, log: 
   pool.on("error", (error) => log.warn({ err: error }, "an idle Postgres connection broke"));
   pool.on("connect", (client) => {
     client.on("error", () => {});
-    endWhenUnanswered(client);
+    endWhenLost(client);
   });
   return pool;
 }
 
 /**
- * pg gives up waiting for an answer, but not the connection: back in the pool, every next query would wait behind
- * the one that never ends. A half-open connection (a failover, a firewall that forgot it) has to go.
+ * pg gives up a query, but not its connection, and back in the pool that would fail for whoever is next. It has to go when
+ * it does not answer (half-open, after a failover: each next query would wait behind the one that never ends), and when
+ * Postgres says that it ends it (a restart, an operator): graphile-worker that notes a job on it would end the process.
  */
-function endWhenUnanswered(client: PoolClient): void {
+function endWhenLost(client: PoolClient): void {
   const query = client.query.bind(client) as (...args: unknown[]) => unknown;
   client.query = ((...args: unknown[]) => {
     const answer = query(...args);
     if (answer instanceof Promise) {
-      answer.catch((error: Error) => {
-        if (error.message === "Query read timeout") void (client as unknown as Client).end().catch(() => {});
+      answer.catch((error: Error & { severity?: string }) => {
+        if (error.message === "Query read timeout" || error.severity === "FATAL")
+          void (client as unknown as Client).end().catch(() => {});
       });
     }
     return answer;

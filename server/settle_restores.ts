@@ -29,20 +29,11 @@ export const outcomeOf = (row: RestoreRow, finding: Finding): RestoreOutcome => 
   claim_id: row.claim_id,
 });
 
-/** Notes a page of outcomes in one transaction, each kind in one guarded statement. */
+/** Notes a page of outcomes, all of them or none. */
 export async function settleRestores(
   db: Database,
   notify_waits: string[],
   outcomes: RestoreOutcome[],
 ): Promise<void> {
-  const pages = Map.groupBy(outcomes, (outcome) => outcome.transition);
-  await db.transaction().execute(async (trx) => {
-    // All locks first, in the one order that everybody takes them.
-    await sql`select lock_restores(${outcomes.map((outcome) => outcome.id)}::uuid[])`.execute(trx);
-    for (const [transition, page] of pages) {
-      await sql`select ${sql.id(transition)}(${JSON.stringify(page)}, ${notify_waits}::interval[])`.execute(
-        trx,
-      );
-    }
-  });
+  await sql`select settle_restores(${JSON.stringify(outcomes)}, ${notify_waits}::interval[])`.execute(db);
 }

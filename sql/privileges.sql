@@ -7,9 +7,11 @@
 do $$
 declare
   v_server text[] := array['applied_sql_files', 'request_restores', 'complete_restores'];
-  v_worker text[] := array['applied_sql_files', 'nudge', 'lock_restores', 'resolve_requests',
+  v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
-    'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
+    'settle_restores',
+    -- One by one they were called by workers of before, which run on during a deploy.
+    'lock_restores', 'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
     'note_restores_checked', 'note_restore_troubles',
     'due_people', 'seal_notification', 'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_notification_undeliverable', 'note_notification_uncertain', 'shut_mail_gate', 'note_mail_limit',

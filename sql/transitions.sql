@@ -469,6 +469,31 @@ language sql stable as $$
       etag text, pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
 $$;
 
+-- Notes a page of outcomes in one statement, and so in one transaction. Each says by its transition which of the following
+-- functions moves its row.
+create or replace function settle_restores(p_outcomes jsonb, p_notify_waits interval[]) returns void
+language plpgsql volatile as $$
+declare
+  v_kind record;
+begin
+  -- All locks first, in the one order that everybody takes them.
+  perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
+  for v_kind in
+    select o ->> 'transition' as transition, jsonb_agg(o) as outcomes from jsonb_array_elements(p_outcomes) o group by 1 order by 1
+  loop
+    case v_kind.transition
+      when 'mark_restores_pending' then perform mark_restores_pending(v_kind.outcomes, p_notify_waits);
+      when 'mark_restores_restored' then perform mark_restores_restored(v_kind.outcomes, p_notify_waits);
+      when 'mark_restores_failed' then perform mark_restores_failed(v_kind.outcomes, p_notify_waits);
+      when 'mark_restores_lost' then perform mark_restores_lost(v_kind.outcomes, p_notify_waits);
+      when 'mark_restores_expired' then perform mark_restores_expired(v_kind.outcomes, p_notify_waits);
+      when 'note_restores_checked' then perform note_restores_checked(v_kind.outcomes, p_notify_waits);
+      when 'note_restore_troubles' then perform note_restore_troubles(v_kind.outcomes, p_notify_waits);
+    end case;
+  end loop;
+end
+$$;
+
 -- not_started -> pending: S3 is at it. A fact, so whoever held the claim. (An event may have asked for a HEAD.)
 create or replace function mark_restores_pending(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$

@@ -58,8 +58,10 @@ type Transition = keyof typeof OUTCOMES;
 const TRANSITIONS = Object.keys(OUTCOMES) as Transition[];
 
 const report = (pool: Pool, transition: Transition, ...rows: Row[]) =>
-  pool.query(`select ${transition}($1, $2)`, [
-    JSON.stringify(rows.map(({ id, claim_id }) => Object.assign({ id, claim_id }, OUTCOMES[transition]))),
+  pool.query("select settle_restores($1, $2)", [
+    JSON.stringify(
+      rows.map(({ id, claim_id }) => Object.assign({ id, claim_id, transition }, OUTCOMES[transition])),
+    ),
     WAITS,
   ]);
 

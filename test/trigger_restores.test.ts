@@ -599,7 +599,7 @@ describe("workers", () => {
       await waitFor("the note to wait, and to be broken off", async () => {
         const { rowCount } = await thaw.pool.query(
           `select pg_terminate_backend(pid) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock' and query like '%lock_restores%'`,
+            where datname = current_database() and wait_event_type = 'Lock' and query like '%settle_restores%'`,
         );
         return rowCount === 1;
       });
@@ -628,6 +628,11 @@ describe("workers", () => {
       await waitFor("S3 to accept", async () => accepted(thaw, "k") === 1);
       worker.child.kill("SIGKILL");
       await worker.end();
+      // Postgres hears of it later: what it had been told to note, it would note.
+      await thaw.pool.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity
+          where datname = current_database() and query like '%settle_restores%' and pid <> pg_backend_pid()`,
+      );
     });
     expect((await rows(thaw)).get("k")?.status).toBe("not_started");
 

@@ -314,3 +314,24 @@ describe("a connection that is half-open", () => {
     },
   );
 });
+
+test("a connection that Postgres ends goes to nobody after its query", async ({ databaseUrl }) => {
+  const pool = createPool(
+    databaseUrl,
+    { name: "thaw", max: 1, query_timeout_ms: 5_000 },
+    createLog("silent"),
+  );
+  const client = await pool.connect();
+  // Asked for while it is still held, as graphile-worker does that notes a failed job.
+  const next = pool.connect().then(async (other) => {
+    await other.query("select");
+    other.release();
+  });
+  await client
+    .query("select pg_terminate_backend(pg_backend_pid())")
+    // In the same turn, before the socket's end is heard of.
+    .catch((error: unknown) => expect(error).toMatchObject({ code: "57P01" }))
+    .finally(() => client.release());
+  await next;
+  await pool.end();
+});

@@ -188,8 +188,8 @@ export class Play {
       size_bytes: 1,
     };
     const settle = async (transition: string, more: Row = {}): Promise<void> => {
-      await this.pool.query(`select ${transition}($1, $2)`, [
-        JSON.stringify([{ ...outcome, ...more }]),
+      await this.pool.query("select settle_restores($1, $2)", [
+        JSON.stringify([{ ...outcome, transition, ...more }]),
         WAITS,
       ]);
     };

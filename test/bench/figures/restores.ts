@@ -10,7 +10,7 @@ const LATENCY_MS = 20;
 const OBJECTS = 5_000;
 /** They send one at a time: fewer objects tell the same. */
 const PEER_OBJECTS = 300;
-const ROUNDS = 3;
+const ROUNDS = 5;
 
 /** Reads of `count` objects, as a server would have noted them. */
 async function readAll(pool: Pool, prefix: string, count: number): Promise<void> {
