@@ -49,8 +49,8 @@ export interface World {
   /** The routes without Postgres. */
   nullServer(): Promise<Running>;
   worker(databaseUrl: string, clouds: Clouds, env?: Record<string, string>): Promise<Running>;
-  /** Any script of this folder, until it ends. */
-  script(name: string, args: string[], env?: Record<string, string>): Promise<void>;
+  /** Any script of this folder, until it ends; answers what it printed. */
+  script(name: string, args: string[], env?: Record<string, string>): Promise<string>;
   close(): Promise<void>;
 }
 
@@ -162,12 +162,15 @@ export async function openWorld(): Promise<World> {
     async script(name, args, env = {}) {
       const child = spawn(process.execPath, [join(import.meta.dirname, name), ...args], {
         env: { PATH: process.env["PATH"] ?? "", ...env },
-        stdio: ["ignore", "ignore", "inherit"],
+        stdio: ["ignore", "pipe", "inherit"],
       });
       children.add(child);
+      let output = "";
+      child.stdout.on("data", (chunk) => (output += String(chunk)));
       const [code] = await once(child, "close");
       children.delete(child);
       if (code !== 0) throw new Error(`${name} ended with ${String(code)}`);
+      return output.trim();
     },
     async close() {
       for (const child of children) child.kill("SIGKILL");
