@@ -816,18 +816,19 @@ declare
   v_locked uuid[];
   v_requests uuid[];
   v_restores uuid[];
-  v_announced integer;
+  v_new uuid[];
+  v_told uuid[];
 begin
   -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
   -- left to the next mail.
-  perform from restores r
-   where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person
-                   order by u.since, u.request_id limit files_per_mail())
-   order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
+  v_restores := array(
+    select r.id from restores r
+     where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person
+                     order by u.since, u.request_id limit files_per_mail())
+     order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share);
   v_locked := array(
     select q.id from restore_requests q
-     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person
-                     order by u.since, u.request_id limit files_per_mail())
+     where q.restore_id = any (v_restores) and lower(q.email) = p_person
      order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
 
   select array_agg(u.request_id) filter (where l.id is not null), array_agg(distinct u.restore_id) filter (where l.id is not null)
@@ -837,29 +838,35 @@ begin
    where u.kind = p_kind and u.person = p_person
   having max(u.since) <= now() - p_quiet or min(u.since) <= now() - p_max_wait;
 
-  insert into announcements (restore_id, kind, person, notification_id)
-  select r.id, p_kind, p_person, p_id
-    from unnest(v_restores) as r (id) order by r.id
-      on conflict do nothing;
-  get diagnostics v_announced = row_count;
+  with announced as (
+    insert into announcements (restore_id, kind, person, notification_id)
+    select r.id, p_kind, p_person, p_id
+      from unnest(v_restores) as r (id) order by r.id
+        on conflict do nothing
+    returning restore_id)
+  select coalesce(array_agg(a.restore_id), '{}') into v_new from announced a;
+  if v_new <> '{}' then perform nudge(p_kind || '_notify'); end if;
 
-  if v_announced > 0 then perform nudge(p_kind || '_notify'); end if;
-
-  -- An earlier mail may be marked sent just now: wait, so that nobody told looks untold.
+  -- The rest an earlier mail told. It may be marked sent just now: wait, so that nobody told looks untold.
+  v_told := array(select unnest(v_restores) except select unnest(v_new));
   perform from notifications n
    where n.id in (select a.notification_id from announcements a
-                   where a.restore_id = any (v_restores) and a.kind = p_kind and a.person = p_person)
+                   where a.restore_id = any (v_told) and a.kind = p_kind and a.person = p_person)
    order by n.id for share;
 
   update restore_requests q
-     set pre_notification_id = case when p_kind = 'pre' then a.notification_id else q.pre_notification_id end,
-         post_notification_id = case when p_kind = 'post' then a.notification_id else q.post_notification_id end,
-         pre_notified = q.pre_notified or (p_kind = 'pre' and coalesce(n.status = 'sent', false)),
-         post_notified = q.post_notified or (p_kind = 'post' and coalesce(n.status = 'sent', false))
-    from announcements a left join notifications n on n.id = a.notification_id
-   where q.id = any (v_requests) and a.restore_id = q.restore_id and a.kind = p_kind and a.person = p_person;
+     set pre_notification_id = case when p_kind = 'pre' then m.id else q.pre_notification_id end,
+         post_notification_id = case when p_kind = 'post' then m.id else q.post_notification_id end,
+         pre_notified = q.pre_notified or (p_kind = 'pre' and m.is_sent),
+         post_notified = q.post_notified or (p_kind = 'post' and m.is_sent)
+    from (select r.restore_id, p_id as id, false as is_sent from unnest(v_new) as r (restore_id)
+           union all
+          select a.restore_id, n.id, n.status = 'sent'
+            from announcements a join notifications n on n.id = a.notification_id
+           where a.restore_id = any (v_told) and a.kind = p_kind and a.person = p_person) m
+   where q.id = any (v_requests) and m.restore_id = q.restore_id;
 
-  return v_announced;
+  return cardinality(v_new);
 end
 $$;
 
