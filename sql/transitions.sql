@@ -826,9 +826,11 @@ begin
      where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person
                      order by u.since, u.request_id limit files_per_mail())
      order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share);
+  -- Not those that an earlier mail told: who marks it sent holds that mail, for which we wait below, and waits for them.
   v_locked := array(
     select q.id from restore_requests q
      where q.restore_id = any (v_restores) and lower(q.email) = p_person
+       and case p_kind when 'pre' then q.pre_notification_id else q.post_notification_id end is null
      order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
 
   select array_agg(u.request_id) filter (where l.id is not null), array_agg(distinct u.restore_id) filter (where l.id is not null)

@@ -258,6 +258,25 @@ describe("sealing", () => {
     expect(await requests(pool)).toMatchObject([{ post_notified: true }, { post_notified: true }]);
   });
 
+  test("holds no request of an earlier mail while it waits for that, or they would wait in a circle", async ({
+    pool,
+  }) => {
+    const { restore } = await insertRead(pool, "restored");
+    const id = randomUUID();
+    await seal(pool, id);
+    await insertRequest(pool, restore, { access_key_id: JOHN });
+
+    await whileUncommitted(
+      pool,
+      (client) => client.query("select from notifications where id = $1 for no key update", [id]),
+      () => seal(pool),
+      // As mark_notification_sent goes on.
+      (client) =>
+        client.query("select from restore_requests where post_notification_id = $1 for no key update", [id]),
+    );
+    expect(await requests(pool)).toMatchObject([{ post_notification_id: id }, { post_notification_id: id }]);
+  });
+
   test("is marked sent only after a second key has been attached", async ({ pool }) => {
     const { restore } = await insertRead(pool, "restored");
     const id = randomUUID();
