@@ -2,6 +2,7 @@ import { Kysely, PostgresDialect, sql, type Generated } from "kysely";
 import { Pool, type Client, type PoolClient } from "pg";
 
 import type { Log } from "./log.ts";
+import { endsSession } from "./postgres_errors.ts";
 
 export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
 export type NotificationKind = "pre" | "post";
@@ -104,8 +105,8 @@ function endWhenLost(client: PoolClient): void {
   client.query = ((...args: unknown[]) => {
     const answer = query(...args);
     if (answer instanceof Promise) {
-      answer.catch((error: Error & { severity?: string }) => {
-        if (error.message === "Query read timeout" || error.severity === "FATAL")
+      answer.catch((error: Error) => {
+        if (error.message === "Query read timeout" || endsSession(error))
           void (client as unknown as Client).end().catch(() => {});
       });
     }

@@ -29,6 +29,12 @@ export const isReadOnly = (error: unknown): boolean => sqlState(error) === "2500
 export const isTooSlow = (error: unknown): boolean =>
   sqlState(error) === "57014" || (error as Error | null)?.message === "Query read timeout";
 
+/**
+ * Postgres ends the session with it: shut down or terminated (57P), or idle for too long (25P). By state, for its severity
+ * FATAL comes in the server's language.
+ */
+export const endsSession = (error: unknown): boolean => /^(57P0[1-5]|25P0[34])$/.test(sqlState(error));
+
 /** Postgres is there and refuses this very data (class 22: data exception, 23: constraint, 54: too long). */
 export function isBadRow(error: unknown): boolean {
   return /^(22|23|54)/.test(sqlState(error));

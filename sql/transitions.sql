@@ -821,16 +821,15 @@ declare
 begin
   -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
   -- left to the next mail.
-  v_restores := array(
-    select r.id from restores r
-     where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person
-                     order by u.since, u.request_id limit files_per_mail())
-     order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share);
-  -- Not those that an earlier mail told: who marks it sent holds that mail, for which we wait below, and waits for them.
+  perform from restores r
+   where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person
+                   order by u.since, u.request_id limit files_per_mail())
+   order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
+  -- None that an earlier mail told: who marks it sent holds that mail, for which we wait below, and waits for them.
   v_locked := array(
     select q.id from restore_requests q
-     where q.restore_id = any (v_restores) and lower(q.email) = p_person
-       and case p_kind when 'pre' then q.pre_notification_id else q.post_notification_id end is null
+     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person
+                     order by u.since, u.request_id limit files_per_mail())
      order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
 
   select array_agg(u.request_id) filter (where l.id is not null), array_agg(distinct u.restore_id) filter (where l.id is not null)
