@@ -60,6 +60,15 @@ async function seal(pool: Pool, id: string = randomUUID(), kind: Kind = "post"):
   }
 }
 
+/** Jane's mail about a file, which she has read under a second key since. */
+async function sealBeforeSecondKey(pool: Pool): Promise<string> {
+  const { restore } = await insertRead(pool, "restored");
+  const id = randomUUID();
+  await seal(pool, id);
+  await insertRequest(pool, restore, { access_key_id: JOHN });
+  return id;
+}
+
 const notifications = (pool: Pool): Promise<Row[]> =>
   query(pool, "select * from notifications order by created_at, id");
 const age = (pool: Pool, restore: Row, age: string) =>
@@ -245,10 +254,7 @@ describe("sealing", () => {
   test("waits for a mail that is marked sent just now, so that nobody told looks untold", async ({
     pool,
   }) => {
-    const { restore } = await insertRead(pool, "restored");
-    const id = randomUUID();
-    await seal(pool, id);
-    await insertRequest(pool, restore, { access_key_id: JOHN });
+    const id = await sealBeforeSecondKey(pool);
 
     await whileUncommitted(
       pool,
@@ -261,10 +267,7 @@ describe("sealing", () => {
   test("holds no request of an earlier mail while it waits for that, or they would wait in a circle", async ({
     pool,
   }) => {
-    const { restore } = await insertRead(pool, "restored");
-    const id = randomUUID();
-    await seal(pool, id);
-    await insertRequest(pool, restore, { access_key_id: JOHN });
+    const id = await sealBeforeSecondKey(pool);
 
     await whileUncommitted(
       pool,
@@ -278,10 +281,7 @@ describe("sealing", () => {
   });
 
   test("is marked sent only after a second key has been attached", async ({ pool }) => {
-    const { restore } = await insertRead(pool, "restored");
-    const id = randomUUID();
-    await seal(pool, id);
-    await insertRequest(pool, restore, { access_key_id: JOHN });
+    const id = await sealBeforeSecondKey(pool);
 
     await whileUncommitted(
       pool,
