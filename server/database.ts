@@ -3,6 +3,7 @@ import { Pool, type Client, type PoolClient } from "pg";
 
 import type { Log } from "./log.ts";
 import { endsSession } from "./postgres_errors.ts";
+import { setUpSession } from "./session_settings.ts";
 
 export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
 export type NotificationKind = "pre" | "post";
@@ -67,10 +68,10 @@ export const WORKER_QUERY_TIMEOUT_MS = 30_000;
 /** Longer than this means a batch that hangs; callers must have their 503 within two seconds. */
 export const SERVER_QUERY_TIMEOUT_MS = 1_800;
 
-/** Between two statements of a transaction we do nothing that takes longer. */
-const IDLE_IN_TRANSACTION_MS = 60_000;
-
-/** A pool that says what happens to its connections instead of crashing the process. */
+/**
+ * A pool that says what happens to its connections instead of crashing the process. The one place where Thaw connects:
+ * graphile-worker works on it too.
+ */
 export function createPool(connectionString: string, options: PoolOptions, log: Log): Pool {
   const pool = new Pool({
     connectionString,
@@ -79,12 +80,14 @@ export function createPool(connectionString: string, options: PoolOptions, log: 
     keepAlive: true,
     // A caller of ours gets its 503 within two seconds, so a dead Postgres must show sooner.
     connectionTimeoutMillis: 1500,
-    ...(options.query_timeout_ms > 0 && {
-      query_timeout: options.query_timeout_ms,
-      statement_timeout: options.query_timeout_ms,
-      // Whoever is paused in the middle of a transaction must not keep its locks (roles.sql says the same).
-      idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_MS,
-    }),
+    ...(options.query_timeout_ms > 0 && { query_timeout: options.query_timeout_ms }),
+    // Awaited, though its type says void: nobody gets the connection before.
+    // oxlint-disable-next-line typescript/no-misused-promises
+    onConnect: (client) =>
+      setUpSession(client, {
+        application_name: options.name,
+        statement_timeout_ms: options.query_timeout_ms,
+      }),
   });
   // Without handlers a lost connection ends the process; with them the next query reports it.
   pool.on("error", (error) => log.warn({ err: error }, "an idle Postgres connection broke"));
