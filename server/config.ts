@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+
 import { Client } from "pg";
 import { z } from "zod";
 
@@ -52,23 +54,47 @@ const domains = z
     "must be domains like example.com, separated by commas",
   );
 
-/** Asked here, for pg's own error would show the password. */
-function isReadable(connectionString: string): boolean {
+/** What these files hold is read with the URL itself. */
+const FILES = ["sslrootcert", "sslcert", "sslkey"];
+
+/** Why `pg` cannot use it, or null. Asked here, for its own error would show the password. */
+function urlProblem(text: string): string | null {
+  if (/^[^/]*\/\/[^/?#]*,/.test(text.replace(/\/\/[^/?#]*@/, "//")) || /[?&]host=[^&]*(,|%2C)/i.test(text)) {
+    return "names several hosts, and Thaw's driver takes one: name the one that is always the primary (a DNS name, HAProxy, or a pooler in session mode)";
+  }
+  for (const name of FILES) {
+    const file = URL.parse(text)?.searchParams.get(name);
+    const problem = file ? fileProblem(file) : null;
+    if (problem !== null)
+      return `names ${file} as ${name}, which ${problem}. Put it there, or take ${name} away`;
+  }
   try {
-    void new Client({ connectionString });
-    return true;
+    void new Client({ connectionString: text });
+    return /^postgres(ql)?:\/\//.test(text) ? null : NO_URL;
   } catch {
-    return false;
+    return NO_URL;
+  }
+}
+
+const NO_URL =
+  "must be a postgres:// URL (with : / @ ? # in the password written as %3A %2F %40 %3F %23), or 'embedded'";
+
+/** TLS itself would pass over a file without a certificate, and say of the server's that nobody vouches for it. */
+function fileProblem(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8").includes("-----BEGIN ") ? null : "is no PEM file";
+  } catch (error) {
+    return `cannot be read (${(error as NodeJS.ErrnoException).code})`;
   }
 }
 
 const common = z.object({
   DATABASE_URL: z
     .string("is missing: a postgres:// URL, or 'embedded' to try Thaw out")
-    .refine(
-      (text) => text === "embedded" || (/^postgres(ql)?:\/\//.test(text) && isReadable(text)),
-      "must be a postgres:// URL (with : / @ ? # in the password written as %3A %2F %40 %3F %23), or 'embedded'",
-    ),
+    .superRefine((text, issues) => {
+      const message = text === "embedded" ? null : urlProblem(text);
+      if (message !== null) issues.addIssue({ code: "custom", message });
+    }),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
   // How long to wait for more before a mail goes out, and how long at most (design: 2 and 15 minutes).
   NOTIFY_QUIET_SECONDS: whole(0, 86_400).default(120),

@@ -3,7 +3,7 @@ import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 
 import { Overloaded } from "./group_commit.ts";
-import { isUnavailable } from "./postgres_errors.ts";
+import { isBadValue, isUnavailable } from "./postgres_errors.ts";
 
 export interface Issue {
   field: string;
@@ -17,6 +17,7 @@ const STATUS = {
   method_not_allowed: 405,
   too_large: 413,
   unsupported_media_type: 415,
+  unprocessable: 422,
   unavailable: 503,
   internal: 500,
 } as const satisfies Record<string, ContentfulStatusCode>;
@@ -54,6 +55,12 @@ const asApiError = (error: Error): ApiError => {
   if (error instanceof Overloaded)
     return new ApiError("unavailable", "Too many requests are waiting; try again.");
   if (isUnavailable(error)) return new ApiError("unavailable", "The database is not available; try again.");
+  // Of a body that this route takes; the same one will never do, so its caller must not repeat it.
+  if (isBadValue(error))
+    return new ApiError(
+      "unprocessable",
+      "The database cannot hold what this body says; repeating it will not help.",
+    );
   return new ApiError("internal", "Internal error.");
 };
 

@@ -2,6 +2,7 @@
 import { createApp } from "./app.ts";
 import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./database.ts";
+import { requireUsableDatabase } from "./database_problem.ts";
 import { startEmbeddedPostgres } from "./embedded_postgres/start.ts";
 import { listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
@@ -104,6 +105,7 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
     log,
   );
   stops.push(() => workerPool.end());
+  await requireUsableDatabase(workerPool);
   const problem = (await rightsProblem(workerPool, roles)) ?? (await migrationProblem(workerPool));
   if (problem !== null) throw new ConfigError(problem);
 

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { runMigrations } from "graphile-worker";
 import type pg from "pg";
 
+import { requireUsableDatabase } from "./database_problem.ts";
 import { isUndefinedFunction } from "./postgres_errors.ts";
 
 const SQL_DIRECTORY = `${import.meta.dirname}/../sql`;
@@ -46,9 +47,11 @@ function sqlFiles(directory: string): SqlFile[] {
  * A text that was applied before is not applied again, so that an older process which restarts in the middle
  * of a deploy does not put its own functions back. To return to an earlier text, change its comment.
  *
- * @throws Error naming file and line when a statement fails, and when a numbered file was edited.
+ * @throws Error naming file and line when a statement fails, and when a numbered file was edited; ConfigError when Thaw
+ *   cannot work on that database.
  */
 export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise<string[]> {
+  await requireUsableDatabase(pool);
   await runMigrations({ pgPool: pool });
   const client = await pool.connect();
   try {

@@ -35,6 +35,9 @@ export const isTooSlow = (error: unknown): boolean =>
  */
 export const endsSession = (error: unknown): boolean => /^(57P0[1-5]|25P0[34])$/.test(sqlState(error));
 
+/** A value that Postgres cannot take (class 22): whose body it stands in has to hear so. Class 23 and 54 may be another row's fault. */
+export const isBadValue = (error: unknown): boolean => sqlState(error).startsWith("22");
+
 /** Postgres is there and refuses this very data (class 22: data exception, 23: constraint, 54: too long). */
 export function isBadRow(error: unknown): boolean {
   return /^(22|23|54)/.test(sqlState(error));
@@ -50,7 +53,21 @@ export function isUnavailable(error: unknown): boolean {
   // Errors of the system (ECONNREFUSED, EPIPE, ENOENT of a socket) and of TLS have a code, pg's own only a text.
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
   return (
-    (typeof code === "string" && /^(E(?!RR_)|ERR_(TLS|SSL)|.*CERT|UNABLE_TO_VERIFY)/.test(code)) ||
-    /timeout|terminated|Connection ended|not queryable|support SSL/i.test(String(message))
+    (typeof code === "string" && /^(E(?!RR_)|ERR_(TLS|SSL|OSSL)|.*CERT|UNABLE_TO_VERIFY)/.test(code)) ||
+    /timeout|terminated|Connection ended|not queryable|support SSL|client password must/i.test(
+      String(message),
+    )
   );
+}
+
+/** What the person who set DATABASE_URL can do about an error that isUnavailable. The texts are pg's and PgBouncer's. */
+export function whatToDo(error: unknown): string {
+  const message = String((error as Error | null)?.message);
+  if (/client password must/.test(message))
+    return "Postgres asks for a password: put it into DATABASE_URL (postgres://user:password@host/database), PGPASSWORD or ~/.pgpass";
+  if (/unsupported startup parameter/.test(message))
+    return "A pooler refuses it: take it out of DATABASE_URL and PGOPTIONS, for Thaw sets what it needs by itself, or name it in the pooler's ignore_startup_parameters";
+  if (/a pooler without a free connection/.test(message))
+    return 'Give the pooler more (README, "Poolers": default_pool_size), or connect to Postgres itself';
+  return "Check DATABASE_URL, and that Postgres runs and lets this machine in";
 }

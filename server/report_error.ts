@@ -1,11 +1,11 @@
 import { ConfigError } from "./config.ts";
-import { isUnavailable } from "./postgres_errors.ts";
+import { isUnavailable, whatToDo } from "./postgres_errors.ts";
 
 /** What the person at the terminal can do something about comes as a sentence, a bug with its stack. */
 export function reportError(error: unknown): void {
   if (error instanceof ConfigError) console.error(error.message);
   else if (isUnavailable(error)) {
-    console.error(`Postgres cannot be used: ${reasonOf(error)}. Check DATABASE_URL, and that it runs.`);
+    console.error(`Postgres cannot be used: ${reasonOf(error)}. ${whatToDo(error)}.`);
   } else console.error(error);
 }
 

@@ -5,6 +5,7 @@ import { sql } from "kysely";
 
 import { ConfigError, notifyWaits, readConfig, type Config } from "./config.ts";
 import { createDatabase, createPool, type Database } from "./database.ts";
+import { requireUsableDatabase } from "./database_problem.ts";
 import { createLog } from "./log.ts";
 import { migrationProblem } from "./migrate.ts";
 import { reportError } from "./report_error.ts";
@@ -24,10 +25,11 @@ async function main([command, argument]: string[]): Promise<void> {
   const config = readConfig(process.env, []);
   const pool = createPool(
     databaseUrl(config),
-    { name: "thaw users", max: 1, query_timeout_ms: 0 },
+    { name: "thaw users", max: 2, query_timeout_ms: 0 },
     createLog("fatal"),
   );
   try {
+    await requireUsableDatabase(pool);
     const problem = await migrationProblem(pool);
     if (problem !== null) throw new ConfigError(problem);
     const db = createDatabase(pool);

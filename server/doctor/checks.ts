@@ -70,7 +70,7 @@ async function openPool(env: Env): Promise<Pool | Finding> {
   }
   return createPool(
     url.trim(),
-    { name: "thaw doctor", max: 1, query_timeout_ms: CALL_TIMEOUT_MS },
+    { name: "thaw doctor", max: 2, query_timeout_ms: CALL_TIMEOUT_MS },
     createLog("silent"),
   );
 }

@@ -1,9 +1,9 @@
 import type { Pool } from "pg";
 
 import { counted, fail, ok, reasonOf, skip, warn, type Finding } from "./finding.ts";
+import { databaseProblem } from "../database_problem.ts";
 import { migrationProblem } from "../migrate.ts";
-
-const OLDEST_POSTGRES = 14;
+import { whatToDo } from "../postgres_errors.ts";
 
 /** Signatures and tokens bear a few minutes; mails that say "ready at 18:40" should not be a minute off. */
 const SKEW_SECONDS = 60;
@@ -16,24 +16,24 @@ export const skipDatabase = (why: string): Finding[] =>
 /** Returns whether the tables can be asked. */
 export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolean> {
   const before = Date.now();
-  const server = await one<{ major: number; version: string; now: Date }>(
+  const server = await one<{ version: string; now: Date }>(
     pool,
-    `select current_setting('server_version_num')::int / 10000 as major, current_setting('server_version') as version,
-            clock_timestamp() as now`,
-  ).catch(reasonOf);
-  if (typeof server === "string") {
-    yield fail(
-      "Postgres",
-      `cannot be asked (${server})`,
-      "Check DATABASE_URL, and that Postgres runs and lets this machine in",
-    );
+    "select current_setting('server_version') as version, clock_timestamp() as now",
+  ).catch((error: unknown) => ({ error }));
+  if ("error" in server) {
+    yield fail("Postgres", `cannot be asked (${reasonOf(server.error)})`, whatToDo(server.error));
     yield* skipDatabase("Postgres cannot be asked");
     return false;
   }
-  yield server.major >= OLDEST_POSTGRES
+  const now = Date.now();
+  const unfit = await databaseProblem(pool).catch((error: unknown) => ({
+    found: `cannot be asked (${reasonOf(error)})`,
+    todo: "Look at Postgres' log",
+  }));
+  yield unfit === null
     ? ok("Postgres", `answers, version ${server.version}`)
-    : fail("Postgres", `version ${server.version}`, `Thaw needs ${OLDEST_POSTGRES} or newer: upgrade it`);
-  yield clock((before + Date.now()) / 2, server.now);
+    : fail("Postgres", unfit.found, unfit.todo);
+  yield clock((before + now) / 2, server.now);
 
   const problem = await migrationProblem(pool).catch(reasonOf);
   if (problem !== null) {

@@ -65,7 +65,8 @@ async function requestRestores(
   const reads = items.map(({ principal_arn, ...item }) => ({ ...item, principal: principal_arn }));
   const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
     name: "request_restores",
-    text: "select * from request_restores($1, $2, $3)",
+    // By name: a prepared "*" fails once a later release has its function answer more.
+    text: "select read_id, request_id, duplicate from request_restores($1, $2, $3)",
     values: [JSON.stringify(reads), notify_waits, session_domains],
   });
   return inOrder(items, rows, (row) => row.read_id);
@@ -77,7 +78,7 @@ async function completeRestores(
 ): Promise<{ updated: number }[]> {
   const { rows } = await pool.query<{ event_id: string; updated: number }>({
     name: "complete_restores",
-    text: "select * from complete_restores($1, $2)",
+    text: "select event_id, updated from complete_restores($1, $2)",
     values: [JSON.stringify(items), notify_waits],
   });
   return inOrder(items, rows, (row) => row.event_id);
