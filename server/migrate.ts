@@ -4,13 +4,17 @@ import { readdirSync, readFileSync } from "node:fs";
 import { runMigrations } from "graphile-worker";
 import type pg from "pg";
 
+import { ConfigError } from "./config.ts";
 import { requireUsableDatabase } from "./database_problem.ts";
-import { isUndefinedFunction } from "./postgres_errors.ts";
+import { isLockTimeout, isUndefinedFunction } from "./postgres_errors.ts";
 
 const SQL_DIRECTORY = `${import.meta.dirname}/../sql`;
 
 /** Any number: it only keeps two migrating processes apart ("thaw" in hexadecimal letters). */
 const MIGRATION_LOCK = 0x74686177;
+
+/** Another migration may take this long; a supervisor starts again whoever gives up. */
+const WAIT_MS = 60_000;
 
 interface SqlFile {
   name: string;
@@ -50,13 +54,20 @@ function sqlFiles(directory: string): SqlFile[] {
  * @throws Error naming file and line when a statement fails, and when a numbered file was edited; ConfigError when Thaw
  *   cannot work on that database.
  */
-export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise<string[]> {
+export async function migrate(
+  pool: pg.Pool,
+  directory = SQL_DIRECTORY,
+  wait_ms = WAIT_MS,
+): Promise<string[]> {
   await requireUsableDatabase(pool);
   await runMigrations({ pgPool: pool });
   const client = await pool.connect();
   try {
     await client.query("begin");
-    await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]);
+    await client.query(`set local lock_timeout = ${wait_ms}`);
+    await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]).catch(async (error: unknown) => {
+      throw isLockTimeout(error) ? new ConfigError(await whoMigrates(pool, wait_ms)) : error;
+    });
     // Whoever waits for a table lets everybody else wait behind: better to fail, and be started again.
     await client.query("set local lock_timeout = '5s'");
     await client.query(`create table if not exists thaw_migrations (
@@ -72,6 +83,20 @@ export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise
   } finally {
     client.release();
   }
+}
+
+/** Anybody who may connect can take that lock, and with it hold up every migration. */
+async function whoMigrates(pool: pg.Pool, waited_ms: number): Promise<string> {
+  const { rows } = await pool.query<{ pid: number; who: string }>(
+    `select a.pid, concat_ws(', ', a.usename, nullif(a.application_name, '')) as who from pg_locks l join pg_stat_activity a on a.pid = l.pid
+      where l.locktype = 'advisory' and l.granted and l.objid = $1 and a.datname = current_database()`,
+    [MIGRATION_LOCK],
+  );
+  const holders = rows.map(({ pid, who }) => `process ${pid} of ${who}`).join("; ") || "none any more";
+  return (
+    `Waited ${waited_ms / 1000} s: another connection holds the migrations' lock (${holders}). ` +
+    "If that is no migration of Thaw's, let a superuser run: select pg_terminate_backend(process). Then start again."
+  );
 }
 
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {

@@ -19,6 +19,8 @@ export function isConflict(error: unknown): boolean {
   );
 }
 
+export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
+
 /** Older than the build: what it calls does not exist there yet. */
 export const isUndefinedFunction = (error: unknown): boolean => sqlState(error) === "42883";
 

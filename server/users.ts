@@ -145,5 +145,6 @@ const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 main(process.argv.slice(2)).catch((error: unknown) => {
   reportError(error);
-  process.exitCode = 1;
+  // Not only the exit code: pg leaves a connection open on which it could not log in.
+  process.exit(1);
 });

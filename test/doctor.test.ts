@@ -9,8 +9,9 @@ import { join } from "node:path";
 import { Client } from "pg";
 import { describe, expect } from "vitest";
 
+import { checkPostgres } from "../server/doctor/postgres.ts";
 import { checkResend } from "../server/doctor/resend.ts";
-import { test as base, waitFor } from "./database.ts";
+import { newPool, test as base, waitFor } from "./database.ts";
 import { ago, insertRead, insertRestore, insertRequest } from "./rows.ts";
 import { startResendStandIn, type ResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn, type S3StandIn } from "./stand_ins/s3.ts";
@@ -184,21 +185,25 @@ describe("Postgres", () => {
     expect(code).toBe(1);
   });
 
-  test("too old, with another clock and not migrated says so", async ({ world, pool }) => {
-    // An own schema, searched first, has another version and another time.
+  test("too old, with another clock and not migrated says so", async ({ databaseUrl, pool }) => {
+    // An own schema, searched first, has another version and another time. The doctor's own connections search ours alone.
     await pool.query(`create schema strange;
       create function strange.current_setting(text) returns text language sql
         as $$ select case $1 when 'server_version' then '13.22' else '130022' end $$;
       create function strange.clock_timestamp() returns timestamptz language sql as $$ select now() + interval '2 minutes' $$;
       create function strange.applied_sql_files() returns table (name text, sha256 text) language sql as $$ select 'x', 'x' $$;
       do $$ begin execute format('alter database %I set search_path = strange, pg_catalog, public', current_database()); end $$`);
-    const { code, line } = await world.doctor();
+    const own = newPool(databaseUrl);
+    const lines: string[] = [];
+    for await (const { level, what, found, todo } of checkPostgres(own))
+      lines.push(`${level} ${what}: ${found}. ${todo}`);
+    await own.end();
+    const line = (what: string): string => lines.find((text) => text.includes(` ${what}: `)) ?? "";
 
     expect(line("Postgres")).toMatch(/^FAIL .*13\.22.*14 or newer/);
     expect(line("clock")).toMatch(/^warn .*1(19|20|21) s ahead of this machine's.*NTP/);
     expect(line("database")).toMatch(/^FAIL .*lacks sql\/0001_tables\.sql.*npm run migrate/);
-    expect(line("mail gate")).toMatch(/^- .*skipped: .*not migrated/);
-    expect(code).toBe(1);
+    expect(line("mail gate")).toMatch(/^skip .*skipped: .*not migrated/);
   });
 });
 

@@ -158,7 +158,8 @@ async function mailGate(pool: Pool): Promise<Finding> {
   const { closed, reason, until } = await one<{ closed: boolean; reason: string; until: string }>(
     pool,
     `select closed_until > now() as closed, reason,
-            to_char(closed_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') as until from mail_gate`,
+            case when isfinite(closed_until) then to_char(closed_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
+                 else 'somebody opens it' end as until from mail_gate`,
   );
   return closed
     ? fail(
