@@ -1,4 +1,4 @@
-/** One Postgres for the whole run, with a migrated template that each test copies (test/database.ts). */
+/** One Postgres for each project of the run, with a migrated template that each test copies (test/database.ts). */
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { rm } from "node:fs/promises";
@@ -7,14 +7,18 @@ import { join } from "node:path";
 import { Client } from "pg";
 import type { TestProject } from "vitest/node";
 import { createPool } from "../server/database.ts";
+import type { Programs } from "../server/embedded_postgres/binaries.ts";
 import { startEmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 import { createLog } from "../server/log.ts";
 import { migrate } from "../server/migrate.ts";
+import { POSTGRES_VERSIONS } from "./postgres_versions.ts";
 
 declare module "vitest" {
   export interface ProvidedContext {
     /** A superuser's way in; the server's other databases differ in the path only. */
     postgresUrl: string;
+    /** What it runs by, for tests that start one of their own; without: the Postgres that npm brings. */
+    postgresPrograms: Programs | undefined;
   }
 }
 
@@ -24,9 +28,11 @@ export default async function setUp(project: TestProject): Promise<() => Promise
   const settings = { fsync: "off", full_page_writes: "off", max_connections: "300" };
   const keep = process.env["KEEP_DB"] === "1";
   if (!keep) cleanUpAfterKill(dir);
-  const server = await startEmbeddedPostgres({ dir, settings });
+  const programs = await POSTGRES_VERSIONS.find(({ name }) => name === project.name)?.programs();
+  const server = await startEmbeddedPostgres({ dir, settings, programs });
   await makeTemplate(server.url);
   project.provide("postgresUrl", server.url);
+  project.provide("postgresPrograms", programs);
   return async () => {
     if (keep) {
       console.log(`Kept: Postgres in ${dir}. When done: kill -INT ${server.pid}, then remove the directory.`);

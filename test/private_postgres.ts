@@ -1,5 +1,6 @@
 import { rm } from "node:fs/promises";
 
+import type { Programs } from "../server/embedded_postgres/binaries.ts";
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../server/embedded_postgres/start.ts";
 
 type Settings = Record<string, string>;
@@ -10,17 +11,27 @@ export const UNSAFE: Settings = { fsync: "off", full_page_writes: "off" };
 /** A Postgres of one's own, to be stopped and started. */
 export class PrivatePostgres implements Pick<EmbeddedPostgres, "url"> {
   readonly dir: string;
-  readonly #settings: Settings;
+  readonly #options: { settings: Settings; programs: Programs | undefined };
   #running: EmbeddedPostgres;
 
-  private constructor(dir: string, settings: Settings, running: EmbeddedPostgres) {
+  private constructor(
+    dir: string,
+    options: { settings: Settings; programs: Programs | undefined },
+    running: EmbeddedPostgres,
+  ) {
     this.dir = dir;
-    this.#settings = settings;
+    this.#options = options;
     this.#running = running;
   }
 
-  static async start(dir: string, settings: Settings = UNSAFE): Promise<PrivatePostgres> {
-    return new PrivatePostgres(dir, settings, await startEmbeddedPostgres({ dir, settings }));
+  /** Without programs, the Postgres that npm brings. */
+  static async start(
+    dir: string,
+    settings: Settings = UNSAFE,
+    programs?: Programs,
+  ): Promise<PrivatePostgres> {
+    const options = { settings, programs };
+    return new PrivatePostgres(dir, options, await startEmbeddedPostgres({ dir, ...options }));
   }
 
   get url(): string {
@@ -38,7 +49,7 @@ export class PrivatePostgres implements Pick<EmbeddedPostgres, "url"> {
   /** On the same port as before. */
   async start(): Promise<void> {
     const port = Number(new URL(this.url).port);
-    this.#running = await startEmbeddedPostgres({ dir: this.dir, settings: this.#settings, port });
+    this.#running = await startEmbeddedPostgres({ dir: this.dir, ...this.#options, port });
   }
 
   async remove(): Promise<void> {

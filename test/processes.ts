@@ -5,8 +5,10 @@ import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { inject } from "vitest";
+
 import { test as base, waitFor } from "./database.ts";
-import { PrivatePostgres } from "./private_postgres.ts";
+import { PrivatePostgres, UNSAFE } from "./private_postgres.ts";
 import { startResendStandIn, type ResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn, type S3Event, type S3StandIn } from "./stand_ins/s3.ts";
 import { BUCKET, SECRET, settingsFor } from "./thaw.ts";
@@ -75,7 +77,7 @@ export const test = base.extend<{ world: World; emptyUrl: string; postgres: Priv
   // oxlint-disable-next-line no-empty-pattern
   postgres: async ({}, use) => {
     const dir = join(tmpdir(), `thaw-processes-${randomUUID()}`);
-    const postgres = await PrivatePostgres.start(dir);
+    const postgres = await PrivatePostgres.start(dir, UNSAFE, inject("postgresPrograms"));
     await use(postgres);
     await postgres.remove();
   },

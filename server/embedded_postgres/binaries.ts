@@ -29,6 +29,17 @@ const run = promisify(execFile);
 /** Who runs Postgres: ids for `spawn`, or nothing when that is ourselves. */
 export type Account = { uid: number; gid: number } | Record<string, never>;
 
+/** A Postgres that runs here. */
+export interface Programs {
+  /** Holds `initdb` and `postgres`. */
+  bin: string;
+  /** What `initdb` is told about text. */
+  locale: string[];
+}
+
+/** The built-in C.UTF-8 compares text by its bytes, whatever the machine's libc or ICU thinks. */
+const BUILTIN_LOCALE = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
+
 export const USE_YOUR_OWN = "Set DATABASE_URL to a Postgres (14 or newer) of your own instead.";
 
 /** Postgres refuses to run as root, so root lends the work to whom the data belongs, or to nobody. */
@@ -66,9 +77,13 @@ export async function runAs(account: Account, program: string, args: string[]): 
 
 export const POSTGRES_ENVIRONMENT = { PATH: "/usr/local/bin:/usr/bin:/bin", LC_ALL: "C", TZ: "UTC" };
 
-/** The directory with `initdb` and `postgres`, proven to run as the account. */
-export async function postgresBinaries(account: Account): Promise<string> {
-  const source = await platformPackage();
+/** The Postgres that npm brings, proven to run as the account. */
+export async function bundledPrograms(account: Account): Promise<Programs> {
+  return { bin: await runnableBinaries(await platformPackage(), account), locale: BUILTIN_LOCALE };
+}
+
+/** The directory with `initdb` and `postgres` of an npm package, or of a copy that the account can run. */
+export async function runnableBinaries(source: string, account: Account): Promise<string> {
   const reasons: unknown[] = [];
   // A copy below /var/tmp outlives a reboot; the last place is for systems that mount that noexec.
   for (const place of [

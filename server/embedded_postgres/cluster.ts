@@ -21,7 +21,7 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { type Account, exists, runAs } from "./binaries.ts";
+import { type Account, type Programs, exists, runAs } from "./binaries.ts";
 
 export interface Cluster {
   /** The data directory itself, links resolved: Postgres is known by this path. */
@@ -36,7 +36,7 @@ export interface Cluster {
  * Opens the cluster of a directory, or makes one. Killed at any moment it leaves a whole cluster or
  * none, and of two that make one at once, both get the same.
  */
-export async function openCluster(dir: string, account: Account, bin: string): Promise<Cluster> {
+export async function openCluster(dir: string, account: Account, programs: Programs): Promise<Cluster> {
   const data = join(dir, "data");
   if ((await mkdir(dir, { recursive: true })) !== undefined) {
     await chmod(dir, account.uid === undefined ? 0o700 : 0o711);
@@ -47,7 +47,7 @@ export async function openCluster(dir: string, account: Account, bin: string): P
   const url = new URL(await readFile(urlFile, "utf8"));
   if (isNew) {
     try {
-      await makeCluster(dir, account, bin, url.password);
+      await makeCluster(dir, account, programs, url.password);
     } catch (error) {
       if (!(await exists(data))) throw error; // Else somebody was faster, and theirs is ours.
     }
@@ -77,7 +77,12 @@ async function makeUrl(dir: string): Promise<void> {
   await rm(fresh);
 }
 
-async function makeCluster(dir: string, account: Account, bin: string, password: string): Promise<void> {
+async function makeCluster(
+  dir: string,
+  account: Account,
+  programs: Programs,
+  password: string,
+): Promise<void> {
   const home = await makeHome(dir, account);
   const data = join(home, "data");
   try {
@@ -88,10 +93,9 @@ async function makeCluster(dir: string, account: Account, bin: string, password:
       await chown(data, account.uid, account.gid);
       await chown(passwordFile, account.uid, account.gid);
     }
-    // The built-in C.UTF-8 compares text by its bytes, whatever the machine's libc or ICU thinks.
-    const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
+    const text = ["--encoding=UTF8", ...programs.locale];
     const login = ["--auth=scram-sha-256", "--username=thaw", `--pwfile=${passwordFile}`];
-    await runAs(account, join(bin, "initdb"), ["-D", data, ...locale, ...login]);
+    await runAs(account, join(programs.bin, "initdb"), ["-D", data, ...text, ...login]);
     // Both ways it appears whole, and not at all if somebody was faster.
     if (dirname(home) === dir) {
       await rename(data, join(dir, "data"));

@@ -10,7 +10,7 @@ import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, DatabaseError } from "pg";
-import { USE_YOUR_OWN, accountFor, postgresBinaries } from "./binaries.ts";
+import { type Programs, USE_YOUR_OWN, accountFor, bundledPrograms } from "./binaries.ts";
 import { type Cluster, openCluster, removeLeftovers, saveUrl } from "./cluster.ts";
 import { type Postmaster, isRunning, lastPostmaster, launch, logSize, logTail, stop } from "./process.ts";
 
@@ -21,6 +21,8 @@ export interface EmbeddedPostgresOptions {
   port?: number;
   /** Server settings, as after `-c`. A server that runs already keeps those it was started with. */
   settings?: Record<string, string>;
+  /** Another Postgres than npm's, for tests. */
+  programs?: Programs | undefined;
 }
 
 export interface EmbeddedPostgres {
@@ -50,8 +52,8 @@ const PATIENCE_MS = 15_000;
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const dir = resolve(options.dir);
   const account = await accountFor(join(dir, "data"));
-  const bin = await postgresBinaries(account);
-  const cluster = await openCluster(dir, account, bin).catch((error: unknown) => {
+  const programs = options.programs ?? (await bundledPrograms(account));
+  const cluster = await openCluster(dir, account, programs).catch((error: unknown) => {
     throw new Error(
       `Cannot keep a Postgres in ${dir}: ${String(error)}\n` +
         `Name a directory that you can write to, or remove this one to start anew. ${USE_YOUR_OWN}`,
@@ -62,7 +64,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     launch({
       cluster,
       account,
-      program: join(bin, "postgres"),
+      program: join(programs.bin, "postgres"),
       port: options.port || (await freePort(Number(cluster.url.port))),
       settings: options.settings ?? {},
       predecessor,
