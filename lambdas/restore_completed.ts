@@ -3,7 +3,7 @@
  *
  * Understands both ways in which S3 tells of it, EventBridge and event notifications, each direct or
  * wrapped in SNS, SQS, or SNS in SQS. S3 delivers at least once and in any order, and also tells of
- * restores that others asked for: Thaw judges. What is ours but cannot be read or delivered comes back.
+ * restores that others asked for: Thaw takes each for a hint, and asks S3. What is ours but cannot be read or delivered comes back.
  */
 import { decodeForm, isObject, parseJson, required, textOf, timeOf, type JsonObject } from "./fields.ts";
 import { log, messageOf } from "./log.ts";

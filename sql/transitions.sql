@@ -4,8 +4,7 @@
 -- their requests, and in the order of their names, so that nobody waits in a circle.
 --
 --   not_started -> pending                mark_restores_pending      S3 accepted (202), or was at it already (409)
---   not_started, pending -> restored      mark_restores_restored     HEAD says readable
---                                         complete_restores          S3's Completed event says so
+--   not_started, pending -> restored      mark_restores_restored     HEAD says readable; nothing else may say so
 --   not_started, pending -> failed        mark_restores_failed       gone, overwritten
 --                                         note_restore_troubles      24 hours of trouble
 --   pending -> not_started                mark_restores_lost         HEAD says archived; the third time: failed
@@ -15,6 +14,8 @@
 --                                         retry_restore              an operator's wish
 --   closed -> gone                        forget_old_restores        RETENTION_DAYS
 --
+-- Events move nothing: complete_restores asks for a HEAD at once (head_wanted_at), and HEAD moves the row.
+--
 -- Who may call what stands in privileges.sql. This file is applied again whenever its text changes; old and new
 -- processes run side by side during a deploy, so a function's arguments and results only ever grow.
 
@@ -22,6 +23,8 @@
 
 -- CloudTrail delivers minutes late: a read this soon after restored_at was made before it.
 create or replace function late_read_grace() returns interval language sql immutable as $$ select interval '5 minutes' $$;
+-- So many readers of one object are counted for the answer to an event: a millisecond, however many there are.
+create or replace function readers_counted() returns integer language sql immutable as $$ select 1000 $$;
 -- Errors are tried again this long, and this often (half a night of back-off), then somebody is told: two tries with a day
 -- between them on which no worker ran are not enough.
 create or replace function give_up_after() returns interval language sql immutable as $$ select interval '24 hours' $$;
@@ -60,6 +63,17 @@ $$;
 -- How long a claim holds. That S3 was busy before does not make its calls longer.
 create or replace function lease(r restores) returns interval language sql immutable as $$
   select retry_delay(case r.failure_code when 'SlowDown' then 1 else r.attempts + 1 end)
+$$;
+
+-- S3 still restores it although an event said that it is done: asked again once the event is twice as old, so after 1 minute
+-- ... 1 hour. A false event of a restore that takes ten hours costs 17 calls, and none of S3's own is forgotten.
+create or replace function ask_again_delay(p_head_wanted_at timestamptz) returns interval language sql stable as $$
+  select retry_delay(1 + floor(log(2, greatest(1, extract(epoch from now() - p_head_wanted_at) / 60)::numeric))::integer)
+$$;
+
+-- Whether an event came after S3 was asked: what S3 said is no answer to that event.
+create or replace function was_asked_too_early(r restores) returns boolean language sql immutable as $$
+  select coalesce(r.head_wanted_at > r.claimed_at, false)
 $$;
 
 -- Whether S3's trouble with it has lasted long enough to give up.
@@ -244,64 +258,70 @@ create or replace function is_late(i object_read) returns boolean language sql s
                  offset 0)
 $$;
 
--- S3's Completed events. p_events: [{id, s3_bucket, s3_key, version_id?, restore_expires_at?, event_time?}].
--- Answers how many requests each event moved. Events come late, twice and out of order; only one that fits
--- the restore at hand is believed, any other only makes us ask S3.
-create or replace function complete_restores(p_events jsonb, p_notify_waits interval[])
+-- S3's Completed events. p_events: [{id, s3_bucket, s3_key, version_id?}]. They come late, twice, out of order, and from whoever
+-- has the secret, so they move nothing: each asks for a HEAD at once of every open restore that it can mean, and HEAD moves
+-- the row. Answers how many requests wait for those restores. An event gets no answer, and has to come again, when somebody
+-- keeps a row of it locked for longer than a worker takes to note what S3 said.
+create or replace function complete_restores(p_events jsonb, p_notify_waits interval[]) -- p_notify_waits: of older servers
 returns table (event_id uuid, updated integer)
--- The restores are looked up once, event by event, by index, for the reasons that request_restores has.
-language plpgsql volatile set plan_cache_mode = force_generic_plan
+-- Event by event, by index, for the reasons that request_restores has.
+language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
-  v_ids uuid[];
-  v_moved jsonb;
-  v_doubted boolean;
-  v_waiting boolean;
+  v_meant uuid[];
+  v_reached uuid[];
+  v_statuses restore_status[];
 begin
-  v_ids := array(
-    select r.id from parse_completions(p_events) e
-     cross join lateral (select o.id from restores o where o.s3_bucket = e.s3_bucket and o.s3_key = e.s3_key and o.closed_at is null
-                            and o.status in ('not_started', 'pending') offset 0) r);
-  perform lock_restores(v_ids);
+  v_meant := array(select distinct r.id from parse_completions(p_events) e cross join lateral meant_by(e.s3_bucket, e.s3_key, e.version_id) r);
 
-  -- not_started, pending -> restored (the event may overtake our own note that we asked).
-  -- No expiry is right for Intelligent-Tiering only; elsewhere HEAD is asked for it before anybody is told. And it is
-  -- asked whether the version is still the one that a read without version gets: it may be deleted or overwritten.
-  with moved as (
-    update restores r
-       set status = 'restored', status_at = now(), restore_expires_at = e.restore_expires_at,
-           head_wanted_at = case when (e.restore_expires_at is null and r.storage_class is distinct from 'INTELLIGENT_TIERING')
-                                   or r.version_id <> e.version_id then now() end,
-           attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
-      from parse_completions(p_events) e
-     where r.id = any (v_ids) and r.s3_bucket = e.s3_bucket and r.s3_key = e.s3_key and r.closed_at is null
-       and r.status in ('not_started', 'pending')
-       and e.version_id in (r.version_id, r.pinned_version_id)
-       and (r.pinned_version_id is null or e.version_id = r.pinned_version_id)
-       and (e.restore_expires_at is null or e.restore_expires_at > now())
-       and (e.event_time is null or e.event_time >= coalesce(r.accepted_at, r.created_at) - late_read_grace())
-    returning r.id, e.id as event_id, r.head_wanted_at)
-  select jsonb_agg(to_jsonb(m)) into v_moved from moved m;
+  begin
+    v_statuses := want_head(array(
+      select r.id from restores r where r.id = any (v_meant)
+       order by r.s3_bucket, r.s3_key, r.version_id, r.id for no key update));
+    v_reached := v_meant;
+  exception when lock_not_available then
+    -- The others need not wait any longer.
+    v_reached := array(
+      select r.id from restores r where r.id = any (v_meant)
+       order by r.s3_bucket, r.s3_key, r.version_id, r.id for no key update skip locked);
+    v_statuses := want_head(v_reached);
+  end;
 
-  if v_moved is not null then perform nudge('post_notify', p_notify_waits); end if;
-
-  -- Not believed: S3 must say, of what is not started yet as soon as it has accepted that. The nudges go out also
-  -- where it was in doubt before: a claim may have passed by (skip locked) while we held the rows.
-  with doubted as (
-    update restores r set head_wanted_at = coalesce(r.head_wanted_at, now())
-     where r.id = any (v_ids) and r.closed_at is null and r.status in ('not_started', 'pending')
-    returning r.status)
-  select bool_or(d.status = 'pending'), bool_or(d.status = 'not_started') into v_doubted, v_waiting from doubted d;
-  if v_waiting then perform nudge('trigger_restores'); end if;
-  if v_doubted or jsonb_path_exists(v_moved, '$[*].head_wanted_at ? (@ != null)') then perform nudge('poll_pending_restores'); end if;
+  -- Also where S3 was to be asked before: a claim may have passed by (skip locked) while we held the rows.
+  if 'not_started' = any (v_statuses) then perform nudge('trigger_restores'); end if;
+  if 'pending' = any (v_statuses) then perform nudge('poll_pending_restores'); end if;
 
   return query
-    select e.id, count(q.id)::integer
+    select e.id, coalesce(sum(w.readers), 0)::integer
       from parse_completions(p_events) e
-      left join jsonb_to_recordset(v_moved) as m (id uuid, event_id uuid) on m.event_id = e.id
-      left join restore_requests q on q.restore_id = m.id
-     group by e.id;
+      left join lateral meant_by(e.s3_bucket, e.s3_key, e.version_id) r on true
+      left join lateral (select count(*) as readers
+                           from (select from restore_requests q where q.restore_id = r.id limit readers_counted()) c) w on true
+     group by e.id
+    having count(r.id) = count(r.id) filter (where r.id = any (v_reached));
 end
+$$;
+
+-- The open restores that S3's event can mean: an event without a version any of that key, and a read without one any version.
+create or replace function meant_by(p_s3_bucket text, p_s3_key text, p_version_id text) returns setof restores
+language sql stable as $$
+  select r.* from restores r
+   where r.s3_bucket = p_s3_bucket and r.s3_key = p_s3_key and r.closed_at is null
+     and (p_version_id = '' or r.version_id in ('', p_version_id)) and r.status in ('not_started', 'pending')
+$$;
+
+-- Has S3 asked at once, or as soon as a claim under way has ended, or S3 takes calls again. For rows that the caller has
+-- locked; answers which statuses they have.
+create or replace function want_head(p_ids uuid[]) returns restore_status[]
+language sql volatile as $$
+  with wanted as (
+    update restores r
+       set head_wanted_at = now(),
+           attempt_after = case when r.claim_id is not null or r.failure_code = 'SlowDown' then r.attempt_after
+                                else least(r.attempt_after, now()) end
+     where r.id = any (p_ids) and r.closed_at is null and r.status in ('not_started', 'pending')
+    returning r.status)
+  select array_agg(distinct w.status) from wanted w
 $$;
 
 create or replace function parse_completions(p_events jsonb)
@@ -428,12 +448,12 @@ language sql volatile as $$
      where d.status = 'not_started' and d.attempt_after <= now()
      order by d.attempt_after limit p_limit for no key update skip locked)
   update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
-                        claim_id = gen_random_uuid(), claimed_by = p_worker
+                        claim_id = gen_random_uuid(), claimed_by = p_worker, claimed_at = now()
     from due where r.id = due.id
   returning r.*
 $$;
 
--- A page of objects to ask S3 about: first those that an event made doubtful, then those pending that were
+-- A page of objects to ask S3 about: first those that an event asks for, then those pending that were
 -- not looked at for p_poll_after. One run walks the index once (p_after_checked, p_after_id: where the last
 -- page ended), so rows in back-off are not read again for each page.
 create or replace function claim_restores_to_poll(p_limit integer, p_poll_after interval,
@@ -453,7 +473,7 @@ language sql volatile as $$
      order by coalesce(d.last_checked_at, d.accepted_at), d.id
      limit greatest(0, p_limit - (select count(*) from doubtful)) for no key update skip locked)
   update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
-                        claim_id = gen_random_uuid(), claimed_by = p_worker
+                        claim_id = gen_random_uuid(), claimed_by = p_worker, claimed_at = now()
    where r.id in (select id from doubtful union all select id from due)
   returning r.*
 $$;
@@ -551,6 +571,7 @@ create or replace function mark_restores_lost(p_outcomes jsonb, p_notify_waits i
 language plpgsql volatile as $$
 declare
   v_statuses restore_status[];
+  v_waits interval[];
 begin
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   with lost as (
@@ -563,39 +584,52 @@ begin
              case when r.lost_count = 0 then 'once' when r.lost_count = 1 then 'twice' else r.lost_count + 1 || ' times' end,
              case when r.lost_count + 1 < lost_limit() then 'It is being asked for again.' else 'An administrator should look at it.' end)
       from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status = 'pending' and r.accepted_at <= now() - lost_grace()
+     where r.id = o.id and r.status = 'pending' and r.accepted_at <= now() - lost_grace() and not was_asked_too_early(r)
        and r.claim_id = o.claim_id and r.attempt_after > now()
     returning r.status)
   select array_agg(l.status) into v_statuses from lost l;
   if 'not_started' = any (v_statuses) then perform nudge('trigger_restores'); end if;
   if 'failed' = any (v_statuses) then perform nudge('post_notify', p_notify_waits); end if;
 
-  -- Too soon to tell: look again once the grace is over.
-  update restores r
-     set head_wanted_at = coalesce(r.head_wanted_at, now()), attempts = 0, attempt_after = r.accepted_at + lost_grace(), claim_id = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status = 'pending' and r.accepted_at > now() - lost_grace()
-     and r.claim_id = o.claim_id and r.attempt_after > now();
-  if found then perform nudge('poll_pending_restores', array[lost_grace()]); end if;
+  -- Too soon to tell: look again once the grace is over. Or an event has come since S3 was asked: look again now.
+  with too_soon as (
+    update restores r
+       set head_wanted_at = least(coalesce(r.head_wanted_at, now()), now()), attempts = 0, claim_id = null,
+           attempt_after = case when was_asked_too_early(r) then now() else r.accepted_at + lost_grace() end
+      from parse_outcomes(p_outcomes) o
+     where r.id = o.id and r.status = 'pending' and (r.accepted_at > now() - lost_grace() or was_asked_too_early(r))
+       and r.claim_id = o.claim_id and r.attempt_after > now()
+    returning case when r.attempt_after <= now() then interval '0' else lost_grace() end as wait)
+  select array_agg(distinct t.wait) into v_waits from too_soon t;
+  perform nudge('poll_pending_restores', v_waits);
 end
 $$;
 
--- No arrow: S3 answered, and nothing has changed.
+-- No arrow: S3 answered, and nothing has changed. That it still restores is no answer to an event which said that it is done:
+-- S3 is asked again, at once when the event came after the question.
 create or replace function note_restores_checked(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
   v_readable boolean;
+  v_waits interval[];
 begin
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   with checked as (
     update restores r
-       set last_checked_at = now(), head_wanted_at = null,
+       set last_checked_at = now(),
+           -- Not later than now, whatever becomes of the clock: the next question comes after it.
+           head_wanted_at = case r.status when 'pending' then least(r.head_wanted_at, now()) end,
            restore_expires_at = case when r.status = 'restored' then o.restore_expires_at end,
-           attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
+           attempts = 0,
+           attempt_after = case when r.status = 'pending' and r.head_wanted_at is not null and not was_asked_too_early(r)
+                                then now() + ask_again_delay(r.head_wanted_at) else now() end,
+           claim_id = null, failing_since = null, failure_code = null, failure_message = null
       from parse_outcomes(p_outcomes) o
      where r.id = o.id and r.status in ('pending', 'restored') and r.closed_at is null and r.claim_id = o.claim_id
-    returning r.status)
-  select bool_or(c.status = 'restored') into v_readable from checked c;
+    returning r.status, r.head_wanted_at, r.attempt_after - now() as wait)
+  select bool_or(c.status = 'restored'), array_agg(distinct c.wait) filter (where c.head_wanted_at is not null)
+    into v_readable, v_waits from checked c;
+  perform nudge('poll_pending_restores', v_waits);
   -- Whoever was held back while S3 was asked can be told now.
   if v_readable then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
 end

@@ -9,8 +9,8 @@ import { workerContext } from "../server/worker_context.ts";
 
 /**
  * Asks S3 how far it is: about every pending object once in POLL_AFTER_HOURS, against lost events, and at once
- * about those that an event made doubtful (`pending` -> `restored`, `not_started` or `failed`; `restored` ->
- * closed). Also closes what is over, and clears away what is older than RETENTION_DAYS and jobs that failed for good.
+ * about those that an event calls complete, or a read calls archived (`pending` -> `restored`, `not_started` or `failed`;
+ * `restored` -> closed). Also closes what is over, and clears away what is older than RETENTION_DAYS and jobs that failed for good.
  */
 const poll_pending_restores: Task = (_payload, { abortSignal }) =>
   fewRuns("poll_pending_restores", WALKS, abortSignal, () => poll(abortSignal));
@@ -30,7 +30,7 @@ async function poll(signal: AbortSignal): Promise<void> {
           from claim_restores_to_poll(${limit}, greatest(${poll_after}::interval, now() - ${begun[0]?.at}::timestamptz),
                                       ${last.checked}::timestamptz, ${last.id}::uuid, ${worker_id}) c
          order by c.head_wanted_at is null, coalesce(c.last_checked_at, c.accepted_at), c.id`.execute(db);
-      // Those that an event made doubtful come first and stand in no order: the walk goes on from the others.
+      // Those that an event asks for come first and stand in no order: the walk goes on from the others.
       const end = rows.at(-1);
       if (end?.head_wanted_at === null) last = { checked: end.due_since, id: end.id };
       return rows;

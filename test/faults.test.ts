@@ -25,8 +25,8 @@ describe("faults.md", () => {
         .map((cell) => cell.trim()),
     );
 
-  base("numbers its faults from 1 to 57, and says of each what happens", () => {
-    expect(rows.map(([number]) => number)).toEqual(Array.from({ length: 57 }, (_, index) => `${index + 1}`));
+  base("numbers its faults from 1 on without a gap, and says of each what happens", () => {
+    expect(rows.map(([number]) => Number(number))).toEqual(rows.map((_, index) => index + 1));
     for (const cells of rows) {
       expect(cells).toHaveLength(4);
       expect(cells).not.toContain("");

@@ -36,6 +36,9 @@ const restoreOf = (row: Row, play: Play): Restore => ({
   status_at: ms(row["status_at"]) ?? 0,
   created_at: ms(row["created_at"]) ?? 0,
   accepted_at: ms(row["accepted_at"]),
+  // Of a claim that came before this command.
+  was_asked_too_early:
+    row["claim_id"] !== null && (ms(row["head_wanted_at"]) ?? 0) > (ms(row["claimed_at"]) ?? Infinity),
   restore_expires_at: ms(row["restore_expires_at"]),
   failing_since: ms(row["failing_since"]),
   attempts: row["attempts"],
@@ -106,7 +109,7 @@ const seen = new Set<string>();
 
 /** All that there are, so that the weights of commands.ts keep them in reach; another seed or fewer runs may miss one. */
 const ARROWS = [
-  "completed: pending -> restored",
+  "completed: not_started -> not_started",
   "completed: pending -> pending",
   "completed: restored -> restored",
   "trigger: not_started -> pending",

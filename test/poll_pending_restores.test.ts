@@ -263,8 +263,10 @@ describe("a pending restore whose event is lost", () => {
   });
 });
 
-describe("a Completed event that cannot be believed", () => {
-  test("only asks for a HEAD, which decides", async ({ start }) => {
+describe("a Completed event", () => {
+  test("only asks for a HEAD, which decides; and for another later, while that says restoring", async ({
+    start,
+  }) => {
     const thaw = await start();
     for (const key of ["running", "ready"]) thaw.archive(key);
     await readAll(thaw, ["running", "ready"]);
@@ -275,20 +277,60 @@ describe("a Completed event that cannot be believed", () => {
       const { body } = await thaw.post("/restore/completed", {
         s3_bucket: BUCKET,
         s3_key: key,
-        restore_expires_at: "2020-01-01T00:00:00Z",
+        restore_expires_at: "9999-12-31T00:00:00Z",
       });
-      expect(body.updated).toBe(0);
+      expect(body.updated).toBe(1);
     }
     await becomes(thaw, "ready", "restored");
-    await waitFor("the answer", async () => (await restore(thaw, "running"))?.head_wanted_at === null);
+    await waitFor(
+      "the answer",
+      async () => (await restore(thaw, "running"))?.last_checked_at instanceof Date,
+    );
+    await quiet(thaw);
 
     expect((await restore(thaw, "ready"))?.restore_expires_at).toEqual(
       thaw.s3.look(name("ready"))?.expires_at,
     );
-    const running = await restore(thaw, "running");
-    expect(running).toMatchObject({ status: "pending", lost_count: 0 });
-    expect(running?.last_checked_at).toBeInstanceOf(Date);
+    expect(await restore(thaw, "running")).toMatchObject({
+      status: "pending",
+      lost_count: 0,
+      head_wanted_at: expect.any(Date) as Date,
+    });
     expect([heads(thaw, "running"), heads(thaw, "ready")]).toEqual([1, 1]);
+
+    // The event was true, and early: S3 knows of it now.
+    thaw.s3.finishRestore(name("running"));
+    await poll(thaw);
+    expect(heads(thaw, "running")).toBe(1);
+    await thaw.pool.query(
+      "update restores set attempt_after = attempt_after - interval '1 minute' where status = 'pending'",
+    );
+    await poll(thaw);
+    expect(await restore(thaw, "running")).toMatchObject({ status: "restored", head_wanted_at: null });
+    expect(heads(thaw, "running")).toBe(2);
+  });
+
+  test("whose HEAD is refused leaves the trouble on the row, and is asked about again", async ({ start }) => {
+    const thaw = await start();
+    for (const key of ["denied", "fine"]) thaw.archive(key);
+    await readAll(thaw, ["denied", "fine"]);
+    for (const key of ["denied", "fine"]) thaw.s3.finishRestore(name(key));
+    thaw.s3.fail({ with: "access_denied", key: "denied" });
+    for (const key of ["denied", "fine"]) {
+      await thaw.post("/restore/completed", { s3_bucket: BUCKET, s3_key: key });
+    }
+    await becomes(thaw, "fine", "restored");
+    await quiet(thaw);
+    expect(await restore(thaw, "denied")).toMatchObject({
+      status: "pending",
+      failure_code: "AccessDenied",
+      head_wanted_at: expect.any(Date) as Date,
+    });
+
+    thaw.s3.clearFaults();
+    await thaw.pool.query("update restores set attempt_after = now() where s3_key = 'denied'");
+    await poll(thaw);
+    expect(await restore(thaw, "denied")).toMatchObject({ status: "restored", failure_code: null });
   });
 
   test("and a HEAD that shows nothing yet, soon after S3 accepted, does not mean lost", async ({ start }) => {
@@ -309,21 +351,6 @@ describe("a Completed event that cannot be believed", () => {
     );
     expect(rows).toEqual([{ status: "pending", lost_count: 0, waits: true }]);
     expect(thaw.s3.look(name("k"))?.restores_accepted).toBe(1);
-  });
-
-  test("without an expiry: HEAD is asked for it", async ({ start }) => {
-    const thaw = await start();
-    thaw.archive("k");
-    await readAll(thaw, ["k"]);
-    thaw.s3.finishRestore(name("k"));
-
-    const { body } = await thaw.post("/restore/completed", { s3_bucket: BUCKET, s3_key: "k" });
-
-    expect(body.updated).toBe(1);
-    const expires = thaw.s3.look(name("k"))?.expires_at;
-    expect(expires).toBeInstanceOf(Date);
-    await waitFor("the expiry", async () => (await restore(thaw, "k"))?.head_wanted_at === null);
-    expect((await restore(thaw, "k"))?.restore_expires_at).toEqual(expires);
   });
 });
 
@@ -477,10 +504,32 @@ describe("many pending restores", () => {
     // Claimed first; on the way some of the fifty connections may be slow to open.
     expect(asked.slice(0, 300).filter((key) => key.startsWith("doubtful")).length).toBeGreaterThan(80);
     const { rows } = await thaw.pool.query(
-      `select count(*)::int from restores where status = 'pending' and head_wanted_at is null and attempts = 0
-          and last_checked_at > now() - interval '5 minutes'`,
+      `select count(*)::int from restores where status = 'pending' and attempts = 0 and last_checked_at > now() - interval '5 minutes'
+          and case when s3_key like 'due%' then head_wanted_at is null else attempt_after > now() end`,
     );
     expect(rows).toEqual([{ count: 2000 }]);
+  });
+
+  test("2,000 whose events come within seconds are asked about once each, and are ready as fast as that goes", async ({
+    start,
+  }) => {
+    const thaw = await start();
+    const ready = keys("ready", 2_000);
+    await insertPending(thaw, ready, "1 hour");
+    for (const key of ready) thaw.s3.finishRestore(name(key));
+    const answers = await Promise.all(
+      ready.map((s3_key) => thaw.post("/restore/completed", { s3_bucket: BUCKET, s3_key })),
+    );
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+    // 10,000 a minute would have 12 seconds for these.
+    await waitFor(
+      "all to be restored",
+      async () =>
+        (await thaw.pool.query("select from restores where status <> 'restored' limit 1")).rowCount === 0,
+      12_000,
+    );
+    const asked = thaw.s3.requests.map((request) => request.key ?? "");
+    expect(asked.toSorted()).toEqual(ready.toSorted());
   });
 
   test("are asked about once in a run also when POLL_AFTER_HOURS is next to nothing", async ({ start }) => {

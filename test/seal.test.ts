@@ -303,13 +303,21 @@ describe("sealing", () => {
     expect(await notifications(pool)).toMatchObject([{ kind: "pre" }]);
   });
 
+  /** S3 says that it can be read. */
+  const ready = async (client: Pool | PoolClient, { id, claim_id }: Row) =>
+    client.query("select settle_restores($1, $2)", [
+      JSON.stringify([
+        { id, claim_id, transition: "mark_restores_restored", restore_expires_at: ahead("7 days") },
+      ]),
+      WAITS,
+    ]);
+
   test("keeps a transition of its restores waiting until it is done", async ({ pool }) => {
-    const { restore } = await insertRead(pool, "pending");
-    const event = { id: randomUUID(), s3_bucket: restore["s3_bucket"], s3_key: restore["s3_key"] };
+    const { restore } = await insertRead(pool, "pending", { restore: { claim_id: randomUUID() } });
     await whileUncommitted(
       pool,
       (client) => sealIn(client, randomUUID(), "pre"),
-      () => pool.query("select complete_restores($1, $2)", [JSON.stringify([event]), WAITS]),
+      () => ready(pool, restore),
     );
     expect(await requests(pool)).toMatchObject([
       { restore_status: "restored", pre_notification_id: expect.any(String) as string },
@@ -317,11 +325,10 @@ describe("sealing", () => {
   });
 
   test("a restore that moves meanwhile is told of as it is when its seal has the lock", async ({ pool }) => {
-    const { restore } = await insertRead(pool, "pending");
-    const event = { id: randomUUID(), s3_bucket: restore["s3_bucket"], s3_key: restore["s3_key"] };
+    const { restore } = await insertRead(pool, "pending", { restore: { claim_id: randomUUID() } });
     const announced = await whileUncommitted(
       pool,
-      (client) => client.query("select complete_restores($1, $2)", [JSON.stringify([event]), WAITS]),
+      (client) => ready(client, restore),
       () => seal(pool, randomUUID(), "pre"),
     );
     expect(announced).toBe(0);

@@ -6,7 +6,7 @@ import { describe, expect } from "vitest";
 import { WORKER_QUERY_TIMEOUT_MS } from "../server/database.ts";
 import { SEND_TIMEOUT_MS } from "../server/mail/mailer.ts";
 import { CALLS_TIMEOUT_MS } from "../server/s3.ts";
-import { test } from "./database.ts";
+import { test, waitFor } from "./database.ts";
 import {
   ago,
   ahead,
@@ -30,7 +30,6 @@ import {
   type State,
   STATES,
   WAITS,
-  whileUncommitted,
 } from "./rows.ts";
 import { BUCKET, JANE } from "./thaw.ts";
 
@@ -234,39 +233,49 @@ describe("what a worker reports", () => {
 describe("an event that overtakes a worker", () => {
   const complete = (pool: Pool, more: Row = {}) =>
     pool.query("select * from complete_restores($1, $2)", [
-      JSON.stringify([
-        {
-          id: randomUUID(),
-          s3_bucket: BUCKET,
-          s3_key: "film.mov",
-          restore_expires_at: EXPIRES,
-          event_time: new Date(),
-          ...more,
-        },
-      ]),
+      JSON.stringify([{ id: randomUUID(), s3_bucket: BUCKET, s3_key: "film.mov", ...more }]),
       WAITS,
     ]);
 
   test.for([
-    ["not_started", "mark_restores_pending"],
+    ["not_started", "mark_restores_pending", "pending"],
+    ["not_started", "note_restore_troubles", "not_started"],
+    ["pending", "note_restores_checked", "pending"],
+    ["pending", "note_restore_troubles", "pending"],
+    ["pending", "mark_restores_lost", "pending"],
+  ] as const)(
+    "is still there after it: %s, then %s, then %s",
+    async ([state, transition, after], { pool }) => {
+      const { restore } = await insertRead(pool, state, {
+        restore: { ...claimed(), claimed_at: ago("1 seconds") },
+      });
+      await complete(pool);
+      await report(pool, transition, restore);
+      expect(await reload(pool, restore)).toMatchObject({
+        status: after,
+        head_wanted_at: expect.any(Date) as Date,
+      });
+    },
+  );
+
+  test.for([
+    ["not_started", "mark_restores_restored"],
     ["not_started", "mark_restores_failed"],
-    ["not_started", "note_restore_troubles"],
-    ["pending", "note_restores_checked"],
-    ["pending", "note_restore_troubles"],
-    ["pending", "mark_restores_lost"],
+    ["pending", "mark_restores_restored"],
     ["pending", "mark_restores_failed"],
-  ] as const)("has the last word: %s, then restored, then %s", async ([state, transition], { pool }) => {
-    const { restore } = await insertRead(pool, state, { restore: claimed() });
+  ] as const)("is answered by an end: %s, then %s", async ([state, transition], { pool }) => {
+    const { restore } = await insertRead(pool, state, {
+      restore: { ...claimed(), claimed_at: ago("1 seconds") },
+    });
     await complete(pool);
-    const before = await everything(pool);
-    expect(before["restores"]).toMatchObject([{ status: "restored", restore_expires_at: new Date(EXPIRES) }]);
-
     await report(pool, transition, restore);
-
-    expect(await everything(pool)).toEqual(before);
+    expect(await reload(pool, restore)).toMatchObject({
+      status: transition === "mark_restores_restored" ? "restored" : "failed",
+      head_wanted_at: null,
+    });
   });
 
-  test("and is not believed is looked into as soon as the restore is accepted", async ({ pool }) => {
+  test("is looked into as soon as the restore is accepted", async ({ pool }) => {
     const { restore } = await insertRead(pool, "not_started", { restore: claimed() });
     await complete(pool, { version_id: "v9" });
     // For the claim that may have passed by while the event held the row.
@@ -281,19 +290,25 @@ describe("an event that overtakes a worker", () => {
     });
   });
 
-  test("waits for the worker's note under way, and is believed by what it says", async ({ pool }) => {
+  test("asks about what the worker's note under way has made of it", async ({ pool }) => {
     const { restore } = await insertRead(pool, "not_started", { restore: claimed() });
     const outcome = JSON.stringify([
       { id: restore["id"], claim_id: restore["claim_id"], ...OUTCOMES.mark_restores_pending },
     ]);
-    const { rows } = await whileUncommitted(
-      pool,
-      (client) => client.query("select mark_restores_pending($1, $2)", [outcome, WAITS]),
-      // The version that only HEAD told.
-      () => complete(pool, { version_id: "v9" }),
+    const noting = pool.query(
+      `begin; select mark_restores_pending('${outcome}', '{120 seconds,900 seconds}'); select pg_sleep(0.1); commit`,
     );
-    expect(rows).toMatchObject([{ updated: 1 }]);
-    expect(await reload(pool, restore)).toMatchObject({ status: "restored" });
+    await waitFor(
+      "the note",
+      async () => (await query(pool, "select from pg_stat_activity where wait_event = 'PgSleep'")).length > 0,
+    );
+    expect((await complete(pool, { version_id: "v9" })).rows).toMatchObject([{ updated: 1 }]);
+    await noting;
+    expect(await reload(pool, restore)).toMatchObject({
+      status: "pending",
+      head_wanted_at: expect.any(Date) as Date,
+    });
+    expect(await nudges(pool)).toEqual(["poll_pending_restores +0", ...NOTIFY_NUDGES("pre")]);
   });
 });
 

@@ -21,7 +21,7 @@ export interface RouteOptions {
   session_domains: string[];
 }
 
-/** The two events of the outside world: a read failed, a restore is complete. */
+/** The two events of the outside world: a read failed, a restore is said to be complete. */
 export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
   const requests = new GroupCommit(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
@@ -41,7 +41,10 @@ export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
     .all("/request", onlyTakes("POST"))
     .post("/completed", async (c) => {
       const body = await readBody(c, restoreCompleted);
-      const { updated } = await inTime(completions.push({ ...body, id: c.get("request_id") }));
+      const updated = await inTime(completions.push({ ...body, id: c.get("request_id") }));
+      if (updated === undefined) {
+        throw new ApiError("unavailable", "This restore is being worked on; try again.");
+      }
       return c.json({ ok: true, updated });
     })
     .all("/completed", onlyTakes("POST"));
@@ -72,16 +75,18 @@ async function requestRestores(
   return inOrder(items, rows, (row) => row.read_id);
 }
 
+/** How many requests each event concerns; undefined: it could not be noted, for somebody keeps its row locked. */
 async function completeRestores(
   { pool, notify_waits }: RouteOptions,
   items: (RestoreCompleted & { id: string })[],
-): Promise<{ updated: number }[]> {
+): Promise<(number | undefined)[]> {
   const { rows } = await pool.query<{ event_id: string; updated: number }>({
     name: "complete_restores",
     text: "select event_id, updated from complete_restores($1, $2)",
     values: [JSON.stringify(items), notify_waits],
   });
-  return inOrder(items, rows, (row) => row.event_id);
+  const updated = new Map(rows.map((row) => [row.event_id, row.updated]));
+  return items.map(({ id }) => updated.get(id));
 }
 
 /** One result per item; an item without one is our bug, not the caller's. */

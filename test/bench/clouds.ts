@@ -28,8 +28,14 @@ const CALLS = {
     for (let index = 0; index < count; index++)
       s3.beginRestore({ bucket: "bench", key: `${prefix}${index}` }, { days: 7 });
   },
+  finishRestores: (prefix: string, count: number) => {
+    for (let index = 0; index < count; index++)
+      s3.finishRestore({ bucket: "bench", key: `${prefix}${index}` });
+  },
   counts: () => Object.fromEntries(s3.counts),
   restoreTimes: () => s3.requests.filter((request) => request.accepted === true).map((request) => request.at),
+  headTimes: () =>
+    s3.requests.filter((request) => request.operation === "HeadObject").map((request) => request.at),
   requestTimes: (key: string) =>
     s3.requests.filter((request) => request.key === key).map(({ operation, at }) => ({ operation, at })),
   clear: () => s3.clearRequests(),

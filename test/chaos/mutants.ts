@@ -42,6 +42,13 @@ export const MUTANTS: Mutant[] = [
     to: "set status = 'restored', status_at = now(), accepted_at = now(),",
     caught: /called restored/,
   },
+  {
+    name: "calls a file ready on an event",
+    file: "sql/transitions.sql",
+    from: "set head_wanted_at = now(),\n           attempt_after = case when r.claim_id is not null",
+    to: "set status = 'restored', status_at = now(), restore_expires_at = now() + interval '7 days',\n           attempt_after = case when r.claim_id is not null",
+    caught: /called restored/,
+  },
 ];
 
 /** A checkout with that mutant in it. */

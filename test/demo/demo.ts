@@ -170,7 +170,7 @@ function tellEvent(event: S3Event): void {
     tell("Thaw", `asks S3 to restore ${event.detail.object.key}`);
   } else if (event["detail-type"] === "Object Restore Completed") {
     tell("S3", `has restored ${event.detail.object.key}`);
-    tell("lambda", "hears of it from EventBridge: POST /restore/completed");
+    tell("lambda", "hears of it from EventBridge: POST /restore/completed, and Thaw asks S3");
   }
 }
 

@@ -4,7 +4,11 @@ import * as fc from "fast-check";
 export type Command =
   /** A failed read, told `late_minutes` after it was made. */
   | { do: "read"; object: number; reader: number; late_minutes: number }
-  | { do: "completed"; object: number; as: "told" | "wrong version" | "expired" | "old" | "without expiry" }
+  | {
+      do: "completed";
+      object: number;
+      as: "told" | "forged" | "wrong version" | "expired" | "old" | "without expiry";
+    }
   /** How far the worker gets: it may die with its claim, or report only after others have claimed the row. */
   | { do: "trigger" | "poll"; gets: "done" | "dead" | "late" }
   | {
@@ -56,7 +60,7 @@ export const commands = fc.array(
       {
         do: is("completed"),
         object,
-        as: is("told", "told", "told", "wrong version", "expired", "old", "without expiry"),
+        as: is("told", "told", "told", "forged", "wrong version", "expired", "old", "without expiry"),
       },
       6,
     ),

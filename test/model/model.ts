@@ -17,6 +17,8 @@ export interface Restore {
   status_at: number;
   created_at: number;
   accepted_at: number | null;
+  /** An event came after S3 was asked: what S3 said before it is no answer. */
+  was_asked_too_early: boolean;
   restore_expires_at: number | null;
   failing_since: number | null;
   /** Claims since the last progress, before this event. */
@@ -31,8 +33,8 @@ export interface Restore {
 
 export type Event =
   | { what: "read"; at: number }
-  /** S3's Completed event, with what it says of itself. */
-  | { what: "completed"; fits_version: boolean; expires_at: number | null; at: number | null }
+  /** An event that calls it complete, whoever wrote it and whatever it says: it has S3 asked, no more. */
+  | { what: "completed" }
   | { what: "trigger"; truth: Truth }
   | { what: "poll"; truth: Truth }
   | { what: "sweep" }
@@ -64,14 +66,6 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
   switch (event.what) {
     case "read":
       return !restore.is_doubtful && Math.min(event.at, now) > overAt(restore) ? ["closed"] : stays;
-    case "completed": {
-      if (status !== "not_started" && status !== "pending") return stays;
-      const is_believed =
-        event.fits_version &&
-        (event.expires_at === null || event.expires_at > now) &&
-        (event.at === null || event.at >= (restore.accepted_at ?? restore.created_at) - LATE_READ_GRACE);
-      return is_believed ? ["restored"] : stays;
-    }
     case "trigger":
       return status === "not_started" ? triggered(restore, event.truth, now) : stays;
     case "poll":
@@ -85,6 +79,7 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
         : ["closed"];
     case "retry":
       return status === "failed" ? ["closed"] : stays;
+    case "completed":
     case "other":
       return stays;
   }
@@ -116,7 +111,9 @@ function polled(restore: Restore, truth: Truth, now: number): (Status | "closed"
   if (truth.state === "restoring") return ["pending"];
   if (truth.state === "readable") return ["restored"];
   if ((restore.accepted_at ?? 0) > now - LOST_GRACE) return ["pending"];
-  return restore.lost_count + 1 < LOST_LIMIT ? ["not_started"] : ["failed"];
+  const lost: Status = restore.lost_count + 1 < LOST_LIMIT ? "not_started" : "failed";
+  // Whether this event brings a claim of its own, or only the report on an earlier one.
+  return restore.was_asked_too_early ? ["pending", lost] : [lost];
 }
 
 const isOver = ({ restore_expires_at }: Restore, now: number): boolean =>
