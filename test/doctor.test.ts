@@ -310,7 +310,7 @@ describe("AWS", () => {
       region: "eu-west-1",
       wrong_region: { status: 400, told_in: "body" },
     });
-    s3.putObject({ bucket: "malformed", key: "a.txt" });
+    s3.putObject({ bucket: "malformed", key: "a.txt", storage_class: "GLACIER" });
     s3.createBucket("web-server", EVENTS);
     s3.fail({ bucket: "web-server", with: "garbage", status: 404 });
     s3.createBucket("web-server-200", EVENTS);
@@ -338,7 +338,7 @@ describe("AWS", () => {
     expect(line("bucket far-away")).toMatch(/^ok .*eu-west-1/);
     expect(line("bucket far-away, events")).toMatch(/^ok/);
     expect(line("bucket malformed")).toMatch(/^ok/);
-    expect(line("file malformed/a.txt")).toMatch(/^ok .*STANDARD, readable/);
+    expect(line("file malformed/a.txt")).toMatch(/^ok .*GLACIER, archived/);
     expect(line("bucket web-server")).toMatch(
       /^FAIL .*something else than S3 answers 404.*AWS_ENDPOINT_URL_S3/,
     );
