@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { Client } from "pg";
 import { z } from "zod";
 
+import { awsAndResend, postgres } from "./library_settings.ts";
 import { TIERS } from "./storage_class.ts";
 
 /** What a process does; it is asked only for the settings of its own roles. */
@@ -110,13 +111,14 @@ const server = z.object({
   PORT: whole(0, 65_535).default(3000),
 });
 
+/** How AWS_* and RESEND_* have to look is in library_settings.ts. */
 const worker = z.object({
   RESEND_API_KEY: z.string("is missing: see resend.com/api-keys").min(1, "is empty"),
-  RESEND_BASE_URL: z.url("must be a URL").optional(),
+  RESEND_BASE_URL: z.string().optional(),
   MAIL_FROM: mailbox,
   MAIL_REPLY_TO: mailbox.optional(),
   AWS_REGION: z.string().optional(),
-  AWS_ENDPOINT_URL_S3: z.url("must be a URL").optional(),
+  AWS_ENDPOINT_URL_S3: z.string().optional(),
   S3_FORCE_PATH_STYLE: z.enum(["true", "false"]).default("false"),
   // S3 rounds the end up to the next midnight UTC, so 7 is at least a full week.
   RESTORE_DAYS: whole(1, 365).default(7),
@@ -147,8 +149,8 @@ export class ConfigError extends Error {
 export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value?.trim()));
   const problems: string[] = [];
-  const read = <S extends z.ZodType>(schema: S): z.infer<S> | undefined => {
-    const result = schema.safeParse(given);
+  const read = <S extends z.ZodType>(schema: S, from: object = given): z.infer<S> | undefined => {
+    const result = schema.safeParse(from);
     if (result.success) return result.data;
     problems.push(...result.error.issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`));
     return undefined;
@@ -156,8 +158,13 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   const config = {
     common: read(common),
     server: roles.includes("server") ? read(server) : undefined,
-    worker: roles.includes("worker") ? read(worker) : undefined,
+    // The AWS command line reads both; the SDK for JavaScript, one.
+    worker: roles.includes("worker")
+      ? read(worker, { AWS_REGION: given["AWS_DEFAULT_REGION"], ...given })
+      : undefined,
   };
+  read(postgres);
+  if (roles.includes("worker")) read(awsAndResend);
   if (config.common && config.common.NOTIFY_MAX_WAIT_SECONDS < config.common.NOTIFY_QUIET_SECONDS) {
     problems.push("  NOTIFY_MAX_WAIT_SECONDS: must not be less than NOTIFY_QUIET_SECONDS");
   }

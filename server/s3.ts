@@ -1,14 +1,16 @@
 import {
   HeadObjectCommand,
-  NotFound,
+  ListObjectsV2Command,
   RestoreObjectCommand,
-  S3Client,
-  S3ServiceException,
   type HeadObjectCommandOutput,
+  type S3Client,
 } from "@aws-sdk/client-s3";
 
 import type { WorkerConfig } from "./config.ts";
-import { isArchived, takesDays, type Tier } from "./storage_class.ts";
+import { answerOf, isSigned, NotFromS3 } from "./s3_answer.ts";
+import { S3Clients, type S3ClientSettings } from "./s3_clients.ts";
+import type { Trouble } from "./s3_trouble.ts";
+import { isArchived, isUnknownArchive, takesDays, type Tier } from "./storage_class.ts";
 
 /** Which object, as `restores` names it; `version_id` '' is the current one. */
 export interface S3Object {
@@ -33,24 +35,24 @@ export interface ObjectFacts {
  * them apart.
  */
 export type ObjectState =
-  | ({ state: "archived" | "restoring" } & ObjectFacts)
+  | ({ state: "archived" } & ObjectFacts)
+  | ({ state: "restoring" } & ObjectFacts)
   | ({ state: "readable"; restore_expires_at: Date | null } & ObjectFacts)
   | { state: "gone" };
 
-/** How S3 took a request to restore. "readable": a copy exists, or the object left its archive tier. */
+/**
+ * How S3 took a request to restore. "look_again": it contradicts what HEAD said a moment ago, so HEAD has to say what is
+ * true; and `trouble` is what it is when HEAD still says the same.
+ */
 export type RestoreAnswer =
-  | "accepted"
-  | "in_progress"
-  | "readable"
-  | "not_restorable"
-  | "expedited_refused"
-  | "gone";
+  | { answer: "accepted" | "in_progress" | "expedited_refused" }
+  | { answer: "look_again"; trouble: Trouble };
 
 /** All calls for one object must end within this, retries of the SDK included; well below the lease of a minute. */
 export const CALLS_TIMEOUT_MS = 25_000;
 
-/** One attempt of one call. HEAD and restore are answered in well under a second; ten mean a dead connection. */
-const REQUEST_TIMEOUT_MS = 10_000;
+/** So long a bucket's own word is taken for all its objects: when credentials expire, thousands ask why at once. */
+const BUCKET_WORD_MS = 10_000;
 
 export interface S3 {
   /** @throws whatever the SDK throws, except for objects that are gone. */
@@ -59,116 +61,170 @@ export interface S3 {
   destroy(): void;
 }
 
-/** An answer that S3 cannot have given: somebody in between did. */
-class NotFromS3 extends Error {
-  override name = "NotFromS3";
-}
-
-type S3Settings = Pick<
-  WorkerConfig,
-  "AWS_REGION" | "AWS_ENDPOINT_URL_S3" | "S3_FORCE_PATH_STYLE" | "S3_CONCURRENCY" | "RESTORE_DAYS"
->;
-
 /** S3 as Thaw needs it: two calls, and what their answers mean (source: see storage_class.ts). */
-export function createS3(settings: S3Settings): S3 {
-  // A client per region: the event names the bucket's, and a redirect costs a second request each time.
-  const clients = new Map<string | null, S3Client>();
-  const clientFor = (region: string | null): S3Client => {
-    const known = clients.get(region);
-    if (known) return known;
-    const own = region ?? settings.AWS_REGION;
-    const client = new S3Client({
-      ...(own !== undefined && { region: own }),
-      ...(settings.AWS_ENDPOINT_URL_S3 !== undefined && { endpoint: settings.AWS_ENDPOINT_URL_S3 }),
-      forcePathStyle: settings.S3_FORCE_PATH_STYLE === "true",
-      followRegionRedirects: true,
-      // Half a millisecond of CPU per object; S3 asks for no checksum on these calls.
-      requestChecksumCalculation: "WHEN_REQUIRED",
-      requestHandler: {
-        // Without throwOnRequestTimeout the SDK only logs a warning and goes on waiting.
-        requestTimeout: REQUEST_TIMEOUT_MS,
-        throwOnRequestTimeout: true,
-        connectionTimeout: 3_000,
-        httpAgent: { keepAlive: true, maxSockets: settings.S3_CONCURRENCY },
-        httpsAgent: { keepAlive: true, maxSockets: settings.S3_CONCURRENCY },
-      },
+export function createS3(settings: S3ClientSettings & Pick<WorkerConfig, "RESTORE_DAYS">): S3 {
+  const clients = new S3Clients(settings);
+  const words = new Map<string, { until_ms: number; refusal: Promise<unknown> }>();
+
+  /** What S3 says of the bucket itself, in a call whose answer has a body: its refusal, or undefined if it allows. */
+  const bucketRefusal = (object: S3Object, signal: AbortSignal): Promise<unknown> => {
+    const known = words.get(object.s3_bucket);
+    if (known !== undefined && known.until_ms > performance.now()) return known.refusal;
+    const list = new ListObjectsV2Command({
+      Bucket: object.s3_bucket,
+      // The right to list may hold for one folder only.
+      Prefix: object.s3_key,
+      MaxKeys: 1,
+      EncodingType: "url",
     });
-    clients.set(region, client);
-    return client;
+    const refusal = clients
+      .ask(object.s3_bucket, object.region, signal, (client) => client.send(list, { abortSignal: signal }))
+      .then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+    words.set(object.s3_bucket, { until_ms: performance.now() + BUCKET_WORD_MS, refusal });
+    return refusal;
+  };
+
+  const head = (object: S3Object, signal: AbortSignal): Promise<ObjectState> =>
+    clients.ask(object.s3_bucket, object.region, signal, async (client) => {
+      const command = new HeadObjectCommand({
+        Bucket: object.s3_bucket,
+        Key: object.s3_key,
+        ...versioned(object.version_id),
+      });
+      const answer = await client.send(command, { abortSignal: signal });
+      // A proxy's own page may come with a 200, and without S3's headers looks like a readable file.
+      const { $metadata, ETag } = answer;
+      if ($metadata.httpStatusCode !== 200 || ETag === undefined || !isSigned($metadata)) {
+        throw new NotFromS3("an answer to HEAD that is not S3's");
+      }
+      return readHead(answer, timeAtS3(client));
+    });
+
+  /**
+   * HEAD's refusals have no body, so several causes look alike. Only S3's own word on this very object, in a bucket that is
+   * there, ends a restore; for the others the bucket is asked why.
+   */
+  const headRefused = async (
+    object: S3Object,
+    error: unknown,
+    asked_in: string | null,
+    signal: AbortSignal,
+  ): Promise<ObjectState> => {
+    const answer = answerOf(error);
+    if (answer === undefined || !answer.signed) throw error;
+    const { status, code, headers } = answer;
+    const has_marker = headers["x-amz-delete-marker"] === "true";
+    // 405: the version named is a delete marker.
+    if (has_marker && (status === 404 || status === 405)) return { state: "gone" };
+    if (code !== undefined) {
+      if (status === 404 && (code === "NoSuchKey" || code === "NoSuchVersion")) return { state: "gone" };
+      throw error;
+    }
+    if (status !== 404 && status !== 403 && status !== 400) throw error;
+
+    const refusal = await bucketRefusal(object, signal);
+    const why = answerOf(refusal)?.code;
+    if (status === 404) {
+      if (refusal !== undefined && !comesFromBucket(refusal)) throw refusal;
+      return { state: "gone" };
+    }
+    // A body can name the bucket's region where HEAD named none.
+    if (clients.regionOf(object.s3_bucket, object.region) !== asked_in) return await head(object, signal);
+    throw why === undefined || why === "AccessDenied" ? error : refusal;
   };
 
   return {
     async headObject(object, signal) {
+      const asked_in = clients.regionOf(object.s3_bucket, object.region);
       try {
-        const client = clientFor(object.region);
-        const head = await client.send(
-          new HeadObjectCommand({
-            Bucket: object.s3_bucket,
-            Key: object.s3_key,
-            ...versioned(object.version_id),
-          }),
-          { abortSignal: signal },
-        );
-        // A proxy's own page may come with a 200, and without S3's headers looks like a readable file.
-        if (head.ETag === undefined) throw new NotFromS3("an answer to HEAD without an ETag");
-        return readHead(head, timeAtS3(client));
+        return await head(object, signal);
       } catch (error) {
-        // 405: the version named is a delete marker.
-        if (error instanceof NotFound || [404, 405].includes(statusOf(error))) return { state: "gone" };
-        throw error;
+        return await headRefused(object, error, asked_in, signal);
       }
     },
 
     async restoreObject(object, tier, signal) {
+      const command = new RestoreObjectCommand({
+        Bucket: object.s3_bucket,
+        Key: object.s3_key,
+        ...versioned(object.version_id || object.pinned_version_id),
+        RestoreRequest: {
+          ...(takesDays(object) && { Days: settings.RESTORE_DAYS }),
+          // Never the top-level Tier: that is for SELECT jobs, and with Days it is MalformedXML.
+          GlacierJobParameters: { Tier: tier },
+        },
+      });
       try {
-        const answer = await clientFor(object.region).send(
-          new RestoreObjectCommand({
-            Bucket: object.s3_bucket,
-            Key: object.s3_key,
-            ...versioned(object.version_id || object.pinned_version_id),
-            RestoreRequest: {
-              ...(takesDays(object) && { Days: settings.RESTORE_DAYS }),
-              // Never the top-level Tier: that is for SELECT jobs, and with Days it is MalformedXML.
-              GlacierJobParameters: { Tier: tier },
-            },
-          }),
-          { abortSignal: signal },
+        const { $metadata } = await clients.ask(object.s3_bucket, object.region, signal, (client) =>
+          client.send(command, { abortSignal: signal }),
         );
-        return answer.$metadata.httpStatusCode === 200 ? "readable" : "accepted";
+        const status = isSigned($metadata) ? $metadata.httpStatusCode : undefined;
+        if (status === 202) return { answer: "accepted" };
+        if (status === 200) return { answer: "look_again", trouble: NO_EXPIRY };
+        throw new NotFromS3("an answer to RestoreObject that is not S3's");
       } catch (error) {
-        const meaning = RESTORE_ERRORS[(error as Error).name];
-        if (meaning === undefined) throw error;
-        return meaning;
+        const answer = restoreRefused(object, answerOf(error)?.code);
+        if (answer === undefined) throw error;
+        return answer;
       }
     },
 
-    destroy() {
-      for (const client of clients.values()) client.destroy();
-    },
+    destroy: () => clients.destroy(),
   };
 }
 
-/** Errors of RestoreObject that are answers. By name, never by status: 403 alone has three meanings. */
-const RESTORE_ERRORS: Record<string, RestoreAnswer> = {
-  RestoreAlreadyInProgress: "in_progress",
-  ObjectAlreadyInActiveTierError: "readable",
-  InvalidObjectState: "not_restorable",
-  GlacierExpeditedRetrievalNotAvailable: "expedited_refused",
-  NoSuchKey: "gone",
-  NoSuchVersion: "gone",
-  MethodNotAllowed: "gone",
+/** Whether a bucket is there to refuse: S3 refuses for it, by name, and not because it is missing or S3 is not well. */
+function comesFromBucket(refusal: unknown): boolean {
+  const answer = answerOf(refusal);
+  return answer?.code !== undefined && answer.code !== "NoSuchBucket" && answer.status < 500;
+}
+
+/** 200 means that a copy exists. HEAD has to say until when; "ready" without that could be over any moment. */
+const NO_EXPIRY: Trouble = {
+  code: "no_expiry",
+  message:
+    "S3 says that there is a readable copy of this file, but not until when. Thaw asks again by itself.",
 };
+
+/** Refusals of RestoreObject that HEAD has to confirm or to deny: none of them is the last word on an object. */
+const DOUBTS: Record<string, string> = {
+  InvalidObjectState: "S3 refuses to restore this file although it is archived. Thaw tries again by itself.",
+  ObjectAlreadyInActiveTierError:
+    "S3 says that this file needs no restore, and does not show it as readable. Thaw asks again by itself.",
+  NoSuchKey: "S3 shows this file, and does not find it to restore it. Thaw tries again by itself.",
+  NoSuchVersion: "S3 shows this file, and does not find it to restore it. Thaw tries again by itself.",
+  MethodNotAllowed: "S3 shows this file, and does not let it be restored. Thaw tries again by itself.",
+};
+
+/** What else a store says of a class that it cannot restore, or not in this way. */
+const NOT_IN_THIS_WAY = new Set(["NotImplemented", "MalformedXML", "InvalidArgument", "InvalidRequest"]);
+
+/** What a refusal of RestoreObject means, by S3's name and never by status: 403 alone has three meanings. */
+function restoreRefused(object: ObjectFacts, code: string | undefined): RestoreAnswer | undefined {
+  if (code === undefined) return undefined;
+  if (code === "RestoreAlreadyInProgress") return { answer: "in_progress" };
+  if (code === "GlacierExpeditedRetrievalNotAvailable") return { answer: "expedited_refused" };
+  const doubt = DOUBTS[code];
+  if (isUnknownArchive(object) && (doubt !== undefined || NOT_IN_THIS_WAY.has(code))) {
+    const message = `S3 does not restore this file (${code}): Thaw does not know its storage class, ${object.storage_class}. An administrator must look at it.`;
+    return { answer: "look_again", trouble: { code, message } };
+  }
+  return doubt === undefined ? undefined : { answer: "look_again", trouble: { code, message: doubt } };
+}
 
 const versioned = (version_id: string): { VersionId?: string } =>
   version_id === "" ? {} : { VersionId: version_id };
 
-const statusOf = (error: unknown): number =>
-  error instanceof S3ServiceException ? (error.$metadata.httpStatusCode ?? 0) : 0;
-
 /** The SDK notes from S3's answers how far this machine's clock is off. */
 export const timeAtS3 = (client: S3Client): Date => new Date(Date.now() + client.config.systemClockOffset);
 
-/** The decision table of HEAD. A copy whose expiry has passed is as good as gone: S3 removes it a little later. */
+/**
+ * The decision table of HEAD. "readable" needs evidence: whatever is missing, new or unreadable does not lead there. A copy
+ * whose expiry has passed is as good as gone: S3 removes it a little later.
+ */
 export function readHead(head: HeadObjectCommandOutput, now: Date): ObjectState {
   const facts: ObjectFacts = {
     storage_class: head.StorageClass ?? "STANDARD",
@@ -177,9 +233,9 @@ export function readHead(head: HeadObjectCommandOutput, now: Date): ObjectState 
     etag: head.ETag ?? null,
     pinned_version_id: head.VersionId ?? "",
   };
-  if (!isArchived(facts)) return { state: "readable", restore_expires_at: null, ...facts };
   const restore = parseRestoreHeader(head.Restore);
   if (restore.ongoing === true) return { state: "restoring", ...facts };
+  if (!isArchived(facts)) return { state: "readable", restore_expires_at: null, ...facts };
   const expires = restore.expires_at;
   if (restore.ongoing === false && expires !== null && expires > now && takesDays(facts)) {
     return { state: "readable", restore_expires_at: expires, ...facts };

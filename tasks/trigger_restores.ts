@@ -4,7 +4,8 @@ import { sql } from "kysely";
 import { RESTORE_ROW, type RestoreRow } from "../server/database.ts";
 import { fewRuns } from "../server/few_runs.ts";
 import { restoreWalk, WALKS } from "../server/restore_walk.ts";
-import type { ObjectFacts, S3Object } from "../server/s3.ts";
+import type { ObjectFacts, ObjectState, S3Object } from "../server/s3.ts";
+import type { Trouble } from "../server/s3_trouble.ts";
 import type { Finding } from "../server/settle_restores.ts";
 import { tierFor, type Tier } from "../server/storage_class.ts";
 import { workerContext } from "../server/worker_context.ts";
@@ -33,6 +34,11 @@ export default trigger_restores;
 async function startRestore(restore: RestoreRow, signal: AbortSignal): Promise<Finding> {
   const { s3, settings } = workerContext();
   const head = await s3.headObject(restore, signal);
+  if (head.state !== "archived") return needsNoRestore(head);
+  return await askFor({ ...restore, ...head }, tierFor(head, settings.RESTORE_TIER), signal);
+}
+
+function needsNoRestore(head: Exclude<ObjectState, { state: "archived" }>): Finding {
   switch (head.state) {
     case "gone":
       return GONE;
@@ -40,40 +46,33 @@ async function startRestore(restore: RestoreRow, signal: AbortSignal): Promise<F
       return { ...head, transition: "mark_restores_restored" };
     case "restoring":
       return { ...head, transition: "mark_restores_pending", tier: null };
-    case "archived":
-      return await askFor({ ...restore, ...head }, tierFor(head, settings.RESTORE_TIER), signal);
   }
 }
 
 async function askFor(object: S3Object & ObjectFacts, tier: Tier, signal: AbortSignal): Promise<Finding> {
   const { s3 } = workerContext();
-  switch (await s3.restoreObject(object, tier, signal)) {
+  const taken = await s3.restoreObject(object, tier, signal);
+  switch (taken.answer) {
     case "accepted":
       return { ...factsOf(object), transition: "mark_restores_pending", tier };
     case "in_progress":
       return { ...factsOf(object), transition: "mark_restores_pending", tier: null };
-    case "gone":
-      return GONE;
     case "expedited_refused":
       // Not for minutes, and nobody knows for how long: the slower way is the sure one.
       if (tier === "Expedited") return await askFor(object, "Standard", signal);
-      return REFUSED;
-    case "readable":
-    case "not_restorable": {
-      // It changed since we looked a moment ago. Look again: only HEAD knows until when it is readable.
+      return trouble(NO_EXPEDITED);
+    case "look_again": {
       const head = await s3.headObject(object, signal);
-      if (head.state === "gone") return GONE;
-      if (head.state === "readable") return { ...head, transition: "mark_restores_restored" };
-      if (head.state === "restoring") return { ...head, transition: "mark_restores_pending", tier: null };
-      return REFUSED;
+      return head.state === "archived" ? trouble(taken.trouble) : needsNoRestore(head);
     }
   }
 }
 
-const REFUSED: Finding = {
-  transition: "note_restore_troubles",
-  code: "InvalidObjectState",
-  message: "S3 refuses to restore this file although it is archived. Thaw tries again by itself.",
+const trouble = (of: Trouble): Finding => ({ transition: "note_restore_troubles", ...of });
+
+const NO_EXPEDITED: Trouble = {
+  code: "GlacierExpeditedRetrievalNotAvailable",
+  message: "S3 has no room for this restore just now. Thaw tries again by itself.",
 };
 
 const GONE: Finding = {

@@ -216,6 +216,145 @@ describe("the database's URL", () => {
   });
 });
 
+describe("what libraries read by themselves", () => {
+  const OWN_STORE = { AWS_ENDPOINT_URL_S3: "https://s3.example.com:9000" };
+
+  test.for<[string, string[]]>([
+    ["AWS_ACCESS_KEY_ID", ["AKIA\n", "AKIA 1", "\u200bAKIA", "AKIA\u00a0", "AKIA\r"]],
+    ["AWS_SECRET_ACCESS_KEY", ["secret-one\n", " secret-one", "secret\ufeffone"]],
+    ["AWS_SESSION_TOKEN", ["token-one\n", "token one", "\u2060token-one"]],
+    ["RESEND_API_KEY", ["re_123456789\u200b", "re_123456789\n", "re_ 123456789", "re_\u202e123456789"]],
+    [
+      "AWS_ENDPOINT_URL_S3",
+      [
+        "localhost:9000",
+        "ftp://s3.example.com",
+        "s3.example.com",
+        "http://",
+        "http://a b",
+        "http:///x",
+        "http://s3\u200b.example.com",
+        "http://s3.example.com\n",
+      ],
+    ],
+    ["AWS_ENDPOINT_URL", ["localhost:9000", "ws://s3.example.com"]],
+    ["AWS_ENDPOINT_URL_STS", ["sts"]],
+    ["RESEND_BASE_URL", ["localhost:9000", "ftp://mail.example.com", "api.resend.com"]],
+    [
+      "AWS_REGION",
+      [
+        "US-EAST-1",
+        "us-east-1a",
+        "us east 1",
+        "us-east-1 ",
+        "us_east_1",
+        "useast1",
+        "us-east-1\u200b",
+        "eu-west",
+        "https://s3.eu-west-1.amazonaws.com",
+      ],
+    ],
+    ["AWS_DEFAULT_REGION", ["US-EAST-1", "eu-central-1b"]],
+    ["AWS_PROFILE", ["thaw\n", "thaw\u200b"]],
+    ["AWS_ROLE_ARN", ["thaw"]],
+    ["AWS_WEB_IDENTITY_TOKEN_FILE", ["/no/such/file"]],
+    ["AWS_CONTAINER_CREDENTIALS_FULL_URI", ["169.254.170.2/v2"]],
+    ["AWS_MAX_ATTEMPTS", ["0", "three", "-1"]],
+    ["AWS_RETRY_MODE", ["legacy", "Standard"]],
+    ["AWS_USE_FIPS_ENDPOINT", ["1", "yes"]],
+    ["RESEND_USER_AGENT", ["a\nb"]],
+    ["PGSSLMODE", ["verify_full", "allow", "on"]],
+    ["PGPORT", ["postgres", "5432 "]],
+  ])("%s is refused where it cannot be right", ([name, values]) => {
+    const pair = {
+      AWS_ACCESS_KEY_ID: "AKIAIOSFODNN7EXAMPLE",
+      AWS_SECRET_ACCESS_KEY: "secret",
+      AWS_ROLE_ARN: "arn:aws:iam::111122223333:role/thaw",
+    };
+    for (const value of values) {
+      expect(problemsOf({ ...MINIMAL, ...pair, [name]: value }), JSON.stringify(value)).toEqual([name]);
+    }
+  });
+
+  test("is told with all other problems at once", () => {
+    const wrong = {
+      PORT: "x",
+      MAIL_FROM: "Thaw",
+      AWS_REGION: "Frankfurt",
+      AWS_RETRY_MODE: "never",
+      AWS_SESSION_TOKEN: "a b",
+      RESEND_API_KEY: "re_1\n",
+      PGSSLMODE: "on",
+    };
+    expect(problemsOf({ ...MINIMAL, ...wrong }).toSorted()).toEqual(
+      [...Object.keys(wrong), "AWS_ACCESS_KEY_ID"].toSorted(),
+    );
+  });
+
+  test("is taken as real accounts and stores have it", () => {
+    for (const AWS_REGION of [
+      "us-east-1",
+      "us-gov-west-1",
+      "cn-northwest-1",
+      "us-isob-east-1",
+      "ap-southeast-7",
+      "eusc-de-east-1",
+    ]) {
+      expect(readConfig({ ...MINIMAL, AWS_REGION }, ALL).worker?.AWS_REGION).toBe(AWS_REGION);
+    }
+    // A store of one's own calls its region what it likes.
+    for (const AWS_REGION of ["RegionOne", "garage", "us-east-1", "auto", "de"]) {
+      expect(readConfig({ ...MINIMAL, ...OWN_STORE, AWS_REGION }, ALL).worker).toMatchObject({
+        AWS_REGION,
+        ...OWN_STORE,
+      });
+    }
+    const fine = {
+      AWS_ACCESS_KEY_ID: "AKIAIOSFODNN7EXAMPLE",
+      AWS_SECRET_ACCESS_KEY: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+      AWS_SESSION_TOKEN: "IQoJb3JpZ2luX2VjEJ///wEaCXVzLWVhc3QtMSJHMEUCIQ==",
+      AWS_PROFILE: "my profile",
+      AWS_ROLE_ARN: "arn:aws:iam::111122223333:role/thaw",
+      AWS_WEB_IDENTITY_TOKEN_FILE: import.meta.filename,
+      AWS_ENDPOINT_URL: "http://[::1]:9000/",
+      AWS_USE_DUALSTACK_ENDPOINT: "true",
+      PGSSLMODE: "verify-full",
+      PGPORT: "5432",
+    };
+    expect(problemsOf({ ...MINIMAL, ...fine })).toEqual([]);
+  });
+
+  test("half a key pair is told with what is missing", () => {
+    const half = (name: string) => problemsOf({ ...MINIMAL, [name]: "AKIAIOSFODNN7EXAMPLE" });
+
+    expect(half("AWS_ACCESS_KEY_ID")).toEqual(["AWS_SECRET_ACCESS_KEY"]);
+    expect(half("AWS_SECRET_ACCESS_KEY")).toEqual(["AWS_ACCESS_KEY_ID"]);
+    expect(half("AWS_SESSION_TOKEN")).toEqual(["AWS_ACCESS_KEY_ID"]);
+    expect(problemsOf({ ...MINIMAL, AWS_WEB_IDENTITY_TOKEN_FILE: import.meta.filename })).toEqual([
+      "AWS_ROLE_ARN",
+    ]);
+  });
+
+  test("the region is also found where the AWS command line finds it", () => {
+    const both = { AWS_REGION: "eu-west-1", AWS_DEFAULT_REGION: "eu-central-1" };
+
+    expect(readConfig({ ...MINIMAL, ...both }, ALL).worker?.AWS_REGION).toBe("eu-west-1");
+    expect(readConfig({ ...MINIMAL, AWS_DEFAULT_REGION: "eu-central-1" }, ALL).worker?.AWS_REGION).toBe(
+      "eu-central-1",
+    );
+  });
+
+  test("is asked of whoever uses it", () => {
+    const wrong = { AWS_REGION: "Frankfurt", RESEND_BASE_URL: "localhost:9000", PGSSLMODE: "on" };
+
+    expect(problemsOf({ ...MINIMAL, ...wrong }, ["server"])).toEqual(["PGSSLMODE"]);
+    expect(problemsOf({ ...MINIMAL, ...wrong }, ["migrate"])).toEqual(["PGSSLMODE"]);
+    expect(problemsOf({ ...MINIMAL, ...wrong }, ["worker"]).toSorted()).toEqual(
+      Object.keys(wrong).toSorted(),
+    );
+  });
+});
+
 describe("the waits of mails", () => {
   test("cannot end before they begin", () => {
     const waits = (quiet: string, most: string) => ({

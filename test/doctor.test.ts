@@ -310,6 +310,17 @@ describe("AWS", () => {
     s3.fail({ bucket: "old-key", with: "error", status: 403, code: "InvalidAccessKeyId" });
     s3.createBucket("broken", EVENTS);
     s3.fail({ bucket: "broken", with: "internal_error" });
+    s3.createBucket("malformed", {
+      ...EVENTS,
+      region: "eu-west-1",
+      wrong_region: { status: 400, told_in: "body" },
+    });
+    s3.putObject({ bucket: "malformed", key: "a.txt", storage_class: "GLACIER" });
+    s3.createBucket("web-server", EVENTS);
+    s3.fail({ bucket: "web-server", with: "garbage", status: 404 });
+    s3.createBucket("web-server-200", EVENTS);
+    s3.fail({ bucket: "web-server-200", with: "garbage", status: 200 });
+    s3.putObject({ bucket: BUCKET, key: "tape.mov", storage_class: "location-dmf-v1" });
     s3.putObject({ bucket: BUCKET, key: "copy.mov", storage_class: "GLACIER" });
     s3.beginRestore({ bucket: BUCKET, key: "copy.mov" }, { days: 3 });
     s3.finishRestore({ bucket: BUCKET, key: "copy.mov" });
@@ -323,13 +334,24 @@ describe("AWS", () => {
 
     const names = ["far-away", "silent", "talks-to-others", "told-by-queue", "hides-events", "no-list"];
     names.push("no-head", "no-restore/a.txt", "old-key", "broken", "nowhere", "arn:aws:s3:::b");
+    names.push("malformed/a.txt", "web-server", "web-server-200");
     const { code, line, output } = await world.doctor([
       ...names,
-      ...["copy.mov", "tiered.mov", "lost.mov"].map((key) => `${BUCKET}/${key}`),
+      ...["copy.mov", "tiered.mov", "lost.mov", "tape.mov"].map((key) => `${BUCKET}/${key}`),
     ]);
 
     expect(line("bucket far-away")).toMatch(/^ok .*eu-west-1/);
     expect(line("bucket far-away, events")).toMatch(/^ok/);
+    expect(line("bucket malformed")).toMatch(/^ok/);
+    expect(line("file malformed/a.txt")).toMatch(/^ok .*GLACIER, archived/);
+    expect(line("bucket web-server")).toMatch(
+      /^FAIL .*something else than S3 answers 404.*AWS_ENDPOINT_URL_S3/,
+    );
+    expect(line("bucket web-server-200")).toMatch(/^FAIL .*something else than S3 answers 200/);
+    expect(line("file archive/tape.mov")).toMatch(
+      /^warn .*location-dmf-v1, archived: Thaw does not know this class/,
+    );
+    expect(line("file archive/tape.mov, restoring")).toMatch(/^- .*without cost/);
     expect(line("bucket silent, events")).toMatch(
       /^FAIL .*aws s3api put-bucket-notification-configuration --bucket silent --notification-configuration '{"EventBridgeConfiguration":{}}'.*replaces.*empty now/,
     );

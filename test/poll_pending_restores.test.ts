@@ -235,12 +235,18 @@ describe("a pending restore whose event is lost", () => {
     start,
   }) => {
     const thaw = await start();
-    for (const key of ["denied", "proxy", "fine"]) thaw.archive(key);
-    await readAll(thaw, ["denied", "proxy", "fine"]);
-    for (const key of ["denied", "proxy", "fine"]) thaw.s3.finishRestore(name(key));
+    const troubled = ["denied", "proxy", "web server", "no HEAD", "unnumbered"];
+    for (const key of [...troubled, "fine"]) thaw.archive(key);
+    await readAll(thaw, [...troubled, "fine"]);
+    for (const key of [...troubled, "fine"]) thaw.s3.finishRestore(name(key));
     thaw.s3.fail({ with: "access_denied", key: "denied" });
     // Looks like a readable file to who does not look closely.
     thaw.s3.fail({ with: "garbage", status: 200, key: "proxy" });
+    // And these like deleted ones.
+    thaw.s3.fail({ with: "garbage", status: 404, key: "web server" });
+    thaw.s3.fail({ with: "error", status: 405, key: "no HEAD" });
+    const headers = { "x-amz-request-id": undefined, "x-amz-id-2": undefined };
+    thaw.s3.fail({ with: "headers", headers, key: "unnumbered" });
 
     await age(thaw, "23 hours");
     await poll(thaw);
@@ -252,12 +258,18 @@ describe("a pending restore whose event is lost", () => {
       last_checked_at: null,
       attempts: 1,
     });
-    expect(await restore(thaw, "proxy")).toMatchObject({ status: "pending", failure_code: "NotFromS3" });
+    for (const key of ["proxy", "web server", "unnumbered"]) {
+      expect(await restore(thaw, key)).toMatchObject({ status: "pending", failure_code: "NotFromS3" });
+    }
+    expect(await restore(thaw, "no HEAD")).toMatchObject({
+      status: "pending",
+      failure_code: "MethodNotAllowed",
+    });
 
     thaw.s3.clearFaults();
     await age(thaw, "23 hours");
     await poll(thaw);
-    for (const key of ["denied", "proxy"]) {
+    for (const key of troubled) {
       expect(await restore(thaw, key)).toMatchObject({ status: "restored", failure_code: null });
     }
   });

@@ -238,6 +238,19 @@ describe("the first mail", () => {
     expect(unknown.subject).toBe("Your file is being restored, expected by 24 Nov, 15:40 UTC");
   });
 
+  test("admits not to know how long an unknown class takes", () => {
+    for (const unknown of [
+      { storage_class: "CLOUDTIER", archive_status: null },
+      { storage_class: "INTELLIGENT_TIERING", archive_status: "COLDEST_ACCESS" },
+    ]) {
+      const mail = pre([pending(unknown)]);
+      expect(mail.subject).toBe("Your file is being restored, expected by 24 Nov, 15:40 UTC");
+      expect(prose(mail)).toMatch(
+        /We do not know how long S3 takes for [\w-]*(CLOUDTIER|, COLDEST_ACCESS): the time given is the longest/,
+      );
+    }
+  });
+
   test("admits that the expected time has passed", () => {
     const mail = pre([pending()], { now: at("2026-11-22T21:00") });
     expect(mail.subject).toBe("Your file is being restored");

@@ -84,6 +84,9 @@ const put = (thaw: Thaw, key: string, object: Partial<NewObject> = {}) =>
 const accepted = (thaw: Thaw, key: string, bucket = BUCKET) =>
   thaw.s3.look({ bucket, key })?.restores_accepted;
 
+/** As a store answers that does not number its requests. */
+const NO_IDS = { "x-amz-request-id": undefined, "x-amz-id-2": undefined };
+
 const int = (archive_status?: NewObject["archive_status"]): Partial<NewObject> => ({
   storage_class: "INTELLIGENT_TIERING",
   ...(archive_status && { archive_status }),
@@ -332,7 +335,8 @@ describe("versions", () => {
     await readAll(thaw, ["marker"], { s3_bucket: "suspended", version_id: "null" });
     const found = await answered(thaw);
 
-    expect(thaw.s3.requests.map(({ key, code, status }) => [key, code, status]).sort()).toEqual([
+    const heads = thaw.s3.requests.filter((request) => request.operation === "HeadObject");
+    expect(heads.map(({ key, code, status }) => [key, code, status]).sort()).toEqual([
       ["deleted", "NoSuchKey", 404],
       ["gone", "NoSuchVersion", 404],
       ["marker", "MethodNotAllowed", 405],
@@ -388,10 +392,52 @@ describe("trouble", () => {
       ["head proxy, 200", { operation: "HeadObject", with: "garbage", status: 200 }, "NotFromS3"],
       ["busy", { operation: "RestoreObject", with: "slow_down" }, "SlowDown"],
       ["broken", { operation: "RestoreObject", with: "internal_error" }, "InternalError"],
-      ["away", { operation: "RestoreObject", with: "service_unavailable" }, "SlowDown"],
+      ["away", { operation: "RestoreObject", with: "service_unavailable" }, "ServiceUnavailable"],
       ["cut", { operation: "RestoreObject", with: "reset" }, "ECONNRESET"],
       ["proxy", { operation: "RestoreObject", with: "garbage" }, "HTTP502"],
-      ["proxy, 200", { operation: "RestoreObject", with: "garbage", status: 200 }, "InvalidObjectState"],
+      ["proxy, 200", { operation: "RestoreObject", with: "garbage", status: 200 }, "NotFromS3"],
+      // Without this it would look like a restore that S3 has begun.
+      ["proxy, 202", { operation: "RestoreObject", with: "garbage", status: 202 }, "NotFromS3"],
+      ["head proxy, 404", { operation: "HeadObject", with: "garbage", status: 404 }, "NotFromS3"],
+      ["head proxy, 405", { operation: "HeadObject", with: "garbage", status: 405 }, "NotFromS3"],
+      ["head proxy, 403", { operation: "HeadObject", with: "garbage", status: 403 }, "NotFromS3"],
+      ["head no method", { operation: "HeadObject", with: "error", status: 405 }, "MethodNotAllowed"],
+      ["head partial", { operation: "HeadObject", with: "garbage", status: 206 }, "NotFromS3"],
+      ["head unnumbered", { operation: "HeadObject", with: "headers", headers: NO_IDS }, "NotFromS3"],
+      [
+        "head, no etag",
+        {
+          operation: "HeadObject",
+          with: "headers",
+          headers: { etag: undefined, "x-amz-storage-class": undefined },
+        },
+        "NotFromS3",
+      ],
+      [
+        "not found",
+        { operation: "RestoreObject", with: "error", status: 404, code: "NoSuchKey" },
+        "NoSuchKey",
+      ],
+      [
+        "version not found",
+        { operation: "RestoreObject", with: "error", status: 404, code: "NoSuchVersion" },
+        "NoSuchVersion",
+      ],
+      [
+        "not allowed",
+        { operation: "RestoreObject", with: "error", status: 405, code: "MethodNotAllowed" },
+        "MethodNotAllowed",
+      ],
+      [
+        "active, it says",
+        { operation: "RestoreObject", with: "error", status: 403, code: "ObjectAlreadyInActiveTierError" },
+        "ObjectAlreadyInActiveTierError",
+      ],
+      [
+        "key off",
+        { operation: "RestoreObject", with: "error", status: 400, code: "KMS.DisabledException" },
+        "KMS.DisabledException",
+      ],
       [
         "no bucket",
         { operation: "RestoreObject", with: "error", status: 404, code: "NoSuchBucket" },
@@ -516,11 +562,11 @@ describe("exactly this object", () => {
 
   test("a bucket in another region is found, told of or not", async ({ start }) => {
     const thaw = await start();
-    thaw.s3.createBucket("far", { region: "eu-central-1" });
     const regions = { told: "eu-central-1", untold: undefined, misled: "ap-south-1" };
     for (const [key, region] of Object.entries(regions)) {
-      put(thaw, key, { bucket: "far" });
-      await readAll(thaw, [key], { s3_bucket: "far", ...(region && { region }) });
+      thaw.s3.createBucket(key, { region: "eu-central-1" });
+      put(thaw, key, { bucket: key });
+      await readAll(thaw, [key], { s3_bucket: key, ...(region && { region }) });
     }
 
     const found = await answered(thaw);
@@ -531,7 +577,7 @@ describe("exactly this object", () => {
       Object.keys(regions).map((key) => [
         key,
         found.get(key)?.status,
-        accepted(thaw, key, "far"),
+        accepted(thaw, key, key),
         redirected(key),
       ]),
     ).toEqual([
@@ -539,6 +585,217 @@ describe("exactly this object", () => {
       ["untold", "pending", 1, true],
       ["misled", "pending", 1, true],
     ]);
+  });
+});
+
+describe("where a bucket lies", () => {
+  test.for([
+    { status: 301, told_in: "header" },
+    { status: 400, told_in: "header" },
+    { status: 400, told_in: "body" },
+    { status: 403, told_in: "header" },
+  ] as const)(
+    "is followed once and remembered, told as $status in the $told_in",
+    async (wrong_region, { start }) => {
+      const thaw = await start();
+      thaw.s3.createBucket("far", { region: "eu-central-1", wrong_region });
+      for (const key of ["first", "second", "third"]) put(thaw, key, { bucket: "far" });
+      const misled = () => thaw.s3.requests.filter(({ status }) => status === wrong_region.status).length;
+
+      await readAll(thaw, ["first"], { s3_bucket: "far" });
+      await answered(thaw);
+      // HEAD, and where only a body tells, the call that has one.
+      expect(misled()).toBe(wrong_region.told_in === "body" ? 2 : 1);
+      await readAll(thaw, ["second", "third"], { s3_bucket: "far", region: "ap-south-1" });
+      const found = await answered(thaw);
+
+      expect(misled()).toBe(wrong_region.told_in === "body" ? 2 : 1);
+      expect([...found.values()].map(({ status, failure_code }) => [status, failure_code])).toEqual(
+        Array.from({ length: 3 }, () => ["pending", null]),
+      );
+      expect(["first", "second", "third"].map((key) => accepted(thaw, key, "far"))).toEqual([1, 1, 1]);
+    },
+  );
+
+  test("a 403 from the bucket's own region is no redirect", async ({ start }) => {
+    const thaw = await start();
+    put(thaw, "k");
+    const headers = { "x-amz-bucket-region": "us-east-1" };
+    thaw.s3.fail({ with: "error", status: 403, code: "AccessDenied", headers, operation: "HeadObject" });
+
+    await readAll(thaw, ["k"]);
+
+    expect((await answered(thaw)).get("k")).toMatchObject({ failure_code: "AccessDenied" });
+    expect(thaw.s3.requests.filter(({ operation }) => operation === "HeadObject")).toHaveLength(1);
+  });
+});
+
+describe("a class that Thaw does not know", () => {
+  test("is restored as S3's own archives are, and never called readable unasked", async ({ start }) => {
+    const thaw = await start({ env: { RESTORE_TIER: "Expedited" } });
+    const classes = ["location-dmf-v1", "CLOUDTIER", "standard"];
+    for (const storage_class of classes) put(thaw, storage_class, { storage_class });
+
+    await readAll(thaw, classes);
+    const found = await answered(thaw);
+
+    for (const storage_class of classes) {
+      expect(found.get(storage_class)).toMatchObject({ status: "pending", storage_class, tier: "Standard" });
+      expect(restoresOf(thaw, storage_class)).toEqual([{ tier: "Standard", days: 7, status: 202 }]);
+    }
+  });
+
+  test.for([
+    [501, "NotImplemented"],
+    [405, "MethodNotAllowed"],
+    [400, "MalformedXML"],
+    [400, "InvalidArgument"],
+    [403, "InvalidObjectState"],
+    [403, "ObjectAlreadyInActiveTierError"],
+  ] as const)(
+    "that S3 does not restore is tried again, and why is said: %i %s",
+    async ([status, code], { start }) => {
+      const thaw = await start();
+      put(thaw, "k", { storage_class: "CLOUDTIER" });
+      thaw.s3.fail({ with: "error", status, code, operation: "RestoreObject" });
+
+      await readAll(thaw, ["k"]);
+
+      expect((await answered(thaw)).get("k")).toMatchObject({
+        status: "not_started",
+        failure_code: code,
+        failure_message: expect.stringMatching(/does not know its storage class, CLOUDTIER/),
+      });
+    },
+  );
+
+  test("and an archive status that Thaw does not know is asked for without Days", async ({ start }) => {
+    const thaw = await start({ env: { RESTORE_TIER: "Expedited" } });
+    put(thaw, "k", int("ARCHIVE_ACCESS"));
+    thaw.s3.fail({
+      with: "headers",
+      operation: "HeadObject",
+      headers: { "x-amz-archive-status": "COLDEST_ACCESS" },
+    });
+
+    await readAll(thaw, ["k"]);
+
+    expect((await answered(thaw)).get("k")).toMatchObject({ status: "pending" });
+    expect(restoresOf(thaw, "k")).toEqual([{ tier: "Standard", days: undefined, status: 202 }]);
+  });
+});
+
+describe("the last word on an object", () => {
+  test("is not said in a bucket that is not there", async ({ start }) => {
+    const thaw = await start();
+    await readAll(thaw, ["k"], { s3_bucket: "nowhere" });
+
+    expect((await answered(thaw)).get("k")).toMatchObject({
+      status: "not_started",
+      failure_code: "NoSuchBucket",
+      failure_message: "The bucket does not exist.",
+    });
+  });
+
+  test("is HEAD's, where S3 says in a header what it was", async ({ start }) => {
+    const thaw = await start();
+    for (const key of ["key", "bucket"]) put(thaw, key);
+    const minio = (key: string, code: string): FaultRule => ({
+      with: "error",
+      status: 404,
+      code,
+      key,
+      operation: "HeadObject",
+      headers: { "x-minio-error-code": code },
+    });
+    thaw.s3.fail(minio("key", "NoSuchKey"));
+    thaw.s3.fail(minio("bucket", "NoSuchBucket"));
+
+    await readAll(thaw, ["key", "bucket"]);
+    const found = await answered(thaw);
+
+    expect(found.get("key")).toMatchObject({ status: "failed", failure_code: "object_not_found" });
+    expect(found.get("bucket")).toMatchObject({ status: "not_started", failure_code: "NoSuchBucket" });
+  });
+
+  test("is not said while the bucket cannot be asked, and is said once it can", async ({ start }) => {
+    const thaw = await start();
+    thaw.s3.fail({ with: "internal_error", operation: "ListObjectsV2" });
+    await readAll(thaw, ["missing"]);
+    expect((await answered(thaw)).get("missing")).toMatchObject({
+      status: "not_started",
+      failure_code: "InternalError",
+    });
+
+    thaw.s3.clearFaults();
+    // A bucket's word counts for ten seconds, and so does its silence.
+    await waitFor(
+      "the verdict",
+      async () => {
+        await tryAgain(thaw);
+        return (await rows(thaw)).get("missing")?.status === "failed";
+      },
+      20_000,
+    );
+  });
+
+  test("a copy until nobody knows when is no refusal, and not ready either", async ({ start }) => {
+    const thaw = await start();
+    put(thaw, "k");
+    thaw.s3.beginRestore({ bucket: BUCKET, key: "k" }, { days: 1 });
+    thaw.s3.finishRestore({ bucket: BUCKET, key: "k" });
+    const unreadable = { "x-amz-restore": 'ongoing-request="false", expiry-date="soon"' };
+    thaw.s3.fail({ with: "headers", operation: "HeadObject", headers: unreadable });
+
+    await readAll(thaw, ["k"]);
+
+    expect((await answered(thaw)).get("k")).toMatchObject({
+      status: "not_started",
+      failure_code: "no_expiry",
+      failure_message: expect.stringMatching(/there is a readable copy.* but not until when/),
+    });
+    expect(restoresOf(thaw, "k").map(({ status }) => status)).toEqual([200]);
+
+    thaw.s3.clearFaults();
+    await tryAgain(thaw);
+    await waitFor("the date", async () => (await rows(thaw)).get("k")?.status === "restored");
+  });
+});
+
+describe("why HEAD refuses", () => {
+  test.for([
+    [400, "ExpiredToken", /expired/],
+    [403, "InvalidAccessKeyId", /credentials are not valid/],
+    [403, "RequestTimeTooSkewed", /clock/],
+    [403, "AccountProblem", /account/],
+  ] as const)(
+    "is asked of the bucket, once for all its objects: %i %s",
+    async ([status, code, sentence], { start }) => {
+      const thaw = await start();
+      const keys = Array.from({ length: 30 }, (_, index) => `${index}`);
+      for (const key of keys) put(thaw, key);
+      thaw.s3.fail({ with: "error", status, code });
+
+      await readAll(thaw, keys);
+      const found = await answered(thaw);
+
+      for (const row of found.values()) {
+        expect(row).toMatchObject({ failure_code: code, failure_message: expect.stringMatching(sentence) });
+      }
+      expect(thaw.s3.requests.filter(({ operation }) => operation === "ListObjectsV2")).toHaveLength(1);
+    },
+  );
+
+  test("is told with both causes where the bucket may not be listed", async ({ start }) => {
+    const thaw = await start();
+    thaw.s3.switches.may_list = false;
+    await readAll(thaw, ["missing"]);
+
+    expect((await answered(thaw)).get("missing")).toMatchObject({
+      status: "not_started",
+      failure_code: "AccessDenied",
+      failure_message: expect.stringMatching(/not allowed.*or it has been deleted/),
+    });
   });
 });
 

@@ -7,8 +7,9 @@ import { createPool } from "../database.ts";
 import { CALL_TIMEOUT_MS, fail, ok, reasonOf, skip, within, type Finding } from "./finding.ts";
 import { checkPostgres, recentBuckets, skipDatabase } from "./postgres.ts";
 import { checkResend } from "./resend.ts";
-import { bucketsNamed, checkAws, checkBucket, createProbe, NAME_ONE } from "./s3.ts";
+import { bucketsNamed, checkAws, checkBucket, NAME_ONE } from "./s3.ts";
 import { createLog } from "../log.ts";
+import { S3Clients } from "../s3_clients.ts";
 
 type Env = NodeJS.ProcessEnv;
 
@@ -85,16 +86,17 @@ async function checkMail(env: Env): Promise<Finding> {
   );
 }
 
-const S3_SETTINGS = ["AWS_REGION", "AWS_ENDPOINT_URL_S3", "S3_FORCE_PATH_STYLE"];
+const S3_SETTINGS = ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "S3_FORCE_PATH_STYLE"];
 
 async function* checkS3(env: Env, names: string[], pool: Pool | undefined): AsyncGenerator<Finding> {
   const settings = settingsOf(env, S3_SETTINGS)?.worker;
   if (settings === undefined) {
-    yield skip("AWS", `${S3_SETTINGS.slice(1).join(" or ")} cannot be used`);
+    yield skip("AWS", `${S3_SETTINGS.join(" or ")} cannot be used`);
     return;
   }
-  const s3 = createProbe(settings);
-  const may_ask = yield* checkAws(s3);
+  // As Thaw asks, so that the doctor sees what Thaw sees.
+  const s3 = new S3Clients(settings);
+  const may_ask = yield* checkAws(s3.clientIn(null));
 
   const asked = bucketsNamed(names);
   yield* asked.problems;

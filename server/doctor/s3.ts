@@ -6,29 +6,18 @@ import {
   HeadObjectCommand,
   ListObjectsV2Command,
   RestoreObjectCommand,
-  S3Client,
-  S3ServiceException,
   type GetBucketNotificationConfigurationCommandOutput,
   type HeadObjectCommandOutput,
+  type S3Client,
 } from "@aws-sdk/client-s3";
 
-import type { WorkerConfig } from "../config.ts";
 import { CALL_TIMEOUT_MS, counted, fail, ok, reasonOf, skip, warn, within, type Finding } from "./finding.ts";
-import { readHead, timeAtS3 } from "../s3.ts";
+import { readHead, timeAtS3, type ObjectState } from "../s3.ts";
+import { answerOf, isSigned } from "../s3_answer.ts";
+import { NoCredentials, type S3Clients } from "../s3_clients.ts";
+import { isUnknownArchive } from "../storage_class.ts";
 
 export const NAME_ONE = "Name one: npm run doctor -- my-bucket";
-
-/** As server/s3.ts asks, so that the doctor sees what Thaw sees; the time-outs are `ask`'s. */
-export function createProbe(
-  settings: Pick<WorkerConfig, "AWS_REGION" | "AWS_ENDPOINT_URL_S3" | "S3_FORCE_PATH_STYLE">,
-): S3Client {
-  return new S3Client({
-    ...(settings.AWS_REGION !== undefined && { region: settings.AWS_REGION }),
-    ...(settings.AWS_ENDPOINT_URL_S3 !== undefined && { endpoint: settings.AWS_ENDPOINT_URL_S3 }),
-    forcePathStyle: settings.S3_FORCE_PATH_STYLE === "true",
-    followRegionRedirects: true,
-  });
-}
 
 /** Returns whether S3 can be asked. */
 export async function* checkAws(s3: S3Client): AsyncGenerator<Finding, boolean> {
@@ -66,7 +55,14 @@ export function bucketsNamed(names: string[]): { buckets: Map<string, string[]>;
 }
 
 /** What one call was answered: its output, or S3's refusal. */
-type Outcome<T> = { output: T } | { code: string; status: number; region: string | undefined };
+type Outcome<T> = { output: T } | Refusal;
+interface Refusal {
+  code: string;
+  status: number;
+  region: string | undefined;
+  /** Whether it was S3 that answered. */
+  signed: boolean;
+}
 
 /** These mean that nothing else will be answered. */
 const BAD_CREDENTIALS = new Set([
@@ -74,33 +70,50 @@ const BAD_CREDENTIALS = new Set([
   "SignatureDoesNotMatch",
   "ExpiredToken",
   "InvalidToken",
+  "TokenRefreshRequired",
 ]);
 
-async function ask<T>(call: (options: { abortSignal: AbortSignal }) => Promise<T>): Promise<Outcome<T>> {
+interface Options {
+  abortSignal: AbortSignal;
+}
+
+async function ask<T extends { $metadata: object }>(
+  s3: S3Clients,
+  bucket: string,
+  call: (client: S3Client, options: Options) => Promise<T>,
+): Promise<Outcome<T>> {
   try {
-    // The signal ends the connection; the SDK's own waiting for credentials hears no signal.
-    return { output: await within(call({ abortSignal: AbortSignal.timeout(CALL_TIMEOUT_MS) })) };
+    const abortSignal = AbortSignal.timeout(CALL_TIMEOUT_MS);
+    const output = await within(s3.ask(bucket, null, abortSignal, (client) => call(client, { abortSignal })));
+    if (isSigned(output.$metadata)) return { output };
+    return { code: "no request id", status: 200, region: undefined, signed: false };
   } catch (error) {
-    // Also on errors that are not S3's: an answer that the SDK cannot read.
-    const { $metadata, $response } = error as Partial<S3ServiceException>;
+    const answer = answerOf(error);
     return {
-      code: error instanceof S3ServiceException ? error.name : reasonOf(error),
-      status: $metadata?.httpStatusCode ?? 0,
-      region: $response?.headers["x-amz-bucket-region"],
+      code:
+        answer === undefined
+          ? reasonOf(error instanceof NoCredentials ? error.cause : error)
+          : (answer.code ?? "no code"),
+      status: answer?.status ?? 0,
+      region: answer?.headers["x-amz-bucket-region"],
+      signed: answer?.signed ?? false,
     };
   }
 }
 
 /** One bucket, as Thaw's own credentials see it. Changes nothing, restores nothing. */
-export async function checkBucket(s3: S3Client, bucket: string, keys: string[]): Promise<Finding[]> {
+export async function checkBucket(s3: S3Clients, bucket: string, keys: string[]): Promise<Finding[]> {
   const name = `bucket ${bucket}`;
-  const head = await ask((options) => s3.send(new HeadBucketCommand({ Bucket: bucket }), options));
-  if ("code" in head && head.status !== 403 && head.status !== 400) return unreachable(name, head);
+  const head = await ask(s3, bucket, (client, options) =>
+    client.send(new HeadBucketCommand({ Bucket: bucket }), options),
+  );
+  const speaks = "output" in head || (head.signed && (head.status === 403 || head.status === 400));
+  if (!speaks) return unreachable(name, head);
 
   // Permissions may hold for one folder only: look where the file is that was named.
   const folder = /^(.*\/)?/su.exec(keys[0] ?? "")?.[0] ?? "";
-  const list = await ask((options) =>
-    s3.send(new ListObjectsV2Command({ Bucket: bucket, Prefix: folder, MaxKeys: 1 }), options),
+  const list = await ask(s3, bucket, (client, options) =>
+    client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix: folder, MaxKeys: 1 }), options),
   );
   if ("code" in list && list.code !== "AccessDenied") return unreachable(name, list);
   const region = "output" in head ? head.output.BucketRegion : head.region;
@@ -128,8 +141,15 @@ export async function checkBucket(s3: S3Client, bucket: string, keys: string[]):
   ];
 }
 
-function unreachable(name: string, { code, status }: { code: string; status: number }): Finding[] {
+function unreachable(name: string, { code, status, signed }: Refusal): Finding[] {
   const problem = (): Finding => {
+    if (status > 0 && status < 500 && !signed) {
+      return fail(
+        name,
+        `something else than S3 answers ${status}: without the request id that S3 and its like send`,
+        "Check AWS_ENDPOINT_URL_S3, and what lies between here and there",
+      );
+    }
     if (status === 404) return fail(name, "does not exist", "Check its name, and whose account it is in");
     if (BAD_CREDENTIALS.has(code)) {
       return fail(name, `S3 refuses the credentials (${code})`, "Renew Thaw's AWS credentials");
@@ -151,17 +171,20 @@ function unreachable(name: string, { code, status }: { code: string; status: num
 
 /** Thaw tells "deleted" from "denied" by this. */
 async function checkMissing(
-  s3: S3Client,
+  s3: S3Clients,
   bucket: string,
   folder: string,
   may_list: boolean,
 ): Promise<Finding> {
   const what = `bucket ${bucket}, a missing file`;
-  const head = await ask((options) =>
-    s3.send(new HeadObjectCommand({ Bucket: bucket, Key: `${folder}thaw-doctor-${randomUUID()}` }), options),
+  const head = await ask(s3, bucket, (client, options) =>
+    client.send(
+      new HeadObjectCommand({ Bucket: bucket, Key: `${folder}thaw-doctor-${randomUUID()}` }),
+      options,
+    ),
   );
   if ("output" in head) return ok(what, "is not missing");
-  if (head.status === 404) return ok(what, "is 404");
+  if (head.status === 404 && head.signed) return ok(what, "is 404");
   if (head.status !== 403) return warn(what, `S3 answers ${head.status} (${head.code})`, "Try again later");
   return may_list
     ? fail(
@@ -173,10 +196,10 @@ async function checkMissing(
 }
 
 /** Without these events a restored file is noticed by the poll only, up to a day late. */
-async function checkNotifications(s3: S3Client, bucket: string): Promise<Finding> {
+async function checkNotifications(s3: S3Clients, bucket: string): Promise<Finding> {
   const what = `bucket ${bucket}, events`;
-  const answer = await ask((options) =>
-    s3.send(new GetBucketNotificationConfigurationCommand({ Bucket: bucket }), options),
+  const answer = await ask(s3, bucket, (client, options) =>
+    client.send(new GetBucketNotificationConfigurationCommand({ Bucket: bucket }), options),
   );
   if ("code" in answer) {
     return answer.code === "AccessDenied"
@@ -215,14 +238,18 @@ const targetsOf = (
   ...(output.TopicConfigurations ?? []),
 ];
 
-async function checkKey(s3: S3Client, bucket: string, key: string): Promise<Finding[]> {
+async function checkKey(s3: S3Clients, bucket: string, key: string): Promise<Finding[]> {
   const what = `file ${bucket}/${key}`;
-  const head = await ask((options) => s3.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), options));
+  const head = await ask(s3, bucket, async (client, options) => {
+    const output = await client.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), options);
+    return { ...output, now: timeAtS3(client) };
+  });
   if ("output" in head) {
-    return [ok(what, stateOf(head.output, timeAtS3(s3))), await checkRestore(s3, bucket, key, head.output)];
+    const { now, ...output } = head.output;
+    return [stateOf(what, readHead(output, now)), await checkRestore(s3, bucket, key, output)];
   }
   const restoring = skip(`${what}, restoring`, "HEAD tells nothing of it");
-  if (head.status === 404)
+  if (head.status === 404 && head.signed)
     return [fail(what, "is not there", "Check its key: case and spaces count"), restoring];
   return [
     head.status === 403
@@ -240,15 +267,21 @@ async function checkKey(s3: S3Client, bucket: string, key: string): Promise<Find
   ];
 }
 
-function stateOf(head: HeadObjectCommandOutput, now: Date): string {
-  const object = readHead(head, now);
-  if (object.state === "gone") return "is not there";
+function stateOf(what: string, object: ObjectState): Finding {
+  if (object.state === "gone") return fail(what, "is not there", "Check its key");
   const { storage_class, archive_status } = object;
   const until =
     object.state === "readable" && object.restore_expires_at !== null
       ? ` until ${object.restore_expires_at.toISOString()}`
       : "";
-  return `${[storage_class, archive_status].filter(Boolean).join(" ")}, ${object.state}${until}`;
+  const found = `${[storage_class, archive_status].filter(Boolean).join(" ")}, ${object.state}${until}`;
+  return isUnknownArchive(object)
+    ? warn(
+        what,
+        `${found}: Thaw does not know this class, so it counts as archived`,
+        "Read the file, and see whether this store restores it when Thaw asks",
+      )
+    : ok(what, found);
 }
 
 /** Classes that S3 never restores from; of a class that is not here, a restore may begin and cost. */
@@ -259,7 +292,7 @@ const NEVER_RESTORED = new Set(["STANDARD", "STANDARD_IA", "ONEZONE_IA", "GLACIE
  * may restore, with AccessDenied to who may not.
  */
 async function checkRestore(
-  s3: S3Client,
+  s3: S3Clients,
   bucket: string,
   key: string,
   head: HeadObjectCommandOutput,
@@ -271,8 +304,8 @@ async function checkRestore(
       `s3:RestoreObject cannot be checked without cost on this class. Name a file beside it that is not archived`,
     );
   }
-  const answer = await ask((options) =>
-    s3.send(
+  const answer = await ask(s3, bucket, (client, options) =>
+    client.send(
       new RestoreObjectCommand({
         Bucket: bucket,
         Key: key,

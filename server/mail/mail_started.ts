@@ -12,6 +12,7 @@ import {
   spanInWords,
   type Expectation,
 } from "./mail_times.ts";
+import { isUnknownArchive } from "../storage_class.ts";
 import { entry, footer, lead, more, paragraph, yourFilesAre } from "./mail_words.ts";
 
 /** Files accepted within this time of each other need no time of their own. */
@@ -112,8 +113,13 @@ function usually({ files, file_count, now }: MailContents, expected: Expectation
     otherStarts.length === 0
       ? `The ${file_count === 1 ? "restore" : "restores"} began at ${start}.`
       : `The first restore began at ${first}${own ? "; each file below has its own time" : ""}.`;
-  return `S3 usually takes ${hours} for ${what}. ${began}`;
+  return files.some(isUnknown)
+    ? `We do not know how long S3 takes for ${what}: the time given is the longest that any known archive takes. ${began}`
+    : `S3 usually takes ${hours} for ${what}. ${began}`;
 }
+
+const isUnknown = ({ storage_class, archive_status }: MailFile): boolean =>
+  storage_class !== null && isUnknownArchive({ storage_class, archive_status });
 
 function startedByOthers({ files, file_count }: MailContents): string {
   const unknown = files.filter((file) => file.tier === null).length;
@@ -122,6 +128,11 @@ function startedByOthers({ files, file_count }: MailContents): string {
     file_count === 1 ? "This restore was" : `${unknown === files.length ? "These" : "Some"} restores were`;
   return `${which} already under way when you asked, so we do not know how fast: the time given is the longest that S3 usually takes.`;
 }
+
+const ARCHIVE_NAMES: Record<string, string> = {
+  ARCHIVE_ACCESS: "Archive Access",
+  DEEP_ARCHIVE_ACCESS: "Deep Archive Access",
+};
 
 function className({ storage_class, archive_status }: MailFile): string {
   switch (storage_class) {
@@ -132,7 +143,7 @@ function className({ storage_class, archive_status }: MailFile): string {
     case "DEEP_ARCHIVE":
       return "Glacier Deep Archive";
     case "INTELLIGENT_TIERING":
-      return `Intelligent-Tiering, ${archive_status === "DEEP_ARCHIVE_ACCESS" ? "Deep Archive Access" : "Archive Access"}`;
+      return `Intelligent-Tiering, ${ARCHIVE_NAMES[archive_status ?? "ARCHIVE_ACCESS"] ?? archive_status}`;
     default:
       return storage_class;
   }

@@ -2,7 +2,7 @@
  * Points in time in the words of a mail: always UTC, and in the body always with the date, because
  * "today" may be read tomorrow.
  */
-import { retrievalHours, TIERS, type Tier } from "../storage_class.ts";
+import { retrievalHours, SLOWEST, TIERS, type Tier } from "../storage_class.ts";
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -37,9 +37,8 @@ const isTier = (tier: string | null): tier is Tier => TIERS.some((known) => know
 
 /** Amazon S3 User Guide, "Understanding archive retrieval options": what S3 usually takes, by size too. */
 function usualHours(file: Restoring): Hours {
-  const slowest = { from: 0, to: 48 };
   const bytes = file.size_bytes ?? 0;
-  if (file.storage_class === null || bytes > 5e12) return slowest;
+  if (file.storage_class === null || bytes > 5e12) return SLOWEST;
   const tier = isTier(file.tier) ? file.tier : null;
   const usual = retrievalHours(
     { storage_class: file.storage_class, archive_status: file.archive_status },

@@ -7,11 +7,12 @@ export type FaultKind =
   | "internal_error" // 500.
   | "service_unavailable" // 503.
   | "access_denied" // 403.
-  | "error" // Any status and code: give them with the rule.
+  | "error" // Any status and code: give them with the rule, and headers if it has some of its own.
+  | "headers" // All is done, and answered with other headers than S3's: give them with the rule.
   | "hang" // No answer until the client goes or the stand-in closes.
   | "reset" // The connection is cut before anything is done.
   | "drop_after_accept" // Everything is done, and the connection cut before the answer.
-  | "garbage" // HTML, as some proxy on the way sends it; status 502, or 200 if the rule says so.
+  | "garbage" // HTML and no header of S3's, as some web server on the way sends it; status 502, or the rule's.
   | "latency"; // latency_ms later the request goes on as usual.
 
 /** A bad day: which requests it strikes (all that it does not narrow), how, and how often. */
@@ -29,6 +30,8 @@ export interface FaultRule {
   status?: number;
   code?: string;
   message?: string;
+  /** By name in small letters; undefined takes one of S3's away. */
+  headers?: Record<string, string | undefined>;
 }
 
 /** A rule in force. */
@@ -104,7 +107,14 @@ export function faultError(rule: FaultRule): S3Error | undefined {
     case "access_denied":
       return accessDenied();
     case "error":
-      return new S3Error(rule.status ?? 500, rule.code ?? "InternalError", rule.message ?? "Scripted error.");
+      return new S3Error(
+        rule.status ?? 500,
+        rule.code ?? "InternalError",
+        rule.message ?? "Scripted error.",
+        {},
+        rule.headers,
+      );
+    case "headers":
     case "hang":
     case "reset":
     case "drop_after_accept":

@@ -109,11 +109,7 @@ export class S3Operations {
     const bucket = this.api.store.bucket(target.bucket ?? "");
     const { region } = bucket;
     if (signer.region !== undefined && signer.region !== region && seen.operation !== "GetBucketLocation") {
-      const message =
-        "The bucket you are attempting to access must be addressed using the specified endpoint. " +
-        "Please send all future requests to this endpoint.";
-      const fields = { Endpoint: `s3.${region}.amazonaws.com`, Bucket: bucket.name };
-      throw new S3Error(301, "PermanentRedirect", message, fields, { "x-amz-bucket-region": region });
+      throw wrongRegion(bucket, signer.region);
     }
     const owner = headers["x-amz-expected-bucket-owner"];
     if (owner !== undefined && owner !== ACCOUNT_ID) throw accessDenied();
@@ -229,6 +225,25 @@ export class S3Operations {
     const restore = this.api.restores.header(version);
     if (restore !== undefined) headers["x-amz-restore"] = restore;
     return headers;
+  }
+}
+
+function wrongRegion({ name, region, wrong_region }: S3Bucket, signed_for: string): S3Error {
+  const headers = wrong_region.told_in === "header" ? { "x-amz-bucket-region": region } : {};
+  switch (wrong_region.status) {
+    case 301: {
+      const message =
+        "The bucket you are attempting to access must be addressed using the specified endpoint. " +
+        "Please send all future requests to this endpoint.";
+      const fields = { Endpoint: `s3.${region}.amazonaws.com`, Bucket: name };
+      return new S3Error(301, "PermanentRedirect", message, fields, headers);
+    }
+    case 400: {
+      const message = `The authorization header is malformed; the region '${signed_for}' is wrong; expecting '${region}'`;
+      return new S3Error(400, "AuthorizationHeaderMalformed", message, { Region: region }, headers);
+    }
+    case 403:
+      return new S3Error(403, "AccessDenied", "Access Denied", {}, headers);
   }
 }
 

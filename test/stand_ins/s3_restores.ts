@@ -51,10 +51,21 @@ export function copyExpiry(from: number, days: number): number {
   return Math.ceil((from + days * DAY_MS) / DAY_MS) * DAY_MS;
 }
 
+/** Classes whose objects are there at once. Others are archives: S3's two, and those of stores that took over its API. */
+const AT_ONCE = new Set([
+  "STANDARD",
+  "STANDARD_IA",
+  "ONEZONE_IA",
+  "REDUCED_REDUNDANCY",
+  "INTELLIGENT_TIERING",
+  "GLACIER_IR",
+  "EXPRESS_ONEZONE",
+]);
+
 /** Whether a GET is refused, and a restore would be of use. */
 export function isArchived(version: S3Version): boolean {
   if (version.archive_status !== undefined) return true;
-  if (version.storage_class !== "GLACIER" && version.storage_class !== "DEEP_ARCHIVE") return false;
+  if (AT_ONCE.has(version.storage_class)) return false;
   return version.restore?.state !== "ready" || version.restore.expires_at <= Date.now();
 }
 
@@ -202,7 +213,7 @@ export class Restores {
         const message = "This action is not allowed against this storage tier";
         throw new S3Error(403, "ObjectAlreadyInActiveTierError", message);
       }
-    } else if (storageClass === "GLACIER" || storageClass === "DEEP_ARCHIVE") {
+    } else if (!AT_ONCE.has(storageClass)) {
       if (order.days === undefined) throw malformedXml();
     } else {
       const message = "Restore is not allowed for the object's current storage class";

@@ -125,6 +125,7 @@ export class S3Server {
       const error = fault === undefined ? undefined : faultError(fault);
       if (error !== undefined) throw error;
       const answer = passage.work(body);
+      if (fault?.with === "headers") answer.headers = { ...lowerCase(answer.headers), ...fault.headers };
       if (fault?.with === "drop_after_accept") {
         this.log.count(seen);
         request.socket.destroy();
@@ -147,12 +148,12 @@ export class S3Server {
   private send(response: ServerResponse, seen: S3Request, requestId: string, answer: S3Answer): void {
     seen.status = answer.status;
     this.log.count(seen);
-    const headers: Record<string, string> = {
-      Server: "AmazonS3",
+    const headers = present({
+      server: "AmazonS3",
       "x-amz-request-id": requestId,
       "x-amz-id-2": hostId(requestId),
-      ...answer.headers,
-    };
+      ...lowerCase(answer.headers),
+    });
     // A wrong length would spoil the next answer on this connection: be loud instead.
     response.strictContentLength = true;
     if (seen.method === "HEAD") {
@@ -163,14 +164,30 @@ export class S3Server {
       Readable.from(answer.stream).pipe(response);
     } else {
       const body = answer.body ?? "";
-      headers["Content-Length"] = String(Buffer.byteLength(body));
+      headers["content-length"] = String(Buffer.byteLength(body));
       response.writeHead(answer.status, headers).end(body);
     }
   }
 }
 
+type Headers = Record<string, string | undefined>;
+
+const lowerCase = (headers: Headers): Headers =>
+  Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
+
+const present = (headers: Headers): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(headers).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  );
+
 /** What a proxy in between says when it has an opinion of its own. */
 function garbage(status: number): S3Answer {
-  const body = `<html><head><title>${status}</title></head><body><h1>Bad Gateway</h1><br></body></html>`;
-  return { status, headers: { "Content-Type": "text/html" }, body };
+  const body = `<html>\r\n<head><title>${status}</title></head>\r\n<body>\r\n<center><h1>${status}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n`;
+  const headers = {
+    server: "nginx",
+    "content-type": "text/html",
+    "x-amz-request-id": undefined,
+    "x-amz-id-2": undefined,
+  };
+  return { status, headers, body };
 }

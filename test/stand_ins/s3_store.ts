@@ -5,12 +5,22 @@ import { S3Error } from "./s3_wire.ts";
 export type Versioning = "off" | "enabled" | "suspended";
 export type ArchiveStatus = "ARCHIVE_ACCESS" | "DEEP_ARCHIVE_ACCESS";
 
+/**
+ * What who signs for another region hears: 301 as a rule; 400 AuthorizationHeaderMalformed where the endpoint is not the
+ * region's own; 403 has been seen too. The region stands in a header, or in the body alone, which a HEAD does not have.
+ */
+export interface WrongRegion {
+  status: 301 | 400 | 403;
+  told_in: "header" | "body";
+}
+
 /** A bucket, its versions oldest first. */
 export interface S3Bucket {
   name: string;
   region: string;
   versioning: Versioning;
   requester_pays: boolean;
+  wrong_region: WrongRegion;
   notifications: string;
   objects: Map<string, S3Version[]>;
   /** Keys in S3's order, kept until the set of keys changes. */
@@ -46,6 +56,7 @@ export interface NewBucket {
   versioning?: Versioning;
   region?: string;
   requester_pays?: boolean;
+  wrong_region?: WrongRegion;
   /** XML that GET ?notification tells: "<EventBridgeConfiguration/>". Events come whatever it says. Empty. */
   notifications?: string;
 }
@@ -77,6 +88,7 @@ export class S3Store {
       region: options.region ?? "us-east-1",
       versioning: options.versioning ?? "off",
       requester_pays: options.requester_pays ?? false,
+      wrong_region: options.wrong_region ?? { status: 301, told_in: "header" },
       notifications: options.notifications ?? "",
       objects: new Map(),
       sorted_keys: undefined,

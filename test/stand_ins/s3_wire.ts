@@ -18,7 +18,8 @@ export interface S3Signer {
 /** An answer before it is written, so that a fault can swallow it after the work is done. */
 export interface S3Answer {
   status: number;
-  headers: Record<string, string>;
+  /** Undefined takes away one that S3 always sends. */
+  headers: Record<string, string | undefined>;
   body?: string | Buffer;
   /** Instead of a body, for content larger than memory. */
   stream?: Iterable<Buffer>;
@@ -29,14 +30,14 @@ export class S3Error extends Error {
   status: number;
   code: string;
   fields: Record<string, string | undefined>;
-  headers: Record<string, string>;
+  headers: Record<string, string | undefined>;
 
   constructor(
     status: number,
     code: string,
     message: string,
     fields: Record<string, string | undefined> = {},
-    headers: Record<string, string> = {},
+    headers: Record<string, string | undefined> = {},
   ) {
     super(message);
     this.status = status;
