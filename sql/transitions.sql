@@ -826,8 +826,8 @@ $$;
 create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
 
 create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
-language plpgsql volatile set plan_cache_mode = force_generic_plan
-  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+  set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_ids uuid[];
   v_mails uuid[];
