@@ -132,10 +132,11 @@ function compare(
   smaller: { what: string; costs: Record<string, Cost> },
   limit: number,
 ): Result[] {
-  return Object.entries(larger.costs).map(([name, cost]) => {
+  const results: Result[] = [];
+  for (const [name, cost] of Object.entries(larger.costs)) {
     const before = smaller.costs[name]?.buffers ?? NaN;
     const scanned = cost.scanned.length > 0 ? `reads all of ${cost.scanned.join()}` : undefined;
-    return {
+    results.push({
       number: 8,
       figure: `buffers, ${larger.what}: ${name}`,
       value: cost.buffers,
@@ -145,8 +146,9 @@ function compare(
       goal: name === LOOK_UP ? "a limit" : `<= ${limit}, no sequential scan`,
       met: name === LOOK_UP ? null : cost.buffers <= limit * before && scanned === undefined,
       ...(scanned !== undefined && { remark: scanned }),
-    };
-  });
+    });
+  }
+  return results;
 }
 
 export async function history(world: World, { full }: { full: boolean }): Promise<Result[]> {
@@ -157,8 +159,5 @@ export async function history(world: World, { full }: { full: boolean }): Promis
     what: `${MUCH_OPEN / 1_000} thousand open, half of them due`,
     costs: await costs(world, FEW, MUCH_OPEN),
   };
-  return [
-    ...compare(lots, few, 1.2),
-    ...compare(backlog, { ...few, what: "one thousand open" }, 1.5),
-  ];
+  return [...compare(lots, few, 1.2), ...compare(backlog, { ...few, what: "one thousand open" }, 1.5)];
 }
