@@ -19,6 +19,15 @@
 -- Who may call what stands in privileges.sql. This file is applied again whenever its text changes; old and new
 -- processes run side by side during a deploy, so a function's arguments and results only ever grow.
 
+-- How plans are pinned. What one step costs must not depend on what else waits, so no plan may hang on what the statistics of
+-- the moment say. A statement that takes a page of a large table has two parts:
+--   1. an array of ids: a look-up in the order of an index, with a limit, that locks what it takes (skip locked);
+--   2. the change, by key: where id = any (that array).
+-- A join of the change with its page would be planned without knowing the limit, for a tenth of all that waits: with half of
+-- the table waiting it hashes all of it for fifty rows. The function says `set jit = off` (compiling takes longer than the
+-- page), and turns off what an index makes needless: enable_seqscan, enable_bitmapscan, enable_sort. Nothing runs in parallel,
+-- for such a statement locks rows. test/plans.test.ts holds each one to it, at size.
+
 -- ---------------------------------------------------------------------------------------- constants
 
 -- CloudTrail delivers minutes late: a read this soon after restored_at was made before it.
@@ -91,11 +100,65 @@ $$;
 
 -- A nudge is a hint without payload: the tables say what is due, and the crontab finds what no nudge told.
 -- So it is not worth many attempts.
+--
+-- Few jobs wait, however many commits nudge: none is added where a job of that task stands that is not much later than wanted
+-- and cannot start before our commit. It cannot because we lock it: whoever gets a job locks it for update and skips what is
+-- locked, and a job that was got meanwhile is no longer available when we have the lock. The lock is shared (key share): any
+-- number of commits can rely on the same job.
+--   At once: the newest of those that may start, if another waits beside it. Workers get the oldest first, so a stream of
+--   commits never keeps the last one from them.
+--   Later: one within an eighth of the wait. The first of a stream stands at the moment wanted, each further one at the end
+--   of the next eighth.
+-- Commits at the same moment do not see each other's jobs and add one each. A job_key would not do instead: each commit would
+-- wait for the last one's to replace the job, and add_job loses requests then (graphile/worker#580).
 create or replace function nudge(p_task text, p_waits interval[] default array[interval '0']) returns void
-language plpgsql volatile as $$
+-- By graphile-worker's index and in its order, whatever the statistics say of a table that fills and empties all the time.
+language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+  v_task integer := (select t.id from graphile_worker._private_tasks t where t.identifier = p_task);
+  v_wait interval;
+  v_run_at timestamptz;
+  v_spare bigint;
 begin
-  perform graphile_worker.add_job(p_task, run_at := now() + w.wait, max_attempts := 3) from unnest(p_waits) as w (wait);
+  for v_wait in select unnest(p_waits) loop
+    v_run_at := now() + v_wait;
+    if v_wait <= interval '0' then
+      perform from graphile_worker._private_jobs j
+       where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at <= clock_timestamp() and j.key is null
+         and exists (select from startable_jobs(v_task) o where o <> j.id)
+       order by j.run_at desc limit 1 for key share skip locked;
+      continue when found;
+    else
+      perform from graphile_worker._private_jobs j
+       where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at between v_run_at and v_run_at + v_wait / 8 and j.key is null
+       order by j.run_at limit 1 for key share skip locked;
+      continue when found;
+      if exists (select from graphile_worker._private_jobs j
+                  where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at between v_run_at - v_wait / 8 and v_run_at) then
+        v_run_at := v_run_at + v_wait / 8;
+      end if;
+      -- No worker comes: what stands already is put off, or more would stand with each eighth. Whoever relied on the spare one
+      -- has committed, for we have its lock, and another still stands: that starts after their commit as well.
+      select j.id into v_spare from graphile_worker._private_jobs j
+       where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at <= clock_timestamp() and j.key is null
+         and exists (select from startable_jobs(v_task) o where o <> j.id)
+       order by j.run_at desc limit 1 for update skip locked;
+      if found and exists (select from startable_jobs(v_task) o where o <> v_spare) then
+        perform graphile_worker.reschedule_jobs(array[v_spare], run_at := v_run_at);
+        continue;
+      end if;
+    end if;
+    perform graphile_worker.add_job(p_task, run_at := v_run_at, max_attempts := 3);
+  end loop;
 end
+$$;
+
+-- Of the jobs of a task that a worker could get now, the two that it would get first.
+create or replace function startable_jobs(p_task integer) returns setof bigint language sql volatile as $$
+  select j.id from graphile_worker._private_jobs j
+   where j.task_id = p_task and j.is_available and j.priority = 0 and j.run_at <= clock_timestamp() and j.key is null
+   order by j.run_at limit 2
 $$;
 
 create or replace function lock_restores(p_ids uuid[]) returns void
@@ -442,14 +505,13 @@ $$;
 -- A page of objects to restore. The claim is a lease: whoever dies with it lets go of the rows by itself. Its lock
 -- (no key update) does not skip rows that somebody is reading just now. Every outcome uses its claim up.
 create or replace function claim_restores_to_trigger(p_limit integer, p_worker text default null) returns setof restores
-language sql volatile as $$
-  with due as (
-    select d.id from restores d
-     where d.status = 'not_started' and d.attempt_after <= now()
-     order by d.attempt_after limit p_limit for no key update skip locked)
+language sql volatile set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
   update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
                         claim_id = gen_random_uuid(), claimed_by = p_worker, claimed_at = now()
-    from due where r.id = due.id
+   where r.id = any (array(
+     select d.id from restores d
+      where d.status = 'not_started' and d.attempt_after <= now()
+      order by d.attempt_after limit p_limit for no key update skip locked))
   returning r.*
 $$;
 
@@ -460,22 +522,28 @@ create or replace function claim_restores_to_poll(p_limit integer, p_poll_after 
                                                   p_after_checked timestamptz default '-infinity',
                                                   p_after_id uuid default '00000000-0000-0000-0000-000000000000',
                                                   p_worker text default null) returns setof restores
-language sql volatile as $$
-  with doubtful as (
+language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+  v_ids uuid[];
+begin
+  v_ids := array(
     select d.id from restores d
      where d.head_wanted_at is not null and d.status <> 'not_started' and d.attempt_after <= now()
-     order by d.attempt_after limit p_limit for no key update skip locked),
-  due as (
+     order by d.attempt_after limit p_limit for no key update skip locked);
+  v_ids := v_ids || array(
     select d.id from restores d
      where d.status = 'pending' and coalesce(d.last_checked_at, d.accepted_at) <= now() - p_poll_after
        and (coalesce(d.last_checked_at, d.accepted_at), d.id) > (p_after_checked, p_after_id)
        and d.head_wanted_at is null and d.attempt_after <= now()
      order by coalesce(d.last_checked_at, d.accepted_at), d.id
-     limit greatest(0, p_limit - (select count(*) from doubtful)) for no key update skip locked)
-  update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
-                        claim_id = gen_random_uuid(), claimed_by = p_worker, claimed_at = now()
-   where r.id in (select id from doubtful union all select id from due)
-  returning r.*
+     limit p_limit - cardinality(v_ids) for no key update skip locked);
+  return query
+    update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
+                          claim_id = gen_random_uuid(), claimed_by = p_worker, claimed_at = now()
+     where r.id = any (v_ids)
+    returning r.*;
+end
 $$;
 
 -- What a task learned about a page: [{id, claim_id, code?, message?, storage_class?, ...}].
@@ -755,22 +823,35 @@ language sql volatile as $$
 $$;
 
 -- restored, failed -> closed, a page at a time; answers how many. Late or early does not matter: closed_at is
--- when the restore was over, not when we noticed. Without an expiry it is over once everyone is told.
+-- when the restore was over, not when we noticed. Without an expiry it is over once everyone is told. One sweep at a time,
+-- whatever the number of workers: its pages shall not add up to what readers notice. Who comes second leaves it to the first.
+create or replace function close_lock() returns bigint language sql immutable as $$ select hashtextextended('close_finished_restores', 0) $$;
+
 create or replace function close_finished_restores(p_limit integer) returns integer
-language sql volatile as $$
-  with over as (
+language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+  v_ids uuid[];
+begin
+  if not pg_try_advisory_xact_lock(close_lock()) then return 0; end if;
+
+  -- A doubt (head_wanted_at) is S3's to settle.
+  v_ids := array(
     select d.id from restores d
-     where d.closed_at is null and d.status in ('restored', 'failed')
-       and d.head_wanted_at is null -- a doubt is S3's to settle
+     where d.closed_at is null and d.status = 'failed' and d.head_wanted_at is null
+       and coalesce(d.restore_expires_at, d.status_at) <= now() - failed_stays_open()
+     order by coalesce(d.restore_expires_at, d.status_at) limit p_limit for update skip locked);
+  v_ids := v_ids || array(
+    select d.id from restores d
+     where d.closed_at is null and d.status = 'restored' and d.head_wanted_at is null
        and coalesce(d.restore_expires_at, d.status_at) <= now() and over_at(d) <= now()
-       and (d.status = 'failed' or d.restore_expires_at is not null
+       and (d.restore_expires_at is not null
             or not exists (select from restore_requests q where q.restore_id = d.id and q.post_notification_id is null
                               and (q.email is not null or d.status_at > now() - unknown_reader_wait())))
-     order by coalesce(d.restore_expires_at, d.status_at) limit p_limit for update skip locked),
-  closed as (
-    update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null from over where r.id = over.id
-    returning r.id)
-  select count(*)::integer from closed
+     order by coalesce(d.restore_expires_at, d.status_at) limit p_limit - cardinality(v_ids) for update skip locked);
+  update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null where r.id = any (v_ids);
+  return cardinality(v_ids);
+end
 $$;
 
 -- closed -> gone: what was over p_age ago, a page at a time, with its readers and the mails that tell of nothing else.
@@ -779,8 +860,8 @@ $$;
 create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
 
 create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
-language plpgsql volatile set plan_cache_mode = force_generic_plan
-  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+  set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_ids uuid[];
   v_mails uuid[];

@@ -43,8 +43,8 @@ async function poll(signal: AbortSignal): Promise<void> {
   await forgetOld(signal);
 }
 
-/** Rows closed per statement: a few milliseconds of locks. */
-const CLOSE_PAGE = 1000;
+/** Rows closed per statement: it holds its locks for a hundredth of a second or two. */
+const CLOSE_PAGE = 100;
 
 async function closeFinished(): Promise<number> {
   const { rows } = await sql<{
@@ -54,8 +54,8 @@ async function closeFinished(): Promise<number> {
 }
 
 /** Restores per statement, and statements per run: years of history go in the course of days, and nobody waits for it. */
-const FORGET_PAGE = 1000;
-const FORGET_PAGES = 100;
+const FORGET_PAGE = 100;
+const FORGET_PAGES = 1000;
 
 async function forgetOld(signal: AbortSignal): Promise<void> {
   const { db, settings } = workerContext();

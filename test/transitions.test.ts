@@ -635,6 +635,18 @@ describe("closing what is over", () => {
     expect(await close(pool)).toBe(0);
   });
 
+  test("one sweep at a time: who comes second leaves it to the first", async ({ pool }) => {
+    for (const s3_key of ["a", "b"])
+      await insertRead(pool, "restored", { restore: { s3_key, restore_expires_at: ago("1 hours") } });
+    const first = await pool.connect();
+    await first.query("begin");
+    await first.query("select close_finished_restores(1)");
+    expect(await close(pool)).toBe(0);
+    await first.query("commit");
+    first.release();
+    expect(await close(pool)).toBe(1);
+  });
+
   test("not one in doubt: a reader waits for what S3 says", async ({ pool }) => {
     const { restore } = await insertRead(pool, "restored", {
       restore: {

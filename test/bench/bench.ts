@@ -1,6 +1,7 @@
 /**
  * `npm run bench [-- 4 5 --full]`: each figure against a peer or a limit, measured in the same run. Without numbers,
- * all of them: about a quarter of an hour. --full: ten million closed rows instead of one.
+ * all of them: about three quarters of an hour. --full: ten million closed rows instead of one. For a quick look at 13 and 16:
+ * --objects 20000, --minutes 2.
  */
 import { parseArgs } from "node:util";
 
@@ -8,7 +9,10 @@ import { FIGURES, type Figure } from "./figures.ts";
 import { printTable, type Result } from "./table.ts";
 import { openWorld } from "./world.ts";
 
-const { values, positionals } = parseArgs({ options: { full: { type: "boolean" } }, allowPositionals: true });
+const { values, positionals } = parseArgs({
+  options: { full: { type: "boolean" }, objects: { type: "string" }, minutes: { type: "string" } },
+  allowPositionals: true,
+});
 const chosen = FIGURES.filter(
   ({ numbers }) => positionals.length === 0 || numbers.some((n) => positionals.includes(String(n))),
 );
@@ -27,13 +31,17 @@ const world = await openWorld();
 for (const signal of ["SIGINT", "SIGTERM"])
   process.on(signal, () => void world.close().then(() => process.exit(130)));
 const results: Result[] = [];
-const full = values.full === true;
+const options = {
+  full: values.full === true,
+  objects: Number(values.objects ?? 300_000),
+  minutes: Number(values.minutes ?? 10),
+};
 try {
   for (const figure of chosen) {
     console.log(`${figure.what} ...`);
     const started = performance.now();
     results.push(
-      ...(await figure.measure(world, { full }).catch((error: unknown) => [broken(figure, error)])),
+      ...(await figure.measure(world, options).catch((error: unknown) => [broken(figure, error)])),
     );
     console.log(`  ${((performance.now() - started) / 1000).toFixed(0)} s`);
   }

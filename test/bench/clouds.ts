@@ -32,12 +32,15 @@ const CALLS = {
     for (let index = 0; index < count; index++)
       s3.finishRestore({ bucket: "bench", key: `${prefix}${index}` });
   },
+  finishRestore: (key: string) => s3.finishRestore({ bucket: "bench", key }),
   counts: () => Object.fromEntries(s3.counts),
   restoreTimes: () => s3.requests.filter((request) => request.accepted === true).map((request) => request.at),
   headTimes: () =>
     s3.requests.filter((request) => request.operation === "HeadObject").map((request) => request.at),
   requestTimes: (key: string) =>
     s3.requests.filter((request) => request.key === key).map(({ operation, at }) => ({ operation, at })),
+  acceptedTimes: () =>
+    s3.requests.filter((request) => request.accepted === true).map(({ key, at }) => ({ key, at })),
   clear: () => s3.clearRequests(),
   refuse: (address: string) => void resend.refuse(address),
   mails: () => resend.mails.map((mail) => ({ to: mail.to[0] ?? "", at: mail.at.getTime() })),

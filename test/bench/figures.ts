@@ -3,15 +3,26 @@ import { history } from "./figures/history.ts";
 import { idle } from "./figures/idle.ts";
 import { hotObject, intake, intakeBesideWorker } from "./figures/intake.ts";
 import { mails } from "./figures/mails.ts";
+import { manyPeople } from "./figures/many_people.ts";
 import { poll } from "./figures/poll.ts";
 import { reaction } from "./figures/reaction.ts";
 import { burst, restores } from "./figures/restores.ts";
+import { soak } from "./figures/soak.ts";
 import type { World } from "./world.ts";
 
 export interface Figure {
   numbers: number[];
   what: string;
-  measure(world: World, options: { full: boolean }): Promise<Result[]>;
+  measure(world: World, options: BenchOptions): Promise<Result[]>;
+}
+
+export interface BenchOptions {
+  /** Ten million closed rows instead of one. */
+  full: boolean;
+  /** Of the burst of many people. */
+  objects: number;
+  /** Of the soak. */
+  minutes: number;
 }
 
 export const FIGURES: Figure[] = [
@@ -20,9 +31,11 @@ export const FIGURES: Figure[] = [
   { numbers: [4, 5], what: "objects restored, against rclone, s3cmd and a bare loop", measure: restores },
   { numbers: [6], what: "many readers of one object", measure: hotObject },
   { numbers: [7], what: "mails at Resend's limit", measure: mails },
-  { numbers: [8], what: "cost with a long history", measure: history },
+  { numbers: [8], what: "cost with a long history, and with much open", measure: history },
   { numbers: [9], what: "reaction of an idle system", measure: reaction },
   { numbers: [10], what: "a poll of very many", measure: poll },
   { numbers: [11], what: "a burst, with S3 asking to slow down", measure: burst },
   { numbers: [12], what: "doing nothing", measure: idle },
+  { numbers: [13], what: "a burst of very many objects by many people", measure: manyPeople },
+  { numbers: [16], what: "a soak", measure: soak },
 ];

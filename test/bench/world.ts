@@ -15,6 +15,7 @@ import { PrivatePostgres } from "../private_postgres.ts";
 import { SECRET, standInSettings } from "../thaw.ts";
 import { waitFor } from "../wait_for.ts";
 import type { Calls, CloudOptions } from "./clouds.ts";
+import { packagedPostgres, type PackagedPostgres } from "./packaged_postgres.ts";
 
 /** How often a figure looks whether all is done: seldom, for the look itself costs what is measured. */
 export const LOOK_EVERY_MS = 500;
@@ -37,13 +38,17 @@ export interface Running {
   stop(): Promise<void>;
   /** Most memory it ever held, in MiB. */
   peakMemory(): Promise<number>;
+  /** What it holds now, in MiB. */
+  memory(): Promise<number>;
   /** Processor time used so far, in milliseconds. */
   cpuTime(): Promise<number>;
 }
 
 export interface World {
-  /** A migrated database with nothing in it. */
-  newDatabase(): Promise<{ url: string; pool: Pool }>;
+  /** A migrated database with nothing in it, on the world's Postgres or on another. */
+  newDatabase(postgresUrl?: string): Promise<{ url: string; pool: Pool }>;
+  /** A Postgres with its defaults. */
+  packagedPostgres(): Promise<PackagedPostgres>;
   clouds(options?: Partial<CloudOptions>): Promise<Clouds>;
   server(databaseUrl: string, env?: Record<string, string>): Promise<Running>;
   /** The routes without Postgres. */
@@ -52,6 +57,11 @@ export interface World {
   /** Any script of this folder, until it ends; answers what it printed. */
   script(name: string, args: string[], env?: Record<string, string>): Promise<string>;
   close(): Promise<void>;
+}
+
+async function memoryOf({ pid }: ChildProcess, field: "VmHWM" | "VmRSS"): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8");
+  return Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1]) / 1024;
 }
 
 export async function openWorld(): Promise<World> {
@@ -64,6 +74,7 @@ export async function openWorld(): Promise<World> {
   });
   const children = new Set<ChildProcess>();
   const pools = new Set<Pool>();
+  const others = new Set<PackagedPostgres>();
 
   const launch = async (args: string[], env: Record<string, string>, ready: string): Promise<Running> => {
     const child = spawn(process.execPath, args, {
@@ -93,10 +104,8 @@ export async function openWorld(): Promise<World> {
         await closed;
         children.delete(child);
       },
-      async peakMemory() {
-        const status = await readFile(`/proc/${child.pid}/status`, "utf8");
-        return Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) / 1024;
-      },
+      peakMemory: () => memoryOf(child, "VmHWM"),
+      memory: () => memoryOf(child, "VmRSS"),
       async cpuTime() {
         const fields = (await readFile(`/proc/${child.pid}/stat`, "utf8")).split(") ")[1]?.split(" ") ?? [];
         return (Number(fields[11]) + Number(fields[12])) * 10;
@@ -105,12 +114,17 @@ export async function openWorld(): Promise<World> {
   };
 
   return {
-    async newDatabase() {
+    async packagedPostgres() {
+      const packaged = await packagedPostgres(await mkdtemp(join(tmpdir(), "thaw-packaged-")));
+      others.add(packaged);
+      return packaged;
+    },
+    async newDatabase(postgresUrl = postgres.url) {
       const name = `bench_${randomUUID().replaceAll("-", "")}`;
-      const admin = new Pool({ connectionString: postgres.url, max: 1 });
+      const admin = new Pool({ connectionString: postgresUrl, max: 1 });
       await admin.query(`create database ${name}`);
       await admin.end();
-      const url = new URL(postgres.url);
+      const url = new URL(postgresUrl);
       url.pathname = `/${name}`;
       const pool = createPool(url.href, { name: "bench", max: 4, query_timeout_ms: 0 }, createLog("silent"));
       pools.add(pool);
@@ -175,6 +189,7 @@ export async function openWorld(): Promise<World> {
     async close() {
       for (const child of children) child.kill("SIGKILL");
       for (const pool of pools) await pool.end();
+      for (const other of others) await other.remove();
       await postgres.remove();
     },
   };

@@ -6,7 +6,7 @@ import { rclone, s3cmd, type Rate } from "../peers.ts";
 import { median, type Result } from "../table.ts";
 import { LOOK_EVERY_MS, type Clouds, type World } from "../world.ts";
 
-const LATENCY_MS = 20;
+export const LATENCY_MS = 20;
 const OBJECTS = 5_000;
 /** They send one at a time: fewer objects tell the same. */
 const PEER_OBJECTS = 300;
@@ -50,7 +50,12 @@ async function thawRound(world: World, clouds: Clouds, prefix: string): Promise<
   return acceptedPerSecond(clouds);
 }
 
-async function bareRound(world: World, clouds: Clouds, prefix: string, count = OBJECTS): Promise<number> {
+export async function bareRound(
+  world: World,
+  clouds: Clouds,
+  prefix: string,
+  count = OBJECTS,
+): Promise<number> {
   await clouds.ask("archive", prefix, count);
   await clouds.ask("clear");
   await world.script("bare_loop.ts", [prefix, String(count)], clouds.env);
