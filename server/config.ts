@@ -1,6 +1,7 @@
 import { Client } from "pg";
 import { z } from "zod";
 
+import { ADDRESS, isDomain } from "./address.ts";
 import { TIERS } from "./storage_class.ts";
 
 /** What a process does; it is asked only for the settings of its own roles. */
@@ -31,10 +32,11 @@ const secrets = z
     message: "use printable ASCII only: it travels in an HTTP header",
   });
 
+/** A name, if there is one, may hold anything that is seen. */
 const mailbox = z
   .string("is missing")
   .regex(
-    /^([^@\s<>,]+@[^@\s<>,]+|[^<>\r\n]*<[^@\s<>,]+@[^@\s<>,]+>)$/,
+    new RegExp(`^(${ADDRESS}|[^<>\\p{C}\\p{Zl}\\p{Zp}]*<${ADDRESS}>)$`, "u"),
     "must be an address like 'Thaw <thaw@example.com>'",
   );
 
@@ -47,9 +49,10 @@ const domains = z
       .map((domain) => domain.trim().toLowerCase())
       .filter((domain) => domain !== ""),
   )
+  // AWS takes ASCII only in the name of a session, and each domain counts for itself: no subdomains, no patterns.
   .refine(
-    (list) => list.every((domain) => /^[^@\s]+\.[^@\s]+$/.test(domain)),
-    "must be domains like example.com, separated by commas",
+    (list) => list.every(isDomain),
+    "must be domains like example.com, separated by commas: without @, * or a dot at the end, others than ASCII as xn--...",
   );
 
 /** Asked here, for pg's own error would show the password. */
