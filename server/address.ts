@@ -4,14 +4,12 @@
  */
 const WORD = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+";
 
-export const DOMAIN = "([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\\.)+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?";
-
-export const ADDRESS = `(?=[^@]{1,64}@)${WORD}(\\.${WORD})*@${DOMAIN}`;
+const DOMAIN = "([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\\.)+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?";
 
 /** What SMTP can carry (RFC 5321). */
 const MAX_LENGTH = 254;
 
-const ONE_ADDRESS = new RegExp(`^${ADDRESS}$`);
+const ONE_ADDRESS = new RegExp(`^(?=[^@]{1,64}@)${WORD}(\\.${WORD})*@${DOMAIN}$`);
 
 export const isAddress = (text: string): boolean => text.length <= MAX_LENGTH && ONE_ADDRESS.test(text);
 

@@ -1,7 +1,7 @@
 import { Client } from "pg";
 import { z } from "zod";
 
-import { ADDRESS, isDomain } from "./address.ts";
+import { isAddress, isDomain } from "./address.ts";
 import { TIERS } from "./storage_class.ts";
 
 /** What a process does; it is asked only for the settings of its own roles. */
@@ -32,13 +32,13 @@ const secrets = z
     message: "use printable ASCII only: it travels in an HTTP header",
   });
 
-/** A name, if there is one, may hold anything that is seen. */
-const mailbox = z
-  .string("is missing")
-  .regex(
-    new RegExp(`^(${ADDRESS}|[^<>\\p{C}\\p{Zl}\\p{Zp}]*<${ADDRESS}>)$`, "u"),
-    "must be an address like 'Thaw <thaw@example.com>'",
-  );
+/** An address, or a name with the address in angle brackets; of a name everything must be seen. */
+function isMailbox(text: string): boolean {
+  const [, name = "", address = text] = /^([^<>]*)<([^<>]*)>$/.exec(text) ?? [];
+  return isAddress(address) && !/[\p{C}\p{Zl}\p{Zp}]/u.test(name);
+}
+
+const mailbox = z.string("is missing").refine(isMailbox, "must be an address like 'Thaw <thaw@example.com>'");
 
 const domains = z
   .string()
