@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { Client } from "pg";
 import { z } from "zod";
 
+import { isAddress, isDomain } from "./address.ts";
 import { awsAndResend, postgres } from "./library_settings.ts";
 import { TIERS } from "./storage_class.ts";
 
@@ -34,12 +35,13 @@ const secrets = z
     message: "use printable ASCII only: it travels in an HTTP header",
   });
 
-const mailbox = z
-  .string("is missing")
-  .regex(
-    /^([^@\s<>,]+@[^@\s<>,]+|[^<>\r\n]*<[^@\s<>,]+@[^@\s<>,]+>)$/,
-    "must be an address like 'Thaw <thaw@example.com>'",
-  );
+/** An address, or a name with the address in angle brackets; of a name everything must be seen. */
+function isMailbox(text: string): boolean {
+  const [, name = "", address = text] = /^([^<>]*)<([^<>]*)>$/.exec(text) ?? [];
+  return isAddress(address) && !/[\p{C}\p{Zl}\p{Zp}]/u.test(name);
+}
+
+const mailbox = z.string("is missing").refine(isMailbox, "must be an address like 'Thaw <thaw@example.com>'");
 
 const domains = z
   .string()
@@ -50,9 +52,10 @@ const domains = z
       .map((domain) => domain.trim().toLowerCase())
       .filter((domain) => domain !== ""),
   )
+  // AWS takes ASCII only in the name of a session, and each domain counts for itself: no subdomains, no patterns.
   .refine(
-    (list) => list.every((domain) => /^[^@\s]+\.[^@\s]+$/.test(domain)),
-    "must be domains like example.com, separated by commas",
+    (list) => list.every(isDomain),
+    "must be domains like example.com, separated by commas: without @, * or a dot at the end, others than ASCII as xn--...",
   );
 
 /** What these files hold is read with the URL itself. */

@@ -1,5 +1,6 @@
 import { parse } from "csv-parse/sync";
 
+import { isAddress } from "./address.ts";
 import { ConfigError } from "./config.ts";
 
 /** One entry of a map: an access key id, an ARN, or a prefix of ARNs that ends in `*`. */
@@ -8,71 +9,103 @@ export interface UserRow {
   email: string;
 }
 
-/** More than this is not read one by one; the rest shows with the next try. */
-const PROBLEMS_SHOWN = 20;
+/** As it stands in a file; what is wrong with it, the database says (check_users). */
+export interface UserLine extends UserRow {
+  line: number;
+}
 
-/** As the database's email_address: one mailbox, nothing that could make two of it. */
-const EMAIL = /^[^@\s,;<>"]+@[^@\s,;<>"]+$/u;
+/** What the columns are called, in letters only: "Access key ID" is accesskeyid. */
+const ID_COLUMNS = ["accesskeyid", "principal", "principalarn", "arn"];
+const EMAIL_COLUMNS = ["email", "emailaddress", "mail"];
+
+/** Where an entry's parts stand. A line may hold a key and an ARN of the same person. */
+interface Columns {
+  ids: number[];
+  email: number;
+}
+
+interface CsvRecord {
+  record: string[];
+  line: number;
+}
+
+/** A line that has more or fewer fields than the first has a comma too many, or lost a quote. */
+export type Misshapen = { line: number; fields: number; expected: number };
 
 /**
- * Reads `access_key_id,email` or `principal,email` lines; the header may use either name, a line either kind.
+ * Reads lines of an access key id or principal and an address, in any order of columns when the first line names them. Fields
+ * are separated by commas, semicolons or tabs.
  *
- * @throws ConfigError with every problem and its line.
+ * @throws ConfigError when it cannot be told which column is which.
  */
-export function readUserRows(text: string, file: string): UserRow[] {
-  const problems: string[] = [];
-  const rows = new Map<string, UserRow>();
-  for (const { record, info } of parseCsv(text, file)) {
-    const id = (record["access_key_id"] || record["principal"] || "").trim();
-    const email = (record["email"] ?? "").trim();
-    const contradicts = (rows.get(id)?.email ?? email) !== email;
-    const problem =
-      problemOf(id, email) ?? (contradicts ? `${id} stands twice, with different addresses` : null);
-    if (problem !== null) problems.push(`  line ${info.lines}: ${problem}`);
-    rows.set(id, { id, email });
-  }
-  if (problems.length > 0) {
-    const more = problems.length > PROBLEMS_SHOWN ? `\n  and ${problems.length - PROBLEMS_SHOWN} more` : "";
-    throw new ConfigError(
-      `Nothing was imported from ${file}:\n${problems.slice(0, PROBLEMS_SHOWN).join("\n")}${more}`,
-    );
-  }
-  return [...rows.values()];
-}
-
-function problemOf(id: string, email: string): string | null {
-  if (id === "") return "the access key id or principal is missing";
-  if (!EMAIL.test(email)) return `'${email}' is not an email address`;
-  if (id.startsWith("arn:")) {
-    if (id.slice(0, -1).includes("*")) return `'${id}': a * may stand at the end only`;
-    return /^arn:[^:]+:(iam|sts|identitystore):/.test(id)
-      ? null
-      : `'${id}' is not the ARN of a user, role or session`;
-  }
-  return /^[A-Z0-9]{16,128}$/.test(id) ? null : `'${id}' is neither an access key id (AKIA...) nor an ARN`;
-}
-
-function parseCsv(text: string, file: string): { record: Record<string, string>; info: { lines: number } }[] {
-  try {
-    return parse(text, {
-      bom: true,
-      columns: (names: string[]) => columnsOf(names, file),
-      info: true,
-      skip_empty_lines: true,
-      trim: true,
-    });
-  } catch (error) {
-    if (error instanceof ConfigError) throw error;
-    throw new ConfigError(`${file} is not a CSV file: ${(error as Error).message}`);
-  }
-}
-
-function columnsOf(names: string[], file: string): string[] {
-  const columns = names.map((name) => name.trim().toLowerCase());
-  if (!columns.includes("email") || !(columns.includes("access_key_id") || columns.includes("principal"))) {
+export function readUserRows(text: string, file: string): { rows: UserLine[]; misshapen: Misshapen[] } {
+  const records = parseCsv(text, file);
+  const [first] = records;
+  const named = first && namedColumns(first.record);
+  const columns = named ?? (first && bareColumns(first.record));
+  if (first === undefined || columns === undefined) {
     throw new ConfigError(
       `${file}: the first line must name the columns: access_key_id,email (or principal,email)`,
     );
   }
-  return columns;
+  const expected = first.record.length;
+  const rows: UserLine[] = [];
+  const misshapen: Misshapen[] = [];
+  for (const { record, line } of named === undefined ? records : records.slice(1)) {
+    if (record.length !== expected) {
+      misshapen.push({ line, fields: record.length, expected });
+      continue;
+    }
+    const email = record[columns.email] ?? "";
+    const ids = columns.ids.map((index) => record[index] ?? "").filter((id) => id !== "");
+    for (const id of ids.length > 0 ? ids : [""]) rows.push({ line, id, email });
+  }
+  return { rows, misshapen };
+}
+
+function namedColumns(names: string[]): Columns | undefined {
+  const letters = names.map((name) => name.toLowerCase().replaceAll(/[^a-z]/g, ""));
+  const among = (known: string[]): number[] =>
+    [...letters.keys()].filter((i) => known.includes(letters[i] ?? ""));
+  const [email, another] = among(EMAIL_COLUMNS);
+  const ids = among(ID_COLUMNS);
+  return email !== undefined && another === undefined && ids.length > 0 ? { ids, email } : undefined;
+}
+
+/** No names: two columns, one of them with an address. */
+function bareColumns(record: string[]): Columns | undefined {
+  if (record.length !== 2) return undefined;
+  const email = record.findIndex(isAddress);
+  return email < 0 ? undefined : { ids: [1 - email], email };
+}
+
+function parseCsv(text: string, file: string): CsvRecord[] {
+  const named = /^sep=(.)\r?\n/i.exec(text)?.[1];
+  const separator = named ?? likelySeparator(text);
+  try {
+    const records = parse(text, {
+      // Excel's own line, which it hides from people.
+      from_line: named === undefined ? 1 : 2,
+      delimiter: separator,
+      info: true,
+      relax_column_count: true,
+      skip_empty_lines: true,
+      skip_records_with_empty_values: true,
+      // A space before a quote is no part of the field; tabs would be trimmed with it.
+      trim: separator !== "\t",
+    }) as unknown as { record: string[]; info: { lines: number } }[];
+    return records.map(({ record, info }) => ({
+      record: record.map((field) => field.trim()),
+      line: info.lines,
+    }));
+  } catch (error) {
+    throw new ConfigError(`${file} is not a CSV file: ${(error as Error).message}`);
+  }
+}
+
+/** The one that the first line has most of, outside of quotes; none of them stands in a key, an ARN or an address. */
+function likelySeparator(text: string): string {
+  const first = (/^\s*(.*)/.exec(text)?.[1] ?? "").replaceAll(/"[^"]*"/g, "");
+  const count = (separator: string): number => first.split(separator).length;
+  return [",", ";", "\t"].toSorted((a, b) => count(b) - count(a))[0] ?? ",";
 }

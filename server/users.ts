@@ -9,11 +9,13 @@ import { requireUsableDatabase } from "./database_problem.ts";
 import { createLog } from "./log.ts";
 import { migrationProblem } from "./migrate.ts";
 import { reportError } from "./report_error.ts";
-import { readUserRows, type UserRow } from "./user_rows.ts";
+import { decodeText } from "./user_file.ts";
+import { readUserRows, type UserLine, type UserRow } from "./user_rows.ts";
 
 const USAGE = `Whose is an access key, or a role?
 
-  npm run users -- import FILE    adds and changes entries; FILE is CSV with the columns access_key_id (or principal) and email
+  npm run users -- import FILE    adds and changes entries; FILE is CSV with the columns access_key_id (or principal) and email;
+                                  a principal is an ARN, or a prefix of it that ends in *; a role's ARN means its sessions
   npm run users -- list           shows all entries
   npm run users -- check WHO      tells to whom a key or an ARN leads, and by which rule`;
 
@@ -43,12 +45,14 @@ async function main([command, argument]: string[]): Promise<void> {
 
 function databaseUrl(config: Config): string {
   return config.DATABASE_URL === "embedded"
-    ? readText(`${import.meta.dirname}/../.data/url`).trim()
+    ? readFile(`${import.meta.dirname}/../.data/url`)
+        .toString()
+        .trim()
     : config.DATABASE_URL;
 }
 
 async function importFile(db: Database, config: Config, file: string): Promise<void> {
-  const rows = readUserRows(readText(file), file);
+  const rows = await readEntries(db, file);
   // All or nothing: half a list imported is a list nobody can trust.
   const { added, changed } = await db.transaction().execute(async (trx) => {
     const {
@@ -70,9 +74,52 @@ async function importFile(db: Database, config: Config, file: string): Promise<v
   );
 }
 
-function readText(file: string): string {
+/** More than this is not read one by one; the rest shows with the next try. */
+const PROBLEMS_SHOWN = 20;
+
+/** The file's entries, each once. @throws ConfigError with every problem and its line. */
+async function readEntries(db: Database, file: string): Promise<UserRow[]> {
+  const { rows, misshapen } = readUserRows(decodeText(readFile(file), file), file);
+  const { rows: checked } = await sql<
+    UserRow & { id_problem: string | null; address_problem: string | null }
+  >`
+    select id, email, id_problem, address_problem from check_users(${JSON.stringify(rows)}::jsonb)`.execute(
+    db,
+  );
+
+  const problems = misshapen.map(({ line, fields, expected }) => ({
+    line,
+    problem: `${fields} fields, where the first line has ${expected}`,
+  }));
+  const entries = new Map<string, UserRow>();
+  for (const [index, { id, email, id_problem, address_problem }] of checked.entries()) {
+    const { line, id: written } = rows[index] as UserLine;
+    const report = (problem: string): void => void problems.push({ line, problem });
+    if (id_problem !== null) report(written === "" ? id_problem : `${quoted(written)}: ${id_problem}`);
+    if (address_problem !== null) report(`${quoted(email)} is not an email address: ${address_problem}`);
+    if ((entries.get(id)?.email ?? email) !== email)
+      report(`${written} stands twice, with different addresses`);
+    entries.set(id, { id, email });
+  }
+  if (problems.length > 0) {
+    const lines = problems
+      .toSorted((a, b) => a.line - b.line)
+      .map(({ line, problem }) => `  line ${line}: ${problem}`);
+    const more = lines.length > PROBLEMS_SHOWN ? `\n  and ${lines.length - PROBLEMS_SHOWN} more` : "";
+    throw new ConfigError(
+      `Nothing was imported from ${file}:\n${lines.slice(0, PROBLEMS_SHOWN).join("\n")}${more}`,
+    );
+  }
+  return [...entries.values()];
+}
+
+/** As people see it, and what they do not see: zero-width spaces, control characters. */
+const quoted = (text: string): string =>
+  `'${text.replaceAll(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, (hidden) => `\\u{${hidden.codePointAt(0)?.toString(16)}}`)}'`;
+
+function readFile(file: string): Buffer {
   try {
-    return readFileSync(file, "utf8");
+    return readFileSync(file);
   } catch (error) {
     throw new ConfigError(`Cannot read ${file}: ${(error as Error).message}`);
   }
@@ -99,12 +146,12 @@ async function resolveWaiting(db: Database, config: Config): Promise<number> {
 }
 
 async function list(db: Database): Promise<void> {
-  const { rows } = await sql<UserRow>`
-    select access_key_id as id, email from aws_key_user_map union all select principal, email from aws_principal_user_map
-     order by email, id`.execute(db);
+  const { rows } = await sql<UserRow & { problem: string | null }>`
+    select id, email, problem from map_entries order by email, id`.execute(db);
   if (rows.length === 0)
     say("The map is empty: nobody can be told anything. See: npm run users -- import FILE");
-  for (const { id, email } of rows) say(`${email}\t${id}`);
+  for (const { id, email, problem } of rows)
+    say(`${email}\t${id}${problem === null ? "" : `\t(of no use: ${problem})`}`);
 }
 
 const RULES: Record<string, string> = {
@@ -115,9 +162,19 @@ const RULES: Record<string, string> = {
   session_name: "by its session name (SESSION_EMAIL_DOMAINS)",
 };
 
+/** A role, or a prefix, is asked about as its sessions are: what counts is what their ARNs have in common. */
 async function check(db: Database, config: Config, who: string): Promise<void> {
-  const key = who.startsWith("arn:") ? "" : who;
-  const principal = who.startsWith("arn:") ? who : "";
+  const { rows: asked } = await sql<{ entry: string; problem: string | null }>`
+    select id as entry, id_problem as problem from check_users(jsonb_build_array(jsonb_build_object('id', ${who}::text)))`.execute(
+    db,
+  );
+  const { entry, problem } = asked[0] ?? { entry: who, problem: null };
+  if (problem !== null) throw new ConfigError(`Nobody reads as ${quoted(who)}: ${problem}`);
+  const isPrefix = entry.endsWith("*");
+  const key = entry.startsWith("arn:") ? "" : entry;
+  const principal = key === "" ? entry.replace(/\*$/, "") : "";
+  const subject = isPrefix && entry !== who ? `${who} (its sessions, ${entry})` : who;
+
   const { rows } = await sql<{ email: string; resolved_by: string }>`
     select email, resolved_by from find_person(${key}, ${principal}, '', ${config.SESSION_EMAIL_DOMAINS}::text[])`.execute(
     db,
@@ -125,14 +182,23 @@ async function check(db: Database, config: Config, who: string): Promise<void> {
   const found = rows[0];
   if (found === undefined)
     say(
-      `${who} leads to nobody: its reads are restored, and nobody is told. Add it: npm run users -- import FILE`,
+      `${subject} leads to nobody: its reads are restored, and nobody is told. Add it: npm run users -- import FILE`,
     );
-  else say(`${who} leads to ${found.email}: ${RULES[found.resolved_by] ?? found.resolved_by}.`);
+  else say(`${subject} leads to ${found.email}: ${RULES[found.resolved_by] ?? found.resolved_by}.`);
+  if (isPrefix) {
+    const { rows: within } = await sql<UserRow>`
+      select principal as id, email from aws_principal_user_map
+       where starts_with(principal, ${principal}) and principal <> ${entry} order by principal limit 10`.execute(
+      db,
+    );
+    for (const { id, email } of within) say(`  but ${id} leads to ${email}`);
+  }
 
   const waiting = await sql<{ count: number; unknown: number }>`
     select count(*)::int as count, count(*) filter (where q.email is null)::int as unknown
       from restore_requests q join restores r on r.id = q.restore_id
-     where r.closed_at is null and (q.access_key_id = ${key} or ${key} = '') and (q.principal = ${principal} or ${principal} = '')`.execute(
+     where r.closed_at is null and (q.access_key_id = ${key} or ${key} = '')
+       and (q.principal = ${principal} or ${principal} = '' or (${isPrefix} and starts_with(q.principal, ${principal})))`.execute(
     db,
   );
   const { count, unknown } = waiting.rows[0] ?? { count: 0, unknown: 0 };

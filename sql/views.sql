@@ -67,3 +67,10 @@ create or replace view mail_status as
   select n.id, n.kind::text as kind, n.email::text as email, n.status::text as status, n.created_at, n.sent_at, n.attempts, n.attempt_after,
          n.resend_id, coalesce(n.failure_code, '') as failure_code, coalesce(n.failure_message, '') as failure_message, n.superseded_by
     from notifications n;
+
+-- Both maps, and what makes an entry of no use (those that were there before it was refused); null: nothing.
+create or replace view map_entries as
+  select m.access_key_id as id, m.email::text as email, coalesce(access_key_problem(m.access_key_id), address_problem(m.email)) as problem
+    from aws_key_user_map m
+  union all
+  select m.principal, m.email::text, coalesce(principal_problem(m.principal), address_problem(m.email)) from aws_principal_user_map m;

@@ -19,6 +19,7 @@ const ALL = [
   "0003_retention.sql",
   "0004_mail_turns.sql",
   "0005_unknown_readers.sql",
+  "0007_people.sql",
   "views.sql",
   "transitions.sql",
   "privileges.sql",

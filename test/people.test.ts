@@ -1,13 +1,9 @@
-import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
 import { test } from "./database.ts";
 import { BUCKET, JANE, requestBody, startThaw } from "./thaw.ts";
+import { users, withFile } from "./users_command.ts";
 import { waitFor } from "./wait_for.ts";
 
 const ROLE = "arn:aws:sts::111122223333:assumed-role";
@@ -217,31 +213,6 @@ describe("a read by somebody with a temporary key", () => {
 });
 
 describe("npm run users", () => {
-  const users = (
-    databaseUrl: string,
-    args: string[],
-    env: Record<string, string> = {},
-  ): Promise<{ code: number; out: string }> =>
-    new Promise((resolve) => {
-      execFile(
-        process.execPath,
-        [`${import.meta.dirname}/../server/users.ts`, ...args],
-        { env: { ...process.env, DATABASE_URL: databaseUrl, ...env } },
-        (error, stdout, stderr) =>
-          resolve({ code: error === null ? 0 : Number(error.code), out: stdout + stderr }),
-      );
-    });
-  const withFile = async <T>(text: string, use: (file: string) => Promise<T>): Promise<T> => {
-    const directory = mkdtempSync(join(tmpdir(), "users-"));
-    try {
-      const file = join(directory, "keys.csv");
-      writeFileSync(file, text);
-      return await use(file);
-    } finally {
-      rmSync(directory, { recursive: true });
-    }
-  };
-
   test("imports keys and principals, again without harm, and tells who stops waiting by it", async ({
     databaseUrl,
     pool,
@@ -280,12 +251,12 @@ describe("npm run users", () => {
     databaseUrl,
     pool,
   }) => {
-    const text = `access_key_id,email\n${JANE},jane@example.com\nAKIABAD,bob@example.com\n${JANE},other@example.com\nAKIAGOOD000000000001,no address\narn:aws:sts::1:*:x,a@example.com\n,a@example.com\n`;
+    const text = `access_key_id,email\n${JANE},jane@example.com\nAKIA BAD,bob@example.com\n${JANE},other@example.com\nAKIAGOOD000000000001,no address\narn:aws:sts::1:*:x,a@example.com\n,a@example.com\n`;
     await withFile(text, async (file) => {
       const { code, out } = await users(databaseUrl, ["import", file]);
       expect(code).toBe(1);
       for (const problem of [
-        "line 3: 'AKIABAD' is neither an access key id (AKIA...) nor an ARN",
+        "line 3: 'AKIA BAD': neither an access key id (letters, digits, - and _) nor an ARN",
         `line 4: ${JANE} stands twice, with different addresses`,
         "line 5: 'no address' is not an email address",
         "line 6: 'arn:aws:sts::1:*:x': a * may stand at the end only",

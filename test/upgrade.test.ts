@@ -129,6 +129,13 @@ async function fill(pool: Pool): Promise<void> {
   }
   await pool.query("insert into aws_key_user_map values ('AKIA', 'jane@example.com')");
   await pool.query("insert into aws_principal_user_map values ('arn:*', 'john@example.com')");
+  // What maps could hold before it was refused.
+  await pool.query(
+    "insert into aws_key_user_map values ('AKIALONG', repeat('x', 8000) || '@example.com'), ('a.b', 'jane@corp')",
+  );
+  await pool.query(
+    "insert into aws_principal_user_map values ('arn:aws:iam::1:role/x', 'jane.@example.com')",
+  );
   await pool.query("update mail_gate set closed_until = now() + interval '1 hour', reason = 'quota'");
   if (await knowsWorkers(pool)) {
     await pool.query("insert into workers values ('somewhere')");

@@ -125,11 +125,18 @@ async function worker(pool: Pool): Promise<Finding> {
 const ADD_PEOPLE = "npm run users -- import keys.csv";
 
 async function people(pool: Pool): Promise<Finding> {
-  const { keys, principals } = await one<{ keys: number; principals: number }>(
+  const { keys, principals, useless } = await one<{ keys: number; principals: number; useless: number }>(
     pool,
     `select (select count(*)::int from aws_key_user_map) as keys,
-            (select count(*)::int from aws_principal_user_map) as principals`,
+            (select count(*)::int from aws_principal_user_map) as principals,
+            (select count(*)::int from map_entries where problem is not null) as useless`,
   );
+  if (useless > 0)
+    return warn(
+      "people",
+      `${useless} of the ${keys + principals} entries in the map can match no reader, or reach nobody`,
+      "See which, and why: npm run users -- list; delete them from aws_key_user_map or aws_principal_user_map, and import what is right",
+    );
   return keys + principals > 0
     ? ok("people", `${counted(keys, "access key")} and ${counted(principals, "principal")} in the map`)
     : warn(
