@@ -1348,7 +1348,8 @@ $$;
 -- Sends a mail once more, under a new key: Resend will not recognise it, so a person may get it twice. That is
 -- for an operator to decide, and this is how. Answers the new notification's id.
 create or replace function resend_notification(p_id uuid) returns uuid
-language plpgsql volatile as $$
+-- Anybody who may connect can take an advisory lock: nobody waits for ever for it.
+language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_old notifications;
   v_new uuid := gen_random_uuid();

@@ -110,6 +110,18 @@ describe("resend_notification", () => {
     return notification;
   }
 
+  test("does not wait for ever for a lock that anybody may take", async ({ pool }) => {
+    const old = await insertMail(pool, { status: "failed", failure_message: "No such address" });
+    const client = await pool.connect();
+    await client.query("select pg_advisory_lock(forget_lock())");
+
+    await expect(resend(pool, old["id"])).rejects.toMatchObject({ code: "55P03" });
+
+    await client.query("select pg_advisory_unlock_all()");
+    client.release();
+    expect(await resend(pool, old["id"])).toEqual(expect.any(String));
+  });
+
   test.for([
     ["sent", { status: "sent", sent_at: ago("1 hours") }],
     ["failed", { status: "failed", failure_message: "No such address" }],
