@@ -3,6 +3,7 @@ import { Pool, type Client, type PoolClient } from "pg";
 
 import type { Log } from "./log.ts";
 import { endsSession } from "./postgres_errors.ts";
+import { Outage } from "./postgres_outage.ts";
 
 export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
 export type NotificationKind = "pre" | "post";
@@ -70,8 +71,13 @@ export const SERVER_QUERY_TIMEOUT_MS = 1_800;
 /** Between two statements of a transaction we do nothing that takes longer. */
 const IDLE_IN_TRANSACTION_MS = 60_000;
 
-/** A pool that says what happens to its connections instead of crashing the process. */
-export function createPool(connectionString: string, options: PoolOptions, log: Log): Pool {
+/** A pool that says what happens to its connections instead of crashing the process; `outage`: of all pools of a process. */
+export function createPool(
+  connectionString: string,
+  options: PoolOptions,
+  log: Log,
+  outage = new Outage(log, options.name),
+): Pool {
   const pool = new Pool({
     connectionString,
     application_name: options.name,
@@ -87,11 +93,12 @@ export function createPool(connectionString: string, options: PoolOptions, log: 
     }),
   });
   // Without handlers a lost connection ends the process; with them the next query reports it.
-  pool.on("error", (error) => log.warn({ err: error }, "an idle Postgres connection broke"));
+  pool.on("error", () => {});
   pool.on("connect", (client) => {
     client.on("error", () => {});
     endWhenLost(client);
   });
+  outage.watch(pool);
   return pool;
 }
 

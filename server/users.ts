@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 
 import { sql } from "kysely";
 
+import { allowClosedOutput } from "./closed_output.ts";
 import { ConfigError, notifyWaits, readConfig, type Config } from "./config.ts";
 import { createDatabase, createPool, type Database } from "./database.ts";
 import { createLog } from "./log.ts";
@@ -141,6 +142,7 @@ async function check(db: Database, config: Config, who: string): Promise<void> {
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
+allowClosedOutput();
 main(process.argv.slice(2)).catch((error: unknown) => {
   reportError(error);
   process.exitCode = 1;

