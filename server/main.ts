@@ -8,7 +8,9 @@ import { checkPort, listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
 import { migrate, migrationProblem } from "./migrate.ts";
 import { reportError } from "./report_error.ts";
+import { isUnavailable } from "./postgres_errors.ts";
 import { Outage } from "./postgres_outage.ts";
+import { reasonOf } from "./reason_of.ts";
 import { rightsProblem } from "./rights.ts";
 import { watchWorker } from "./watch_worker.ts";
 import { startWorker } from "./worker.ts";
@@ -27,16 +29,27 @@ function main(): void {
   const roles = rolesOf(process.argv.slice(2));
   const config = readConfig(process.env, roles);
   const log = createLog(config.LOG_LEVEL);
+  const outage = new Outage(log, roles.filter((role) => role !== "migrate").join(" ") || "migrate");
+  const fatal = (reason: string): void => {
+    const away = outage.current();
+    log.fatal(
+      { reason, ...(away && { postgres: away.reason, away_ms: away.away_ms }) },
+      `cannot go on${away ? " without Postgres" : ""}; a supervisor should restart this process`,
+    );
+    process.exit(1);
+  };
   // Node would print them whole, with all that hangs on them.
   for (const event of ["unhandledRejection", "uncaughtException"] as const) {
     process.on(event, (error: unknown) => {
+      // graphile-worker's, when it cannot note the end of a job.
+      if (isUnavailable(error)) fatal(reasonOf(error));
       log.fatal({ err: error }, event === "uncaughtException" ? "uncaught exception" : "unhandled rejection");
       process.exit(1);
     });
   }
 
   const stops: Stops = [];
-  const starting = start(config, roles, stops, log);
+  const starting = start({ config, roles, stops, log, outage, fatal });
 
   let stopping = false;
   const stop = async (code: number): Promise<void> => {
@@ -91,17 +104,16 @@ function rolesOf(names: string[]): Role[] {
   return names as Role[];
 }
 
-async function start(config: Config, roles: readonly Role[], stops: Stops, log: Log): Promise<void> {
-  const outage = new Outage(log, roles.filter((role) => role !== "migrate").join(" "));
-  const fatal = (reason: string): void => {
-    const away = outage.current();
-    log.fatal(
-      { reason, ...(away && { postgres: away.reason, away_ms: away.away_ms }) },
-      `cannot go on${away ? " without Postgres" : ""}; a supervisor should restart this process`,
-    );
-    process.exit(1);
-  };
+interface Start {
+  config: Config;
+  roles: readonly Role[];
+  stops: Stops;
+  log: Log;
+  outage: Outage;
+  fatal: (reason: string) => void;
+}
 
+async function start({ config, roles, stops, log, outage, fatal }: Start): Promise<void> {
   // Before anything is migrated or restored by a process that will not stay.
   if (config.server) await checkPort(config.server);
   const databaseUrl = await openDatabase(config, stops, log);

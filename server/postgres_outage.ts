@@ -9,6 +9,9 @@ import { reasonOf } from "./reason_of.ts";
 /** Between two looks whether Postgres is back: the line that says so is about as exact. */
 const LOOK_EVERY_MS = 1_000;
 
+/** By then connections that broke together have left the pool: the first look shall not be at one of them. */
+const SETTLE_MS = 200;
+
 /**
  * Says once that Postgres is lost, and once that it is back and after how long. An outage breaks all connections at the
  * same time, and then fails each query anew: those who asked have errors of their own, and need not tell of it as well.
@@ -60,6 +63,7 @@ export class Outage {
   /** One connection that broke is no outage: only Postgres itself knows, by not answering. */
   async #look(pool: Pool): Promise<void> {
     let isLost = false;
+    await sleep(SETTLE_MS, undefined, { ref: false });
     while (!pool.ending) {
       const error: unknown = await pool.query("select").then(
         () => undefined,
