@@ -1,5 +1,6 @@
 import { pino, type DestinationStream, type Logger } from "pino";
 
+import { isClosedOutput } from "./closed_output.ts";
 import { reasonOf } from "./reason_of.ts";
 
 export type Log = Logger;
@@ -38,5 +39,14 @@ export function createLog(level: string, destination?: DestinationStream): Log {
     serializers: { err: (error: unknown) => errorFields(error) },
     redact: { paths: REDACT },
   };
-  return destination ? pino(options, destination) : pino(options);
+  return pino(options, destination ?? standardOutput());
+}
+
+/** pino minds a broken pipe, and would end the process for a closed terminal before it has stopped. */
+function standardOutput(): DestinationStream {
+  const stdout = pino.destination(1);
+  stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (!isClosedOutput(error)) throw error;
+  });
+  return stdout;
 }

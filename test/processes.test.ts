@@ -1,4 +1,5 @@
 /** Thaw's real processes: how they start, refuse to start, stop and die. */
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
@@ -645,6 +646,28 @@ describe("the embedded Postgres", () => {
     expect(await thaw.end(SUPERVISOR_MS)).toBe(0);
     expect(await postmasterOf(checkout)).toBeUndefined();
   });
+
+  // `script` makes the terminal; where there is none, Debian's bsdutils is missing. Its options differ elsewhere.
+  test.skipIf(process.platform !== "linux")(
+    "goes with a real terminal, on which the last lines cannot be written",
+    async ({ world, checkout }) => {
+      const command = `exec ${process.execPath} ${join(checkout, "server/main.ts")} ${START.join(" ")}`;
+      const terminal = spawn("script", ["-qec", command, "/dev/null"], {
+        cwd: tmpdir(),
+        env: { PATH: process.env["PATH"], ...world.settings, ...env },
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      let output = "";
+      terminal.stdout.on("data", (chunk) => (output += String(chunk)));
+      await waitFor("the start", async () => output.includes("server ready"), 20_000);
+      const postmaster = await postmasterOf(checkout);
+      expect(postmaster).toBeDefined();
+
+      terminal.kill("SIGKILL");
+
+      await waitFor("Postgres to be gone", async () => (await postmasterOf(checkout)) === undefined);
+    },
+  );
 
   test("is stopped when it has only just been told to start", async ({ world, checkout }) => {
     const thaw = world.run(START, env, checkout);
