@@ -16,6 +16,22 @@ export const isObject = (value: unknown): value is JsonObject =>
 export const textOf = (value: unknown): string | undefined =>
   typeof value === "string" && value !== "" ? value : undefined;
 
+/**
+ * A field of a record that decides which object, or whether it concerns us: text, or undefined where AWS left it out or
+ * empty. Of any other kind it must not be taken for left out: that would be another version, or nobody's event.
+ */
+export function textIn(record: JsonObject, name: string): string | undefined {
+  const value = record[name];
+  if (value === undefined || value === null || typeof value === "string") return textOf(value);
+  throw new Error(`Unreadable event: ${name} is of the wrong kind: ${quote(JSON.stringify(value))}.`);
+}
+
+/** A part that must be there, and be an object. */
+export function objectIn(parent: JsonObject, name: string): JsonObject {
+  const value = parent[name];
+  return required(isObject(value) ? value : undefined, name);
+}
+
 /** The parsed text, or undefined when it is no JSON. */
 export function parseJson(text: string): unknown {
   try {

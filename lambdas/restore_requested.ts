@@ -1,16 +1,24 @@
 /**
  * Tells Thaw of a read that failed because the object is archived.
  *
- * Invoked by EventBridge with "AWS API Call via CloudTrail". CloudTrail delivers at least once, late
- * and in any order; Thaw judges by `event_id` and `event_time`. An event that is ours but cannot be
- * read or delivered is thrown: AWS repeats it, then keeps it in the dead-letter queue.
+ * Given "AWS API Call via CloudTrail" of EventBridge, direct or wrapped (envelopes.ts). CloudTrail delivers at least
+ * once, late and in any order; Thaw judges by `event_id` and `event_time`. An event that is ours but cannot be read or
+ * delivered is thrown: AWS repeats it, then keeps it in the dead-letter queue.
  */
-import { decodeForm, isObject, required, textOf, timeOf, type JsonObject } from "./fields.ts";
-import { log, messageOf } from "./log.ts";
-import { postToThaw, type ThawBody } from "./thaw_client.ts";
-import { deadlineOf, type InvocationContext } from "./tries.ts";
-
-const LAMBDA = "restore_requested";
+import { deliver, type SqsBatchResponse, type Translation } from "./deliver.ts";
+import type { AwsEvent } from "./envelopes.ts";
+import {
+  decodeForm,
+  isObject,
+  objectIn,
+  required,
+  textIn,
+  textOf,
+  timeOf,
+  type JsonObject,
+} from "./fields.ts";
+import type { ThawBody } from "./thaw_client.ts";
+import type { InvocationContext } from "./tries.ts";
 
 /** The errors by which S3 says "archived". Its message is for people and may change. */
 const ARCHIVED: Readonly<Record<string, readonly string[]>> = {
@@ -20,51 +28,51 @@ const ARCHIVED: Readonly<Record<string, readonly string[]>> = {
   UploadPartCopy: ["InvalidObjectState", "ObjectNotInActiveTierError"],
 };
 
-/** One CloudTrail event in, at most one `POST /restore/request` out. */
-export async function handler(event: unknown, context?: InvocationContext): Promise<void> {
-  const deadline = deadlineOf(context);
-  let subject: JsonObject = {};
-  try {
-    const detail = failedRead(event);
-    if (typeof detail === "string") {
-      log({ lambda: LAMBDA, outcome: "ignored", reason: detail });
-      return;
-    }
-    // The owner's and the reader's account each get the event under an eventID of its own.
-    const event_id = textOf(detail["sharedEventID"]) ?? textOf(detail["eventID"]);
-    subject = { event_id };
-    const body = requestBody(detail, event_id);
-    subject = { event_id, s3_bucket: body["s3_bucket"], s3_key: body["s3_key"] };
-    const { id, duplicate } = await postToThaw("/restore/request", body, deadline);
-    log({ lambda: LAMBDA, outcome: "sent", ...subject, id, duplicate });
-  } catch (error) {
-    log({ lambda: LAMBDA, outcome: "failed", ...subject, reason: messageOf(error) });
-    throw error;
-  }
+/** Each failed read in the event becomes one `POST /restore/request`. */
+export async function handler(
+  event: unknown,
+  context?: InvocationContext,
+): Promise<SqsBatchResponse | undefined> {
+  return await deliver(TRANSLATION, event, context);
 }
 
+const TRANSLATION: Translation = {
+  lambda: "restore_requested",
+  path: "/restore/request",
+  answers: ["id", "duplicate"],
+  read: (event) => {
+    const detail = failedRead(event);
+    return typeof detail === "string" ? { ignored: detail } : { body: requestBody(detail) };
+  },
+  idOf: ({ event }) => (isObject(event["detail"]) ? eventId(event["detail"]) : undefined),
+};
+
+/** The owner's and the reader's account each get the event under an eventID of its own. */
+const eventId = (detail: JsonObject): string | undefined =>
+  textOf(detail["sharedEventID"]) ?? textOf(detail["eventID"]);
+
 /** The CloudTrail record of a read that found its object archived, or why this is none. */
-function failedRead(event: unknown): JsonObject | string {
-  if (!isObject(event) || event["detail-type"] !== "AWS API Call via CloudTrail") {
-    return "not a CloudTrail event from EventBridge";
-  }
-  const { detail } = event;
-  // The envelope says S3: then a record that is not there is a loss, not somebody else's event.
-  if (!isObject(detail)) {
-    if (event["source"] === "aws.s3") throw new Error("Unreadable event: detail is missing.");
+function failedRead({ form, event }: AwsEvent): JsonObject | string {
+  if (form === "notification") return "an event notification: S3 sends none for a read";
+  const type = required(textIn(event, "detail-type"), "detail-type");
+  if (type !== "AWS API Call via CloudTrail") return type;
+  // Where the envelope names another service, its record is not ours to read.
+  const service = textIn(event, "source");
+  if (service !== undefined && service !== "aws.s3") return "not an event of S3";
+  const detail = objectIn(event, "detail");
+  if (required(textIn(detail, "eventSource"), "eventSource") !== "s3.amazonaws.com")
     return "not an event of S3";
-  }
-  if (detail["eventSource"] !== "s3.amazonaws.com") return "not an event of S3";
-  const eventName = String(detail["eventName"]);
+  const eventName = required(textIn(detail, "eventName"), "eventName");
   const errors = Object.hasOwn(ARCHIVED, eventName) ? ARCHIVED[eventName] : undefined;
   if (errors === undefined) return `${eventName} reads no object`;
-  const errorCode = textOf(detail["errorCode"]);
+  const errorCode = textIn(detail, "errorCode");
   if (errorCode === undefined) return `${eventName} succeeded`;
   if (!errors.includes(errorCode)) return `${eventName} failed with ${errorCode}, not for being archived`;
   return detail;
 }
 
-function requestBody(detail: JsonObject, event_id: string | undefined): ThawBody {
+/** Who reads is left out where it is of a wrong kind: the file is restored all the same. Which object is thrown. */
+function requestBody(detail: JsonObject): ThawBody {
   // Only the major number tells of changes that break readers.
   if (!String(detail["eventVersion"]).startsWith("1.")) {
     throw new Error(`Unreadable event: eventVersion ${String(detail["eventVersion"])} is not known.`);
@@ -74,7 +82,7 @@ function requestBody(detail: JsonObject, event_id: string | undefined): ThawBody
   return {
     ...archivedObject(detail),
     access_key_id: textOf(identity["accessKeyId"]),
-    event_id: required(event_id, "eventID"),
+    event_id: required(eventId(detail), "eventID"),
     event_time: required(timeOf(detail["eventTime"], "eventTime"), "eventTime"),
     principal_arn: principalArn(identity),
     source_identity: sourceIdentity(identity),
@@ -110,19 +118,17 @@ interface ArchivedObject {
 }
 
 function archivedObject(detail: JsonObject): ArchivedObject {
-  const parameters = required(
-    isObject(detail["requestParameters"]) ? detail["requestParameters"] : undefined,
-    "requestParameters",
-  );
+  const parameters = objectIn(detail, "requestParameters");
   const resources = resourcesOf(detail);
   if (detail["eventName"] !== "GetObject") return copySource(parameters, resources);
-  const named = textOf(parameters["bucketName"]);
+  const named = textIn(parameters, "bucketName");
   return {
     // The request may name an access point; only the resources then tell the bucket behind it.
     s3_bucket: resources.buckets[0] ?? required(plainBucket(named), "the bucket (resources, bucketName)"),
     // Taken as it is: CloudTrail writes the key literally, "+" and "%" included.
-    s3_key: required(textOf(parameters["key"]), "requestParameters.key"),
-    version_id: textOf(parameters["versionId"]),
+    s3_key: required(textIn(parameters, "key"), "requestParameters.key"),
+    version_id: textIn(parameters, "versionId"),
+    // Only where to ask first: S3 itself says where the bucket is.
     region: textOf(detail["awsRegion"]),
   };
 }
@@ -153,7 +159,7 @@ function plainBucket(name: string | undefined): string | undefined {
  * slash, URL-encoded in part or whole, then perhaps "?versionId=".
  */
 function copySource(parameters: JsonObject, resources: Resources): ArchivedObject {
-  const header = required(textOf(parameters["x-amz-copy-source"]), "x-amz-copy-source");
+  const header = required(textIn(parameters, "x-amz-copy-source"), "x-amz-copy-source");
   // Cut before decoding: a "?" that belongs to the key is still "%3F" here.
   const [, path = "", version] = /^(.*?)(?:\?versionId=([^?]*))?$/s.exec(header) ?? [];
   // S3 reads a bare "+" in this header as a space.
@@ -176,7 +182,7 @@ function bucketBehind(
   parameters: JsonObject,
   { buckets, objects }: Resources,
 ): string | undefined {
-  const destination = textOf(parameters["bucketName"]);
+  const destination = textIn(parameters, "bucketName");
   const holding = buckets.filter((bucket) => objects.includes(`${bucket}/${key}`));
   // Copied within one access point: then the destination's bucket is the source's.
   const candidates = destination === accessPoint ? buckets : holding.filter((name) => name !== destination);

@@ -8,6 +8,8 @@ import { backoff, deadlineOf, MAX_TRIES, reasonOf, timeoutWithin } from "./tries
 /** Optional fields are left out rather than sent empty. */
 export type ThawBody = Record<string, string | undefined>;
 
+export type ThawPath = "/restore/request" | "/restore/completed";
+
 /**
  * Posts one JSON body to Thaw and returns its answer.
  *
@@ -16,7 +18,7 @@ export type ThawBody = Record<string, string | undefined>;
  * with a message that says what to do. The secret is in no message.
  */
 export async function postToThaw(
-  path: "/restore/request" | "/restore/completed",
+  path: ThawPath,
   body: ThawBody,
   deadline: number = deadlineOf(),
 ): Promise<JsonObject> {

@@ -4,6 +4,7 @@ import { bodyLimit } from "hono/body-limit";
 import { ApiError, answerError, bodyEnded, onlyTakes } from "./http_errors.ts";
 import type { Log } from "./log.ts";
 import { isReadOnly } from "./postgres_errors.ts";
+import { reasonOf } from "./reason_of.ts";
 import { requestLog, type RequestEnv } from "./request_log.ts";
 import { restoreRoutes, type RouteOptions } from "./routes/restore.ts";
 import { createSecretCheck } from "./secret.ts";
@@ -29,12 +30,20 @@ export function createApp(options: AppOptions): Hono<RequestEnv> {
   // The probes before the log: every few seconds, they would bury the rest.
   app.get("/healthz", (c) => c.json({ ok: true }));
 
+  let known: string | null = null;
   app.get("/readyz", async (c) => {
+    let said: string | undefined;
     const reason = await whyNotReady(options).catch((error: unknown) => {
       // Only our log hears where Postgres is and what it said.
-      log.warn({ err: error }, "not ready");
+      said = reasonOf(error);
       return isReadOnly(error) ? "Postgres is read-only." : "Postgres does not answer.";
     });
+    // Probes come every few seconds: a line when it changes is enough.
+    if (reason !== known) {
+      if (reason === null) log.info("ready again");
+      else log.warn({ reason, said }, "not ready");
+      known = reason;
+    }
     return reason === null ? c.json({ ok: true }) : c.json({ ok: false, reason }, 503);
   });
 

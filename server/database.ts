@@ -3,6 +3,7 @@ import { Pool, type Client, type PoolClient } from "pg";
 
 import type { Log } from "./log.ts";
 import { endsSession } from "./postgres_errors.ts";
+import { Outage } from "./postgres_outage.ts";
 import { setUpSession } from "./session_settings.ts";
 
 export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
@@ -70,9 +71,14 @@ export const SERVER_QUERY_TIMEOUT_MS = 1_800;
 
 /**
  * A pool that says what happens to its connections instead of crashing the process. The one place where Thaw connects:
- * graphile-worker works on it too.
+ * graphile-worker works on it too. `outage`: of all pools of a process.
  */
-export function createPool(connectionString: string, options: PoolOptions, log: Log): Pool {
+export function createPool(
+  connectionString: string,
+  options: PoolOptions,
+  log: Log,
+  outage = new Outage(log, options.name),
+): Pool {
   const pool = new Pool({
     connectionString,
     application_name: options.name,
@@ -90,11 +96,12 @@ export function createPool(connectionString: string, options: PoolOptions, log: 
       }),
   });
   // Without handlers a lost connection ends the process; with them the next query reports it.
-  pool.on("error", (error) => log.warn({ err: error }, "an idle Postgres connection broke"));
+  pool.on("error", () => {});
   pool.on("connect", (client) => {
     client.on("error", () => {});
     endWhenLost(client);
   });
+  outage.watch(pool);
   return pool;
 }
 

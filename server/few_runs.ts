@@ -1,3 +1,7 @@
+import type { JobHelpers } from "graphile-worker";
+
+import { countFor } from "./job_counts.ts";
+
 const runs = new Map<string, { running: number; again: boolean }>();
 
 /**
@@ -8,7 +12,7 @@ const runs = new Map<string, { running: number; again: boolean }>();
 export async function fewRuns(
   kind: string,
   limit: number,
-  signal: AbortSignal,
+  { job, abortSignal }: Pick<JobHelpers, "job" | "abortSignal">,
   run: () => Promise<void>,
 ): Promise<void> {
   const state = runs.get(kind) ?? { running: 0, again: false };
@@ -17,10 +21,12 @@ export async function fewRuns(
   if (state.running >= limit) return;
   state.running++;
   try {
-    while (state.again && !signal.aborted) {
-      state.again = false;
-      await run();
-    }
+    await countFor(job, async () => {
+      while (state.again && !abortSignal.aborted) {
+        state.again = false;
+        await run();
+      }
+    });
   } finally {
     state.running--;
   }

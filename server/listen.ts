@@ -1,5 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 
 import { serve } from "@hono/node-server";
 
@@ -39,24 +39,41 @@ export interface Listening {
   close(): Promise<void>;
 }
 
+interface Address {
+  HOST: string;
+  PORT: number;
+}
+
+/**
+ * For before anything is begun. It only looks: a port that answers shall mean that all runs, so it is opened last, and is
+ * found taken even then if somebody was faster. @throws ConfigError when the port cannot be had.
+ */
+export async function checkPort({ HOST, PORT }: Address): Promise<void> {
+  if (PORT === 0) return;
+  await new Promise<void>((resolve, reject) => {
+    const server = createServer();
+    server.once("error", (error) => reject(cannotListen({ HOST, PORT }, error)));
+    server.listen(PORT, HOST, () => server.close(() => resolve()));
+  });
+}
+
+const cannotListen = ({ HOST, PORT }: Address, error: NodeJS.ErrnoException): ConfigError =>
+  new ConfigError(
+    error.code === "EADDRINUSE"
+      ? `Port ${PORT} of ${HOST} is taken; set PORT to another.`
+      : `Cannot listen on port ${PORT} of ${HOST}: ${error.message}`,
+  );
+
 /** Resolves when the port is open. @throws ConfigError when it cannot be had. */
 export async function listen(
   fetch: Parameters<typeof serve>[0]["fetch"],
-  { HOST, PORT }: { HOST: string; PORT: number },
+  { HOST, PORT }: Address,
 ): Promise<Listening> {
   const { server, port } = await new Promise<{ server: Server; port: number }>((resolve, reject) => {
     const server = serve({ fetch, hostname: HOST, port: PORT, serverOptions: LIMITS }, (address) =>
       resolve({ server, port: address.port }),
     ) as Server;
-    server.once("error", (error: NodeJS.ErrnoException) =>
-      reject(
-        new ConfigError(
-          error.code === "EADDRINUSE"
-            ? `Port ${PORT} of ${HOST} is taken; set PORT to another.`
-            : `Cannot listen on port ${PORT} of ${HOST}: ${error.message}`,
-        ),
-      ),
-    );
+    server.once("error", (error) => reject(cannotListen({ HOST, PORT }, error)));
   });
   server.maxHeadersCount = MAX_HEADERS;
   server.maxConnections = MAX_CONNECTIONS;

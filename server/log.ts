@@ -1,12 +1,33 @@
 import { pino, type DestinationStream, type Logger } from "pino";
 
+import { isClosedOutput } from "./closed_output.ts";
+import { reasonOf } from "./reason_of.ts";
+
 export type Log = Logger;
 
 /** What could hold a secret is not logged at all; this is the second line. */
 const REDACT = ["*.authorization", "*.password", "*.connectionString", '*["x-restore-secret"]'];
 
-/** Where Postgres quotes the row, or the JSON, that it refuses: addresses and ARNs. */
-const QUOTES = ["err.detail", "err.where"];
+/** A message that quotes a page, or a stack that is deep: enough to know it by. */
+const MAX_TEXT_LENGTH = 2_000;
+
+/**
+ * What of an error is logged. Libraries hang whole objects on theirs (pg its client, the SDK its response), and Postgres
+ * quotes the row that it refuses (detail, where): addresses and ARNs. So nothing goes through but what is named here.
+ */
+export function errorFields(error: unknown, depth = 0): unknown {
+  if (!(error instanceof Error)) return reasonOf(error);
+  const { code, constraint } = error as { code?: unknown; constraint?: unknown };
+  return {
+    type: error.name,
+    message: reasonOf(error),
+    ...(typeof code === "string" && { code }),
+    ...(typeof constraint === "string" && { constraint }),
+    stack: error.stack?.slice(0, MAX_TEXT_LENGTH),
+    // Some errors are their own cause's cause.
+    ...(error.cause !== undefined && depth < 3 && { cause: errorFields(error.cause, depth + 1) }),
+  };
+}
 
 /** JSON lines, on stdout unless told otherwise. */
 export function createLog(level: string, destination?: DestinationStream): Log {
@@ -15,7 +36,17 @@ export function createLog(level: string, destination?: DestinationStream): Log {
     base: null,
     timestamp: () => `,"time":"${new Date().toISOString()}"`,
     formatters: { level: (label: string) => ({ level: label }) },
-    redact: { paths: [...REDACT, ...QUOTES] },
+    serializers: { err: (error: unknown) => errorFields(error) },
+    redact: { paths: REDACT },
   };
-  return destination ? pino(options, destination) : pino(options);
+  return pino(options, destination ?? standardOutput());
+}
+
+/** pino minds a broken pipe, and would end the process for a closed terminal before it has stopped. */
+function standardOutput(): DestinationStream {
+  const stdout = pino.destination(1);
+  stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (!isClosedOutput(error)) throw error;
+  });
+  return stdout;
 }

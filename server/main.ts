@@ -1,13 +1,17 @@
 /** Thaw's processes: `node server/main.ts [migrate] [server] [worker]`, as package.json names them. */
 import { createApp } from "./app.ts";
+import { allowClosedOutput } from "./closed_output.ts";
 import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./database.ts";
 import { requireUsableDatabase } from "./database_problem.ts";
 import { startEmbeddedPostgres } from "./embedded_postgres/start.ts";
-import { listen } from "./listen.ts";
+import { checkPort, listen } from "./listen.ts";
 import { createLog, type Log } from "./log.ts";
 import { migrate, migrationProblem } from "./migrate.ts";
 import { reportError } from "./report_error.ts";
+import { isUnavailable } from "./postgres_errors.ts";
+import { Outage } from "./postgres_outage.ts";
+import { reasonOf } from "./reason_of.ts";
 import { rightsProblem } from "./rights.ts";
 import { watchWorker } from "./watch_worker.ts";
 import { startWorker } from "./worker.ts";
@@ -26,13 +30,27 @@ function main(): void {
   const roles = rolesOf(process.argv.slice(2));
   const config = readConfig(process.env, roles);
   const log = createLog(config.LOG_LEVEL);
-  process.on("unhandledRejection", (error) => {
-    log.fatal({ err: error }, "unhandled rejection");
+  const outage = new Outage(log, roles.filter((role) => role !== "migrate").join(" ") || "migrate");
+  const fatal = (reason: string): void => {
+    const away = outage.current();
+    log.fatal(
+      { reason, ...(away && { postgres: away.reason, away_ms: away.away_ms }) },
+      `cannot go on${away ? " without Postgres" : ""}; a supervisor should restart this process`,
+    );
     process.exit(1);
-  });
+  };
+  // Node would print them whole, with all that hangs on them.
+  for (const event of ["unhandledRejection", "uncaughtException"] as const) {
+    process.on(event, (error: unknown) => {
+      // graphile-worker's, when it cannot note the end of a job.
+      if (isUnavailable(error)) fatal(reasonOf(error));
+      log.fatal({ err: error }, event === "uncaughtException" ? "uncaught exception" : "unhandled rejection");
+      process.exit(1);
+    });
+  }
 
   const stops: Stops = [];
-  const starting = start(config, roles, stops, log);
+  const starting = start({ config, roles, stops, log, outage, fatal });
 
   let stopping = false;
   const stop = async (code: number): Promise<void> => {
@@ -54,7 +72,8 @@ function main(): void {
     }
     process.exit(failed ? 1 : code);
   };
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  // SIGHUP: the terminal was closed. An embedded Postgres does not hear of it.
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.on(signal, () => {
       log.info({ signal }, "stopping");
       void stop(0);
@@ -86,12 +105,18 @@ function rolesOf(names: string[]): Role[] {
   return names as Role[];
 }
 
-async function start(config: Config, roles: readonly Role[], stops: Stops, log: Log): Promise<void> {
-  const fatal = (reason: string): void => {
-    log.fatal({ reason }, "cannot go on; a supervisor should restart this process");
-    process.exit(1);
-  };
+interface Start {
+  config: Config;
+  roles: readonly Role[];
+  stops: Stops;
+  log: Log;
+  outage: Outage;
+  fatal: (reason: string) => void;
+}
 
+async function start({ config, roles, stops, log, outage, fatal }: Start): Promise<void> {
+  // Before anything is migrated or restored by a process that will not stay.
+  if (config.server) await checkPort(config.server);
   const databaseUrl = await openDatabase(config, stops, log);
   if (roles.includes("migrate")) await migrateDatabase(databaseUrl, log);
   const workerPool = createPool(
@@ -103,6 +128,7 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
       query_timeout_ms: WORKER_QUERY_TIMEOUT_MS,
     },
     log,
+    outage,
   );
   stops.push(() => workerPool.end());
   await requireUsableDatabase(workerPool);
@@ -127,6 +153,7 @@ async function start(config: Config, roles: readonly Role[], stops: Stops, log: 
       databaseUrl,
       { name: "thaw server", max: 5, query_timeout_ms: SERVER_QUERY_TIMEOUT_MS },
       log,
+      outage,
     );
     stops.push(() => pool.end());
     let stopping = false;
@@ -171,6 +198,7 @@ async function openDatabase(config: Config, stops: Stops, log: Log): Promise<str
   return postgres.url;
 }
 
+allowClosedOutput();
 try {
   main();
 } catch (error) {

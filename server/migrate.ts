@@ -4,9 +4,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import { runMigrations } from "graphile-worker";
 import type pg from "pg";
 
-import { ConfigError } from "./config.ts";
 import { requireUsableDatabase } from "./database_problem.ts";
-import { isLockTimeout, isUndefinedFunction } from "./postgres_errors.ts";
+import { isForbidden, isLockTimeout, isUndefinedFunction } from "./postgres_errors.ts";
+import { reasonOf } from "./reason_of.ts";
+import { lineOf, statementsOf } from "./sql_statements.ts";
 
 const SQL_DIRECTORY = `${import.meta.dirname}/../sql`;
 
@@ -15,6 +16,11 @@ const MIGRATION_LOCK = 0x74686177;
 
 /** Another migration may take this long; a supervisor starts again whoever gives up. */
 const WAIT_MS = 60_000;
+
+/** What somebody has to do something about, said in a sentence. */
+export class MigrationError extends Error {
+  override name = "MigrationError";
+}
 
 interface SqlFile {
   name: string;
@@ -51,8 +57,8 @@ function sqlFiles(directory: string): SqlFile[] {
  * A text that was applied before is not applied again, so that an older process which restarts in the middle
  * of a deploy does not put its own functions back. To return to an earlier text, change its comment.
  *
- * @throws Error naming file and line when a statement fails, and when a numbered file was edited; ConfigError when Thaw
- *   cannot work on that database.
+ * @throws MigrationError naming file and line when a statement fails, and when a numbered file was edited; or the role, when
+ * it has too few rights; ConfigError when Thaw cannot work on that database.
  */
 export async function migrate(
   pool: pg.Pool,
@@ -60,13 +66,22 @@ export async function migrate(
   wait_ms = WAIT_MS,
 ): Promise<string[]> {
   await requireUsableDatabase(pool);
+  try {
+    return await migrateAll(pool, directory, wait_ms);
+  } catch (error) {
+    if (isForbidden(error) || isForbidden((error as Error).cause)) throw await tooFewRights(pool, error);
+    throw error;
+  }
+}
+
+async function migrateAll(pool: pg.Pool, directory: string, wait_ms: number): Promise<string[]> {
   await runMigrations({ pgPool: pool });
   const client = await pool.connect();
   try {
     await client.query("begin");
     await client.query(`set local lock_timeout = ${wait_ms}`);
     await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]).catch(async (error: unknown) => {
-      throw isLockTimeout(error) ? new ConfigError(await whoMigrates(pool, wait_ms)) : error;
+      throw isLockTimeout(error) ? new MigrationError(await whoMigrates(pool, wait_ms)) : error;
     });
     // Whoever waits for a table lets everybody else wait behind: better to fail, and be started again.
     await client.query("set local lock_timeout = '5s'");
@@ -107,13 +122,14 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
     const isKnown = hashes?.has(file.sha256) === true;
     if (isKnown && file.runs !== "always") continue;
     if (!isKnown && file.runs === "once" && hashes !== undefined) {
-      throw new Error(`sql/${file.name} was edited after it was applied. Put it back and add a new file.`);
+      throw new MigrationError(
+        `sql/${file.name} was edited after it was applied. Put it back and add a new file.`,
+      );
     }
-    try {
-      await client.query(file.text);
-    } catch (error) {
-      throw new Error(`sql/${file.name}:${lineOf(error, file.text)}: ${(error as Error).message}`, {
-        cause: error,
+    for (const statement of statementsOf(file.text)) {
+      await client.query(statement.text).catch((error: unknown) => {
+        const place = `sql/${file.name}:${lineOf(error, statement)}`;
+        throw new MigrationError(`${place}: ${reasonOf(error)}`, { cause: error });
       });
     }
     if (isKnown) continue;
@@ -136,10 +152,19 @@ async function appliedFiles(
   return applied;
 }
 
-const lineOf = (error: unknown, text: string): string => {
-  const position = Number((error as { position?: string }).position);
-  return position > 0 ? String(text.slice(0, position).split("\n").length) : "?";
-};
+async function tooFewRights(pool: pg.Pool, error: unknown): Promise<MigrationError> {
+  const { rows } = await pool.query<{ role: string; owner: string | null }>(
+    `select quote_ident(current_user) as role,
+            (select relowner::regrole::text from pg_class where oid = to_regclass('thaw_migrations')) as owner`,
+  );
+  const { role, owner } = rows[0] ?? { role: "?", owner: null };
+  const who = owner === null ? "the owner of the database (thaw_migrator)" : `${owner}, who owns the tables`;
+  return new MigrationError(
+    `The database role ${role} may not migrate: ${reasonOf(error)}. Run npm run migrate as ${who}; ` +
+      `then let ${role} run without migrating: npm run server, or npm run worker (README, "Roles")`,
+    { cause: error },
+  );
+}
 
 /** Why this build cannot work on that database yet, or null. A database newer than the build is fine. */
 export async function migrationProblem(pool: pg.Pool): Promise<string | null> {

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import type { JobHelpers } from "graphile-worker";
 import { sql } from "kysely";
 
 import type { Database, NotificationKind } from "./database.ts";
@@ -8,6 +9,7 @@ import { mailContents } from "./mail/mail_contents.ts";
 import type { ClaimedMail } from "./mail/mailer.ts";
 import { renderMail } from "./mail/render_mail.ts";
 import { fewRuns } from "./few_runs.ts";
+import { count } from "./job_counts.ts";
 import { isConflict, isTooSlow, isUnavailable } from "./postgres_errors.ts";
 import { walkDue } from "./walk_due.ts";
 import { workerContext, type WorkerContext } from "./worker_context.ts";
@@ -25,8 +27,8 @@ const SEAL_TRIES = 3;
  * Tells people of one kind of news: seals what is due, person by person, then sends what is sealed. Every step
  * can be repeated; what a dead worker left behind, the next run picks up.
  */
-export function notify(kind: NotificationKind, signal: AbortSignal): Promise<void> {
-  return fewRuns(`${kind}_notify`, 1, signal, () => tellPeople(workerContext(), kind, signal));
+export function notify(kind: NotificationKind, helpers: JobHelpers): Promise<void> {
+  return fewRuns(`${kind}_notify`, 1, helpers, () => tellPeople(workerContext(), kind, helpers.abortSignal));
 }
 
 async function tellPeople(
@@ -115,6 +117,7 @@ async function seal(
     tags: [{ name: "notification_id", value: id }],
   });
   await trx.insertInto("notifications").values({ id, kind, email, body }).execute();
+  count("sealed");
 }
 
 async function sendSealed(
@@ -157,6 +160,7 @@ async function sendOne(
 ): Promise<void> {
   const answer = await mailer.send(mail, signal);
   const line = { notification_id: mail.id, outcome: answer.outcome };
+  count(answer.outcome);
   switch (answer.outcome) {
     case "sent":
       await sql`select mark_notification_sent(${mail.id}, ${answer.resend_id})`.execute(db);

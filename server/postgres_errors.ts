@@ -24,6 +24,9 @@ export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "5
 /** Older than the build: what it calls does not exist there yet. */
 export const isUndefinedFunction = (error: unknown): boolean => sqlState(error) === "42883";
 
+/** The role lacks a right, or does not own what it would change. */
+export const isForbidden = (error: unknown): boolean => sqlState(error) === "42501";
+
 /** Postgres answers, and takes nothing: a failover, a full disk. */
 export const isReadOnly = (error: unknown): boolean => sqlState(error) === "25006";
 

@@ -4,6 +4,7 @@ import { createMiddleware } from "hono/factory";
 import { routePath } from "hono/route";
 
 import type { Log } from "./log.ts";
+import { reasonOf } from "./reason_of.ts";
 
 /** What an operator searches the log for. */
 export interface LoggedEvent {
@@ -42,5 +43,7 @@ export const requestLog = (log: Log) =>
       ...c.get("event"),
     };
     if (c.res.status < 500) log.info(line, "request");
+    // Nothing of ours failed: it comes back, and why Postgres is away has a line of its own.
+    else if (c.res.status === 503) log.warn({ ...line, reason: reasonOf(c.error) }, "a request failed");
     else log.error({ ...line, err: c.error }, "a request failed");
   });

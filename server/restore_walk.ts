@@ -1,6 +1,7 @@
 import type { RestoreRow } from "./database.ts";
 import { GroupCommit } from "./group_commit.ts";
 import { isBadRow } from "./postgres_errors.ts";
+import { count } from "./job_counts.ts";
 import { CALLS_TIMEOUT_MS } from "./s3.ts";
 import { troubleOf } from "./s3_trouble.ts";
 import { outcomeOf, settleRestores, type Finding, type RestoreOutcome } from "./settle_restores.ts";
@@ -13,6 +14,17 @@ const UNNOTED: Finding = {
   transition: "note_restore_troubles",
   code: "unusable_answer",
   message: "S3's answer about this file cannot be used. An administrator should look at the log.",
+};
+
+/** What S3 said, in a word of the job's line. */
+const COUNTED_AS: Record<Finding["transition"], string> = {
+  mark_restores_pending: "pending",
+  mark_restores_restored: "restored",
+  mark_restores_failed: "failed",
+  mark_restores_lost: "lost",
+  mark_restores_expired: "expired",
+  note_restores_checked: "unchanged",
+  note_restore_troubles: "trouble",
 };
 
 /** Of a task's walks at a time: while one waits for an object that hangs, another takes what is new. */
@@ -60,6 +72,8 @@ export async function restoreWalk(walk: {
           },
           "asked S3",
         );
+        count("asked");
+        count(COUNTED_AS[finding.transition]);
         await notes.add(restore, finding);
       },
     });

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 
 import { sql } from "kysely";
 
+import { allowClosedOutput } from "./closed_output.ts";
 import { ConfigError, notifyWaits, readConfig, type Config } from "./config.ts";
 import { createDatabase, createPool, type Database } from "./database.ts";
 import { requireUsableDatabase } from "./database_problem.ts";
@@ -209,6 +210,7 @@ async function check(db: Database, config: Config, who: string): Promise<void> {
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
+allowClosedOutput();
 main(process.argv.slice(2)).catch((error: unknown) => {
   reportError(error);
   // Not only the exit code: pg leaves a connection open on which it could not log in.

@@ -5,8 +5,11 @@ import type pg from "pg";
 
 import { notifyWaits, type Config, type WorkerConfig } from "./config.ts";
 import { createDatabase } from "./database.ts";
+import { countsOf } from "./job_counts.ts";
 import type { Log } from "./log.ts";
 import { createMailer } from "./mail/mailer.ts";
+import { isUnavailable } from "./postgres_errors.ts";
+import { reasonOf } from "./reason_of.ts";
 import { createS3 } from "./s3.ts";
 import { provideWorkerContext } from "./worker_context.ts";
 import { enterWorker } from "./worker_presence.ts";
@@ -52,7 +55,9 @@ export async function startWorker(options: {
     worker_id = workerPool.id;
     provideWorkerContext({ ...context, worker_id });
   });
-  events.on("pool:fatalError", ({ action, error }) => fatal(`graphile-worker: ${action}: ${String(error)}`));
+  events.on("pool:fatalError", ({ action, error }) =>
+    fatal(`graphile-worker: ${action}: ${reasonOf(error)}`),
+  );
   logJobs(events, log);
 
   // What was due while no worker ran. First, so that nothing can fail once the worker runs.
@@ -62,7 +67,7 @@ export async function startWorker(options: {
   for (const event of ["worker:getJob:empty", "job:start"] as const)
     events.on(event, () => (getsJobs = true));
   events.on("worker:getJob:error", ({ error }) => {
-    if (getsJobs) log.warn({ err: error }, "cannot get jobs");
+    if (getsJobs) log.warn(causeOf(error), "cannot get jobs");
     getsJobs = false;
   });
 
@@ -84,7 +89,7 @@ export async function startWorker(options: {
   // It may also resolve when it dies (graphile/worker#635): any end that nobody asked for is fatal.
   runner.promise.then(
     () => stopping || fatal("graphile-worker ended by itself"),
-    (error: unknown) => stopping || fatal(`graphile-worker: ${String(error)}`),
+    (error: unknown) => stopping || fatal(`graphile-worker: ${reasonOf(error)}`),
   );
 
   return {
@@ -101,7 +106,7 @@ export async function startWorker(options: {
   };
 }
 
-/** One line per job, when it has ended. */
+/** One line per job, when it has ended, with what it did. */
 function logJobs(events: WorkerEvents, log: Log): void {
   events.on("job:complete", ({ job, error }) => {
     const line = {
@@ -109,11 +114,15 @@ function logJobs(events: WorkerEvents, log: Log): void {
       job_id: job.id,
       attempt: job.attempts,
       ms: Date.now() - (job.locked_at?.getTime() ?? Date.now()),
+      ...countsOf(job),
     };
-    if (error) log.error({ ...line, err: error }, "job failed");
+    if (error) log.error({ ...line, ...causeOf(error) }, "job failed");
     else log.info(line, "job");
   });
 }
+
+/** With Postgres away no stack says more than the reason; all else may be a bug. */
+const causeOf = (error: unknown) => (isUnavailable(error) ? { reason: reasonOf(error) } : { err: error });
 
 async function noJobLockedBy(pool: pg.Pool, worker_id: string): Promise<void> {
   for (let look = 0; look < 100; look++) {
@@ -133,10 +142,15 @@ function workerLogger(log: Log): Logger {
     info: "debug",
     debug: "debug",
   };
-  return new Logger((scope) => (level, message) => {
-    log[levels[level]](
+  return new Logger((scope) => (level, message, meta) => {
+    // Has a line of ours.
+    if (meta?.["failure"] === true) return;
+    // A line, not the stack that follows in some.
+    const [line] = message.split("\n", 1);
+    // With Postgres away it tells of each try to listen; the outage has two lines of ours.
+    log[isUnavailable(meta?.["error"]) ? "debug" : levels[level]](
       { ...(scope.taskIdentifier && { task: scope.taskIdentifier, job_id: scope.jobId }) },
-      message,
+      line,
     );
   });
 }

@@ -3,6 +3,7 @@ import { sql } from "kysely";
 
 import { RESTORE_ROW, type RestoreRow } from "../server/database.ts";
 import { fewRuns } from "../server/few_runs.ts";
+import { count } from "../server/job_counts.ts";
 import { restoreWalk, WALKS } from "../server/restore_walk.ts";
 import type { Finding } from "../server/settle_restores.ts";
 import { workerContext } from "../server/worker_context.ts";
@@ -12,8 +13,8 @@ import { workerContext } from "../server/worker_context.ts";
  * about those that an event calls complete, or a read calls archived (`pending` -> `restored`, `not_started` or `failed`;
  * `restored` -> closed). Also closes what is over, and clears away what is older than RETENTION_DAYS and jobs that failed for good.
  */
-const poll_pending_restores: Task = (_payload, { abortSignal }) =>
-  fewRuns("poll_pending_restores", WALKS, abortSignal, () => poll(abortSignal));
+const poll_pending_restores: Task = (_payload, helpers) =>
+  fewRuns("poll_pending_restores", WALKS, helpers, () => poll(helpers.abortSignal));
 
 export default poll_pending_restores;
 
@@ -50,7 +51,9 @@ async function closeFinished(): Promise<number> {
   const { rows } = await sql<{
     closed: number;
   }>`select close_finished_restores(${CLOSE_PAGE}) as closed`.execute(workerContext().db);
-  return rows[0]?.closed ?? 0;
+  const closed = rows[0]?.closed ?? 0;
+  count("closed", closed);
+  return closed;
 }
 
 /** Restores per statement, and statements per run: years of history go in the course of days, and nobody waits for it. */
@@ -65,7 +68,9 @@ async function forgetOld(signal: AbortSignal): Promise<void> {
       select forget_old_restores(${`${settings.RETENTION_DAYS} days`}::interval, ${FORGET_PAGE}) as forgotten`.execute(
       db,
     );
-    if ((rows[0]?.forgotten ?? 0) < FORGET_PAGE) return;
+    const forgotten = rows[0]?.forgotten ?? 0;
+    count("forgotten", forgotten);
+    if (forgotten < FORGET_PAGE) return;
   }
 }
 

@@ -3,6 +3,6 @@ import type { Task } from "graphile-worker";
 import { notify } from "../server/notify.ts";
 
 /** One "your files are being restored" mail per person for all that S3 has accepted and they do not know of. */
-const pre_notify: Task = (_payload, helpers) => notify("pre", helpers.abortSignal);
+const pre_notify: Task = (_payload, helpers) => notify("pre", helpers);
 
 export default pre_notify;

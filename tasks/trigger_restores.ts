@@ -15,8 +15,8 @@ import { workerContext } from "../server/worker_context.ts";
  *
  * Runs at least once per restore: after a crash S3 answers the repeat with RestoreAlreadyInProgress.
  */
-const trigger_restores: Task = (_payload, { abortSignal }) =>
-  fewRuns("trigger_restores", WALKS, abortSignal, () =>
+const trigger_restores: Task = (_payload, helpers) =>
+  fewRuns("trigger_restores", WALKS, helpers, () =>
     restoreWalk({
       claim: async (limit) => {
         const { db, worker_id } = workerContext();
@@ -25,7 +25,7 @@ const trigger_restores: Task = (_payload, { abortSignal }) =>
         return (await claim.execute(db)).rows;
       },
       ask: startRestore,
-      signal: abortSignal,
+      signal: helpers.abortSignal,
     }),
   );
 

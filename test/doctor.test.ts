@@ -1,10 +1,11 @@
 /** `npm run doctor`: the silences that are no errors, one line each, and what to do about it. */
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 
 import { Client } from "pg";
 import { describe, expect } from "vitest";
@@ -430,4 +431,22 @@ test("nobody's silence keeps it waiting", async ({ world, silence }) => {
   expect(line("bucket films")).toMatch(/^FAIL .*no answer within 5 s/);
   expect(line("Resend")).toMatch(/^FAIL .*no answer/);
   expect(code).toBe(1);
+});
+
+test.for([
+  ["the doctor", ["server/doctor/doctor.ts", BUCKET]],
+  ["the users' list", ["server/users.ts", "list"]],
+  ["a migration", ["server/main.ts", "migrate"]],
+] as const)("%s ends quietly when nobody reads it to the end", async ([, [program, ...args]], { world }) => {
+  const child = spawn(process.execPath, [join(ROOT, program), ...args], {
+    cwd: tmpdir(),
+    env: { PATH: process.env["PATH"], ...world.settings },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  // As `| head -0`: closed before the first line.
+  child.stdout.destroy();
+  const [stderr, [code, signal]] = await Promise.all([text(child.stderr), once(child, "close")]);
+
+  expect(stderr).toBe("");
+  expect([code, signal]).toEqual([0, null]);
 });

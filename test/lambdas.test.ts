@@ -13,8 +13,11 @@ const OTHER_SECRET = "another-secret-of-these-tests-9876543210";
 const fixture = (name: string): JsonObject =>
   JSON.parse(readFileSync(new URL(`fixtures/${name}.json`, import.meta.url), "utf8"));
 
+/** A list is one too, by its indexes. */
+const isPart = (value: unknown): value is JsonObject => isObject(value) || Array.isArray(value);
+
 const asObject = (value: unknown): JsonObject => {
-  if (!isObject(value)) throw new TypeError("The fixture has another shape.");
+  if (!isPart(value)) throw new TypeError("The fixture has another shape.");
   return value;
 };
 
@@ -311,17 +314,109 @@ describe.each([
   test.each([
     { event: undefined },
     { event: null },
-    { event: "text" },
+    { event: "" },
     { event: 1 },
     { event: [] },
     { event: {} },
     { event: { Records: [] } },
-    { event: { Records: [{ eventSource: "aws:kinesis" }] } },
-  ])("an event that is nobody's is ignored: %j", async ({ event }) => {
+    { event: { Type: "SubscriptionConfirmation", Token: "2336412f37", Message: "You have chosen ..." } },
+    { event: { "detail-type": "Scheduled Event", source: "aws.events", detail: {} } },
+  ])("an event that holds nothing of S3 is ignored: %j", async ({ event }) => {
     const calls = await thaw();
     await handler(event);
     expect(calls).toEqual([]);
     expect(outcomes()).toEqual(["ignored"]);
+  });
+
+  const [own] = table === READS ? ["get_iam_user"] : ["eventbridge_completed"];
+  const event = fixture(own ?? "");
+  test.each([
+    ["a text that is no JSON", "text"],
+    ["Kinesis", { Records: [{ eventSource: "aws:kinesis", kinesis: { data: "eyJ9" } }] }],
+    ["a subscription to CloudWatch Logs", { awslogs: { data: "H4sIAAAAAAAA" } }],
+    ["what a rule with an InputPath sends", event["detail"]],
+    ["what an input transformer made of it", { read: event }],
+    ["a file of CloudTrail's", { Records: [event["detail"]] }],
+    ["SNS without a message", { Records: [{ EventSource: "aws:sns", Sns: {} }] }],
+    ["SNS in SQS without a message", { Type: "Notification" }],
+    ["EventBridge without a type", { ...event, "detail-type": 1 }],
+    ["a destination's record of another form", { requestPayload: { read: event } }],
+    ["a web request", { requestContext: { http: { method: "POST" } }, body: JSON.stringify(event) }],
+  ])("what may hold an event, and cannot be understood, is thrown: %s", async (_, unknown) => {
+    const calls = await thaw();
+    expect(await failure(handler(unknown))).toMatch(/^Unreadable event: /);
+    expect(calls).toEqual([]);
+    expect(outcomes()).toEqual(["failed"]);
+  });
+
+  const text = JSON.stringify(event);
+  const sns = { Type: "Notification", MessageId: "1", Message: text };
+  const failedInvocation = {
+    version: "1.0",
+    timestamp: "2026-11-20T10:20:30.000Z",
+    requestContext: { requestId: "2", condition: "RetriesExhausted", approximateInvokeCount: 3 },
+    responseContext: { statusCode: 200, executedVersion: "$LATEST", functionError: "Unhandled" },
+    responsePayload: { errorMessage: "no answer" },
+  };
+  const message = (body: unknown, messageId = "m1") => ({ messageId, eventSource: "aws:sqs", body });
+  test.each([
+    ["SQS", { Records: [message(text)] }, { batchItemFailures: [] }],
+    ["SNS", { Records: [{ EventSource: "aws:sns", Sns: { Message: text } }] }, undefined],
+    ["SNS in SQS", { Records: [message(JSON.stringify(sns))] }, { batchItemFailures: [] }],
+    ["SNS by hand", sns, undefined],
+    ["a Lambda destination", { ...failedInvocation, requestPayload: event }, undefined],
+    [
+      "a Lambda destination in SQS",
+      { Records: [message(JSON.stringify({ ...failedInvocation, requestPayload: event }))] },
+      { batchItemFailures: [] },
+    ],
+    [
+      "a Lambda destination of a batch that failed",
+      { ...failedInvocation, requestPayload: { Records: [message(text)] } },
+      undefined,
+    ],
+    ["a Pipe from SQS", [message(text)], { batchItemFailures: [] }],
+    ["a Pipe that sends the bodies", [event], undefined],
+    ["a Pipe that sends the bodies as text", [text], undefined],
+    ["a message taken from a queue by hand", message(text), undefined],
+    ["text", text, undefined],
+  ])("an event is found in %s", async (_, wrapped, answer) => {
+    const calls = await thaw();
+    expect(await handler(wrapped)).toEqual(answer);
+    const direct = await thaw();
+    await handler(event);
+    expect(calls.map(({ body }) => body)).toEqual(direct.map(({ body }) => body));
+    expect(outcomes()).toEqual(["sent", "sent"]);
+  });
+
+  test("of a batch of SQS only what failed comes back", async () => {
+    const calls = await thaw();
+    const Records = [
+      message(text, "good"),
+      message("no JSON", "no JSON"),
+      message("", "empty"),
+      message(undefined, "no body"),
+      message(JSON.stringify({ read: event }), "unknown"),
+      message(JSON.stringify({ Type: "Notification", Message: "no JSON" }), "no JSON in SNS"),
+      message(JSON.stringify({ "detail-type": "Scheduled Event", source: "aws.events" }), "nobody's"),
+    ];
+    const result = await handler({ Records });
+    expect(result?.batchItemFailures.map(({ itemIdentifier }) => itemIdentifier)).toEqual([
+      "no JSON",
+      "empty",
+      "no body",
+      "unknown",
+      "no JSON in SNS",
+    ]);
+    expect(calls).toHaveLength(1);
+    expect(outcomes().toSorted()).toEqual([...Array(5).fill("failed"), "ignored", "sent"]);
+  });
+
+  test("a batch that is not all of SQS goes on as far as it can be understood, and is thrown as a whole", async () => {
+    const calls = await thaw();
+    const Records = [message(text), { eventSource: "aws:kinesis" }];
+    expect(await failure(handler({ Records }))).toMatch(/^Unreadable event: neither of EventBridge/);
+    expect(calls).toHaveLength(1);
   });
 
   test("the other function's events are ignored", async () => {
@@ -373,6 +468,98 @@ describe("events that should be ours but are garbled are thrown", () => {
     expect(await failure(restoreCompleted(event))).toMatch(message);
     expect(calls).toEqual([]);
     expect(outcomes()).toEqual(["failed"]);
+  });
+});
+
+describe("a field of a wrong kind", () => {
+  const WRONG = [7, true, ["x"], { text: "x" }];
+  const bend = (event: JsonObject, path: string, value: unknown): JsonObject => {
+    const names = path.split(".");
+    const parent = names.slice(0, -1).reduce((part, name) => asObject((part[name] ??= {})), event);
+    parent[names.at(-1) ?? ""] = value;
+    return event;
+  };
+
+  test.each([
+    ["get_version", "detail.requestParameters.bucketName"],
+    ["get_version", "detail.requestParameters.key"],
+    ["get_version", "detail.requestParameters.versionId"],
+    ["get_version", "detail.requestParameters"],
+    ["get_version", "detail.eventTime"],
+    ["get_version", "detail.eventID"],
+    ["get_version", "detail.eventVersion"],
+    ["get_version", "detail.eventSource"],
+    ["get_version", "detail.eventName"],
+    ["get_version", "detail.errorCode"],
+    ["get_version", "detail"],
+    ["get_version", "source"],
+    ["get_version", "detail-type"],
+    ["copy_source", "detail.requestParameters.x-amz-copy-source"],
+    ["copy_source_same_access_point", "detail.requestParameters.bucketName"],
+  ])("is thrown where it decides which object was read, or whether one was: %s, %s", async (name, path) => {
+    const calls = await thaw();
+    for (const value of WRONG) {
+      expect(
+        await failure(restoreRequested(bend(fixture(name), path, value))),
+        JSON.stringify(value),
+      ).toMatch(/^Unreadable event: /);
+    }
+    expect(calls).toEqual([]);
+  });
+
+  test.each([
+    ["eventbridge_completed_versioned", "detail.bucket.name"],
+    ["eventbridge_completed_versioned", "detail.bucket"],
+    ["eventbridge_completed_versioned", "detail.object.key"],
+    ["eventbridge_completed_versioned", "detail.object.version-id"],
+    ["eventbridge_completed_versioned", "detail.object"],
+    ["eventbridge_completed_versioned", "detail"],
+    ["eventbridge_completed_versioned", "source"],
+    ["eventbridge_completed_versioned", "detail-type"],
+    ["eventbridge_completed_versioned", "time"],
+    ["notification_completed_prefixed", "Records.0.s3.bucket.name"],
+    ["notification_completed_prefixed", "Records.0.s3.object.key"],
+    ["notification_completed_prefixed", "Records.0.s3.object.versionId"],
+    ["notification_completed_prefixed", "Records.0.s3"],
+    ["notification_completed_prefixed", "Records.0.eventName"],
+    ["notification_completed_prefixed", "Records.0.eventTime"],
+    ["notification_completed_prefixed", "Records.0.eventVersion"],
+  ])("is thrown where it decides which object is restored, or whether one is: %s, %s", async (name, path) => {
+    const calls = await thaw();
+    for (const value of WRONG) {
+      expect(
+        await failure(restoreCompleted(bend(fixture(name), path, value))),
+        JSON.stringify(value),
+      ).toMatch(/^Unreadable event: /);
+    }
+    expect(calls).toEqual([]);
+  });
+
+  test.each([
+    ["get_iam_user", "detail.userIdentity.accessKeyId", "access_key_id"],
+    ["get_iam_user", "detail.userIdentity.arn", "principal_arn"],
+    ["get_iam_user", "detail.userIdentity.accountId", "account_id"],
+    ["get_iam_user", "detail.awsRegion", "region"],
+    ["get_source_identity", "detail.userIdentity.sessionContext.sourceIdentity", "source_identity"],
+    ["get_source_identity", "detail.userIdentity.sessionContext", "source_identity"],
+    ["get_identity_center_user", "detail.userIdentity.onBehalfOf.userId", "principal_arn"],
+    ["get_identity_center_user", "detail.userIdentity.onBehalfOf", "principal_arn"],
+  ])("is left out where it only says who reads, or where to ask first: %s, %s", async (name, path, field) => {
+    for (const value of WRONG) {
+      const calls = await thaw();
+      await restoreRequested(fixture(name));
+      await restoreRequested(bend(fixture(name), path, value));
+      const [whole, bent] = calls.map(({ body }) => asObject(body));
+      expect(whole?.[field]).toBeTypeOf("string");
+      expect(bent).toEqual(without([whole ?? {}], field)[0]);
+    }
+  });
+
+  test("is left out where it only names the event, and no one is named by it", async () => {
+    const calls = await thaw();
+    for (const value of WRONG) await restoreCompleted(bend(fixture("eventbridge_completed"), "id", value));
+    expect(calls).toHaveLength(WRONG.length);
+    for (const { body } of calls) expect(asObject(body)).not.toHaveProperty("event_id");
   });
 });
 

@@ -9,6 +9,7 @@ import { describe, expect, inject } from "vitest";
 import { createPool } from "../server/database.ts";
 import { createLog } from "../server/log.ts";
 import { migrate, migrationProblem } from "../server/migrate.ts";
+import { statementsOf } from "../server/sql_statements.ts";
 import { test as base } from "./database.ts";
 import { query } from "./rows.ts";
 
@@ -71,6 +72,27 @@ const grace = async (pool: Pool): Promise<string> =>
   (await query(pool, "select late_read_grace()::text as grace"))[0]?.["grace"] as string;
 const graceOf = (minutes: number): string =>
   `\ncreate or replace function late_read_grace() returns interval language sql immutable as $$ select interval '${minutes} minutes' $$;\n`;
+
+test("a page is cut between its statements, and nowhere else", () => {
+  const statements = [
+    "select 1",
+    "select ';', ';;' || 'it''s; --', e'\\';', \"a;b\"",
+    "create function f() returns text language sql as $$ select ';' || $a$;;$a$ $$",
+    "do $do$ begin perform ';'; -- ;\nend $do$",
+    "select $1, a$b$c, 2 /* ; */ + 3 -- ;\n, 4",
+  ];
+  const text = `-- first;\n${statements.join(";\n\n/* ; */ ")};\n-- last;\n`;
+  expect(statementsOf(text).map((statement) => statement.text)).toEqual(statements);
+  for (const { text: statement, line } of statementsOf(text)) {
+    expect(
+      text
+        .split("\n")
+        .slice(line - 1)
+        .join("\n"),
+    ).toContain(statement);
+    expect(text.split("\n")[line - 1]).toContain(statement.split("\n")[0]);
+  }
+});
 
 describe("migrating", () => {
   test("runs each file once, in order", async ({ empty }) => {
@@ -139,6 +161,65 @@ describe("migrating", () => {
     expect(await migrationProblem(empty)).toBe("The database has no Thaw tables yet. Run: npm run migrate");
     rmSync(join(directory, "0099_more.sql"));
     expect(await migrate(empty, directory)).toEqual(ALL);
+  });
+
+  const fn = (body: string, language = "plpgsql"): string =>
+    `create function f() returns integer language ${language} as $body$${body}$body$`;
+  test.for<[string, string, number, RegExp]>([
+    ["a word that is none", "selekt 1;", 4, /syntax error at or near "selekt"/],
+    ["a mistake far from where its statement begins", "select\n  1,\n  nope;", 6, /column "nope"/],
+    [
+      "a column that is missing in a body of SQL",
+      `${fn("\n  select 1;\n  select nope;\n", "sql")};`,
+      6,
+      /"nope"/,
+    ],
+    [
+      "the second of two functions with one text",
+      `create function g() returns integer language sql as 'select 1';\n${fn("select nope", "sql")};`,
+      5,
+      /"nope"/,
+    ],
+    [
+      "a mistake in a body of PL/pgSQL",
+      `${fn("\nbegin\n  perform 1; -- ;\n  iff true;\nend ")};`,
+      7,
+      /at or near "iff"/,
+    ],
+    [
+      "an exception in a DO block",
+      "do $$\nbegin\n  raise exception 'no such luck';\nend $$;",
+      6,
+      /no such luck/,
+    ],
+    ["a DO block on the line of its quote", "do\n$$ begin\n  perform 1 / 0;\nend $$;", 6, /division by zero/],
+    [
+      "a missing column in a DO block",
+      "do $$\nbegin\n  perform 1;\n  perform nope from pg_class;\nend $$;",
+      7,
+      /"nope"/,
+    ],
+    [
+      "what a DO block calls",
+      `${fn("\nbegin\n  return 1 / 0;\nend ")};\ndo $$\nbegin\n  perform f();\nend $$;`,
+      10,
+      /division by zero/,
+    ],
+    ["a row that is refused", "insert into restores (status)\n  values ('nonsense');", 5, /nonsense/],
+    ["a statement that fails when it runs", "select 1 / 0;", 4, /division by zero/],
+    ["a quote that never ends", "select 1;\nselect 'oh", 5, /unterminated quoted string/],
+  ])("says on which line a page fails: %s", async ([, text, line, message], { empty, directory }) => {
+    writeFileSync(
+      join(directory, "0099_more.sql"),
+      `-- one; two\nselect 1;\n/* three; */\n${text}\nselect 2;\n`,
+    );
+    const error = await migrate(empty, directory).then(
+      () => new Error("it did not fail"),
+      (reason: Error) => reason,
+    );
+    expect(error.name).toBe("MigrationError");
+    expect(error.message).toMatch(message);
+    expect(error.message).toMatch(new RegExp(`^sql/0099_more\\.sql:${line}: `));
   });
 
   test("a database that lacks a file of this build says which", async ({ empty }) => {

@@ -1,6 +1,7 @@
 /** Thaw's real processes: how they start, refuse to start, stop and die. */
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdtemp, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
 import { connect, createServer, type AddressInfo, type Server } from "node:net";
 import { tmpdir } from "node:os";
@@ -161,7 +162,9 @@ test("the log has one line per request and one per job, and the request's id lea
       .map((line) => line["job_id"])
       .toSorted(),
   ).toEqual(ended.toSorted());
-  for (const line of of("job")) {
+  const did = of("job").filter((line) => "did" in line && line["task"] === "trigger_restores");
+  expect(did).toMatchObject([{ did: { claimed: 1, asked: 1, pending: 1 } }]);
+  for (const { did: _did, ...line } of of("job")) {
     expect(line).toEqual({
       level: "info",
       time: expect.any(String),
@@ -193,13 +196,16 @@ describe("a process that cannot do its work", () => {
     }
   });
 
-  test("says that its port is taken, and leaves no job locked", async ({ world, pool }) => {
+  test("says that its port is taken, and has begun nothing", async ({ world, emptyUrl }) => {
     const { server, port } = await takePort();
-    const refusing = world.run(START, { PORT: String(port) });
+    const refusing = world.run(START, { PORT: String(port), DATABASE_URL: emptyUrl });
 
     expect(await refusing.end()).toBe(1);
-    expect(refusing.output()).toContain(`\nPort ${port} of 127.0.0.1 is taken; set PORT to another.\n`);
-    expect(await lockedJobs(pool)).toBe(0);
+    expect(refusing.output()).toBe(`Port ${port} of 127.0.0.1 is taken; set PORT to another.\n`);
+    const pool = newPool(emptyUrl);
+    const { rows } = await pool.query("select from pg_namespace where nspname = 'graphile_worker'");
+    expect(rows).toEqual([]);
+    await pool.end();
     server.close();
   });
 
@@ -215,7 +221,7 @@ describe("a process that cannot do its work", () => {
     const migrating = world.run(["migrate"], { DATABASE_URL: emptyUrl }, checkout);
 
     expect(await migrating.end()).toBe(1);
-    expect(migrating.output()).toContain("sql/9999_broken.sql:");
+    expect(migrating.output()).toBe("sql/9999_broken.sql:2: division by zero\n");
     const pool = newPool(emptyUrl);
     const { rows } = await pool.query(
       "select to_regclass('restores') as restores, to_regclass('thaw_migrations') as migrations",
@@ -452,6 +458,76 @@ describe("when Postgres goes away", () => {
     });
   }
 
+  test("the log says once that it is lost, once that it is back, of a 503 one short line, and quotes no object", async ({
+    world,
+    postgres,
+  }) => {
+    const thaw = world.run(START, { DATABASE_URL: postgres.url, LOG_LEVEL: "info" });
+    const url = await thaw.url();
+    await waitFor("the jobs of the start to end", async () => thaw.output().split('"msg":"job"').length > 5);
+    const before = thaw.output().length;
+
+    await postgres.stop("fast");
+    await thaw.says("Postgres is lost");
+    for (let time = 0; time < 3; time++) {
+      expect(await thaw.post("/restore/request", requestBody("a"))).toMatchObject({ status: 503 });
+      expect((await fetch(`${url}/readyz`)).status).toBe(503);
+    }
+    await sleep(1_500); // An outage that lasts longer than a look.
+    await postgres.start();
+    await thaw.says("Postgres is back");
+
+    const text = thaw.output().slice(before);
+    const lines = text
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    const of = (msg: string) => lines.filter((line) => line["msg"] === msg);
+    expect(of("Postgres is lost")).toMatchObject([
+      { level: "error", process: "server worker", reason: expect.stringMatching(/^\S.{5,150}$/) },
+    ]);
+    const [back] = of("Postgres is back");
+    expect(of("Postgres is back")).toMatchObject([{ level: "warn", process: "server worker" }]);
+    expect(back?.["away_ms"]).toBeGreaterThan(1_500);
+    expect(of("a request failed")).toMatchObject(
+      Array.from({ length: 3 }, () => ({ level: "warn", status: 503, reason: expect.any(String) })),
+    );
+    expect(of("not ready")).toHaveLength(1);
+    for (const line of lines) {
+      expect(line).not.toHaveProperty("err");
+      expect(JSON.stringify(line).length).toBeLessThan(450);
+    }
+    expect(text).not.toMatch(/client|password|    at /);
+    // It may also have ended, as a busy one does; what it said then is another test's.
+    thaw.child.kill("SIGTERM");
+    await thaw.end(SUPERVISOR_MS);
+  });
+
+  test("a worker that cannot go on says that it is for Postgres", async ({ world, postgres }) => {
+    const env = { DATABASE_URL: postgres.url };
+    expect(await world.run(["migrate"], env).end()).toBe(0);
+    world.s3.putObject({ bucket: BUCKET, key: "a", storage_class: "GLACIER", body: "a" });
+    const slow = world.s3.fail({ with: "latency", operation: "HeadObject", latency_ms: 1_500, times: 1 });
+    const [server, worker] = [world.run(["server"], env), world.run(["worker"], env)];
+    await worker.says("worker ready");
+    await server.post("/restore/request", requestBody("a"));
+    await isStruck(slow);
+
+    await postgres.stop();
+
+    // Its job ends while nobody can take it down; graphile-worker does not go on then.
+    expect(await worker.end()).toBe(1);
+    const last = JSON.parse(worker.output().trimEnd().split("\n").at(-1) ?? "") as Record<string, unknown>;
+    expect(last).toMatchObject({
+      level: "fatal",
+      msg: "cannot go on without Postgres; a supervisor should restart this process",
+      reason: expect.any(String),
+      postgres: expect.stringMatching(/ECONNREFUSED|ECONNRESET|terminated/),
+      away_ms: expect.any(Number),
+    });
+    for (const line of worker.output().split("\n")) expect(line.length).toBeLessThan(2_000);
+  });
+
   test("a worker that hears nothing from it ends by itself", async ({ postgres }) => {
     const pool = newPool(postgres.url);
     const reasons: string[] = [];
@@ -537,15 +613,61 @@ describe("the embedded Postgres", () => {
   });
 
   test("is stopped when something else cannot start", async ({ world, checkout }) => {
+    await writeFile(join(checkout, "sql", "9999_broken.sql"), "select nonsense;\n");
+    const refusing = world.run(START, env, checkout);
+
+    expect(await refusing.end()).toBe(1);
+    expect(refusing.output()).toContain("embedded Postgres is running");
+    expect(refusing.output()).toContain('\nsql/9999_broken.sql:1: column "nonsense" does not exist\n');
+    expect(await postmasterOf(checkout)).toBeUndefined();
+  });
+
+  test("is not even started where the port is taken", async ({ world, checkout }) => {
     const { server, port } = await takePort();
     const refusing = world.run(START, { ...env, PORT: String(port) }, checkout);
 
     expect(await refusing.end()).toBe(1);
-    expect(refusing.output()).toContain("embedded Postgres is running");
-    expect(refusing.output()).toContain("is taken");
-    expect(await postmasterOf(checkout)).toBeUndefined();
+    expect(refusing.output()).toBe(`Port ${port} of 127.0.0.1 is taken; set PORT to another.\n`);
+    expect(await readdir(checkout)).not.toContain(".data");
     server.close();
   });
+
+  test("goes with the terminal that is closed, though nobody reads what is said about it", async ({
+    world,
+    checkout,
+  }) => {
+    const thaw = world.run(START, env, checkout);
+    await thaw.url();
+    thaw.child.stdout?.destroy();
+    thaw.child.stderr?.destroy();
+
+    thaw.child.kill("SIGHUP");
+
+    expect(await thaw.end(SUPERVISOR_MS)).toBe(0);
+    expect(await postmasterOf(checkout)).toBeUndefined();
+  });
+
+  // `script` makes the terminal; where there is none, Debian's bsdutils is missing. Its options differ elsewhere.
+  test.skipIf(process.platform !== "linux")(
+    "goes with a real terminal, on which the last lines cannot be written",
+    async ({ world, checkout }) => {
+      const command = `exec ${process.execPath} ${join(checkout, "server/main.ts")} ${START.join(" ")}`;
+      const terminal = spawn("script", ["-qec", command, "/dev/null"], {
+        cwd: tmpdir(),
+        env: { PATH: process.env["PATH"], ...world.settings, ...env },
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      let output = "";
+      terminal.stdout.on("data", (chunk) => (output += String(chunk)));
+      await waitFor("the start", async () => output.includes("server ready"), 20_000);
+      const postmaster = await postmasterOf(checkout);
+      expect(postmaster).toBeDefined();
+
+      terminal.kill("SIGKILL");
+
+      await waitFor("Postgres to be gone", async () => (await postmasterOf(checkout)) === undefined);
+    },
+  );
 
   test("is stopped when it has only just been told to start", async ({ world, checkout }) => {
     const thaw = world.run(START, env, checkout);

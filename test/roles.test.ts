@@ -459,6 +459,24 @@ describe("too many rights", () => {
   });
 });
 
+test("a role that may not migrate says so, and whom to ask", async ({ roles, world }) => {
+  const started = async (role: "thaw_server" | "thaw_worker") => {
+    const refusing = world.run(["migrate", "server", "worker"], { DATABASE_URL: roles.urlOf(role) });
+    expect(await refusing.end()).toBe(1);
+    return refusing.output();
+  };
+  const empty = await started("thaw_server");
+  expect(empty).toMatch(/^The database role thaw_server may not migrate: permission denied for [^\n]*\n$/);
+  expect(empty).toContain("Run npm run migrate as the owner of the database (thaw_migrator)");
+  await roles.migrate();
+  for (const role of ["thaw_server", "thaw_worker"] as const) {
+    const output = await started(role);
+    expect(output).toMatch(new RegExp(`^The database role ${role} may not migrate: [^\\n]*\\n$`));
+    expect(output).toContain("Run npm run migrate as thaw_migrator, who owns the tables");
+    expect(output).toContain("npm run server");
+  }
+});
+
 describe("TLS", () => {
   const TLS = join(import.meta.dirname, "fixtures/tls");
 

@@ -2,6 +2,7 @@
  * `npm run doctor [-- bucket | bucket/key ...]`: looks for what would fail without an error, and says what to
  * do about it. Changes nothing. Ends with 1 when something is broken, with 0 when there is at most a warning.
  */
+import { allowClosedOutput } from "../closed_output.ts";
 import { checkUp } from "./checks.ts";
 import { counted, fail, reasonOf, type Finding } from "./finding.ts";
 
@@ -31,6 +32,7 @@ function lineOf({ level, what, found, todo }: Finding): string {
   return line.replaceAll(/\p{Cc}+/gu, " ");
 }
 
+allowClosedOutput();
 const counts = { ok: 0, warn: 0, FAIL: 0, skip: 0 };
 try {
   for await (const finding of checkUp(env, process.argv.slice(2))) {

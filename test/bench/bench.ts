@@ -28,7 +28,7 @@ const broken = ({ numbers, what }: Figure, error: unknown): Result => ({
 });
 
 const world = await openWorld();
-for (const signal of ["SIGINT", "SIGTERM"])
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
   process.on(signal, () => void world.close().then(() => process.exit(130)));
 const results: Result[] = [];
 const options = {

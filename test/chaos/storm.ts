@@ -45,7 +45,7 @@ const QUICK_TIMES = `
   create or replace function lost_grace() returns interval language sql immutable as $$ select interval '3 seconds' $$;
   create or replace function reconnect_grace() returns interval language sql immutable as $$ select interval '6 seconds' $$;`;
 
-const INTERRUPTS = ["SIGINT", "SIGTERM"] as const;
+const INTERRUPTS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** What is due after the storm comes within this, or it is stuck. */
 const PATIENCE_MS = 120_000;

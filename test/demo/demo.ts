@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client } from "pg";
 
+import { allowClosedOutput } from "../../server/closed_output.ts";
 import { startEmbeddedPostgres } from "../../server/embedded_postgres/start.ts";
 import { createLog } from "../../server/log.ts";
 import { createPool } from "../../server/database.ts";
@@ -54,6 +55,9 @@ function end(code: number): Promise<never> {
 }
 process.on("SIGINT", () => void end(once ? 130 : 0));
 process.on("SIGTERM", () => void end(143));
+// The terminal, or whoever reads the story, is gone: Postgres would stay.
+process.on("SIGHUP", () => void end(129));
+allowClosedOutput(() => void end(141));
 
 async function main(): Promise<void> {
   mkdirSync(DIRECTORY, { recursive: true });

@@ -1,0 +1,99 @@
+/** What both functions do with what they are given: unwrap it, read each event, tell Thaw, say what became of it. */
+import { sqsBatch, unwrap, type AwsEvent, type Unwrapped } from "./envelopes.ts";
+import type { JsonObject } from "./fields.ts";
+import { log, messageOf } from "./log.ts";
+import { postToThaw, type ThawBody, type ThawPath } from "./thaw_client.ts";
+import { deadlineOf, type InvocationContext } from "./tries.ts";
+
+/** A full SQS batch at once would ask for more connections than a small Thaw has to give. */
+const CONCURRENCY = 10;
+
+/** What sets one function apart from the other. */
+export interface Translation {
+  lambda: string;
+  path: ThawPath;
+  /** What Thaw is to be told, or why nothing. @throws when it may concern us and cannot be read. */
+  read: (event: AwsEvent) => { body: ThawBody } | { ignored: string };
+  /** By which an operator finds it, also when it cannot be read. */
+  idOf: (event: AwsEvent) => string | undefined;
+  /** What of Thaw's answer belongs on the log line. */
+  answers: readonly string[];
+}
+
+/** What Lambda wants to hear for SQS: only these messages go back into the queue. */
+export interface SqsBatchResponse {
+  batchItemFailures: { itemIdentifier: string }[];
+}
+
+/** @throws for what cannot be read or delivered, so that AWS repeats it and keeps it in the end. */
+export async function deliver(
+  translation: Translation,
+  event: unknown,
+  context?: InvocationContext,
+): Promise<SqsBatchResponse | undefined> {
+  const deadline = deadlineOf(context);
+  const messages = sqsBatch(event);
+  if (messages === undefined) {
+    await deliverAll(translation, event, deadline);
+    return undefined;
+  }
+  const batchItemFailures: SqsBatchResponse["batchItemFailures"] = [];
+  await forEachBounded(messages, async ({ messageId, body }) => {
+    try {
+      // A body is text: an empty one is not "nothing".
+      await deliverAll(translation, { eventSource: "aws:sqs", body }, deadline);
+    } catch {
+      // Already logged; the message's own retries and dead-letter queue take it from here.
+      batchItemFailures.push({ itemIdentifier: messageId });
+    }
+  });
+  return { batchItemFailures };
+}
+
+/** Sends what there is to send, then throws for whatever failed: one bad record holds up no other. */
+async function deliverAll(translation: Translation, message: unknown, deadline: number): Promise<void> {
+  const failures: unknown[] = [];
+  await forEachBounded([...unwrap(message)], async (unwrapped) => {
+    await deliverOne(translation, unwrapped, deadline).catch((error: unknown) => failures.push(error));
+  });
+  if (failures.length === 1) throw failures[0];
+  if (failures.length > 1) throw new Error(failures.map(messageOf).join(" | "));
+}
+
+async function deliverOne(
+  { lambda, path, read, idOf, answers }: Translation,
+  unwrapped: Unwrapped,
+  deadline: number,
+): Promise<void> {
+  let subject: JsonObject = {};
+  try {
+    if (unwrapped.form === "nothing") {
+      log({ lambda, outcome: "ignored", reason: unwrapped.reason });
+      return;
+    }
+    if (unwrapped.form === "unreadable") throw new Error(`Unreadable event: ${unwrapped.reason}.`);
+    subject = { event_id: idOf(unwrapped) };
+    const reading = read(unwrapped);
+    if ("ignored" in reading) {
+      log({ lambda, outcome: "ignored", reason: reading.ignored });
+      return;
+    }
+    const { s3_bucket, s3_key } = reading.body;
+    subject = { ...subject, s3_bucket, s3_key };
+    const answer = await postToThaw(path, reading.body, deadline);
+    const told = Object.fromEntries(answers.map((name) => [name, answer[name]]));
+    log({ lambda, outcome: "sent", ...subject, ...told });
+  } catch (error) {
+    log({ lambda, outcome: "failed", ...subject, reason: messageOf(error) });
+    throw error;
+  }
+}
+
+/** Runs `work` on every item, a few at a time: all workers draw from one iterator. */
+async function forEachBounded<T>(items: T[], work: (item: T) => Promise<unknown>): Promise<void> {
+  const rest = items.values();
+  const workers = Array.from({ length: Math.min(CONCURRENCY, items.length) }, async () => {
+    for (const item of rest) await work(item);
+  });
+  await Promise.all(workers);
+}
