@@ -26,10 +26,12 @@ export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
   const requests = new GroupCommit(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
     LIMITS,
+    (items) => lockedOf(options, items.map(asRead)),
   );
   const completions = new GroupCommit(
     (items: (RestoreCompleted & { id: string })[]) => completeRestores(options, items),
     LIMITS,
+    (items) => lockedOf(options, items),
   );
 
   return new Hono<RequestEnv>()
@@ -58,15 +60,20 @@ async function inTime<T>(written: Promise<T>): Promise<T> {
   return Promise.race([written, late]).finally(() => clearTimeout(timer));
 }
 
+/** As the SQL functions know it. */
+const asRead = ({ principal_arn, ...item }: RestoreRequest & { id: string }) => ({
+  ...item,
+  principal: principal_arn,
+});
+
 async function requestRestores(
   { pool, notify_waits, session_domains }: RouteOptions,
   items: (RestoreRequest & { id: string })[],
 ): Promise<{ request_id: string; duplicate: boolean }[]> {
-  const reads = items.map(({ principal_arn, ...item }) => ({ ...item, principal: principal_arn }));
   const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
     name: "request_restores",
     text: "select * from request_restores($1, $2, $3)",
-    values: [JSON.stringify(reads), notify_waits, session_domains],
+    values: [JSON.stringify(items.map(asRead)), notify_waits, session_domains],
   });
   return inOrder(items, rows, (row) => row.read_id);
 }
@@ -81,6 +88,16 @@ async function completeRestores(
     values: [JSON.stringify(items), notify_waits],
   });
   return inOrder(items, rows, (row) => row.event_id);
+}
+
+async function lockedOf({ pool }: RouteOptions, items: { id: string }[]): Promise<boolean[]> {
+  const { rows } = await pool.query<{ id: string }>({
+    name: "locked_events",
+    text: "select id from locked_events($1) id",
+    values: [JSON.stringify(items)],
+  });
+  const locked = new Set(rows.map((row) => row.id));
+  return items.map((item) => locked.has(item.id));
 }
 
 /** One result per item; an item without one is our bug, not the caller's. */
