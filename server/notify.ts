@@ -43,7 +43,8 @@ async function tellPeople(
   await markReaders(context.db, kind, signal);
   // All of them, or the rest would go out as they were frozen.
   while (!signal.aborted && (await unsealPage(context.db, kind)));
-  for (const id of await unfinished(context.db, kind)) await attempt(context, kind, () => finish(context, id));
+  for (const id of await unfinished(context.db, kind))
+    await attempt(context, kind, () => finish(context, id));
 
   const tried: string[] = [];
   for (let over = false; !over && !signal.aborted;) {
@@ -265,9 +266,7 @@ async function sendOne(
     case "gate":
       await sql`select shut_mail_gate(${mail.id}, ${mail.claim_id}, ${mail.uncertain_since_before},
                                       ${`${answer.wait_seconds} seconds`}::interval, ${answer.code}, ${answer.message},
-                                      ${answer.for_sender ? settings.MAIL_FROM : null})`.execute(
-        db,
-      );
+                                      ${answer.for_sender ? settings.MAIL_FROM : null})`.execute(db);
       log.warn({ ...line, code: answer.code, wait_seconds: answer.wait_seconds }, "mail");
       break;
     case "failed":

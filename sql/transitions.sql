@@ -846,7 +846,7 @@ create or replace function due_people(p_kind notification_kind, p_quiet interval
 -- In the order of the index on since, as far as somebody is found: nothing is sorted or joined but what that takes. So a look
 -- costs the same however many are due and however long the history is; only people with old news who go on reading, and whom
 -- this run could not write to, are gone through before the others.
-language plpgsql stable set plan_cache_mode = force_custom_plan
+language plpgsql stable
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   v_rows integer := 1000;
@@ -854,16 +854,15 @@ declare
   v_people text[];
 begin
   loop
-    with oldest as materialized (
-      select u.person, u.since from untold_requests u
-       where u.kind = p_kind and u.since <= now() - least(p_quiet, p_max_wait)
-       order by u.since limit v_rows)
-    select (select count(*) from oldest),
-           array(select p.person
-                   from (select o.person from oldest o where o.person > p_after and o.person <> all (p_passed)
-                          group by o.person order by min(o.since), o.person offset 0) p
-                  where is_due(p_kind, p.person, p_quiet, p_max_wait) limit p_limit)
-      into v_seen, v_people;
+    execute format(
+      'with oldest as materialized (
+         select u.person, u.since from untold_%s u where u.since <= now() - least($2, $3) order by u.since limit $6)
+       select (select count(*) from oldest),
+              array(select p.person
+                      from (select o.person from oldest o where o.person > $4 and o.person <> all ($5)
+                             group by o.person order by min(o.since), o.person offset 0) p
+                     where is_due($1, p.person, $2, $3) limit $7)', p_kind)
+      into v_seen, v_people using p_kind, p_quiet, p_max_wait, p_after, p_passed, v_rows, p_limit;
     if v_people <> '{}' or v_seen < v_rows then
       return query select unnest(v_people);
       return;
@@ -880,9 +879,8 @@ language plpgsql volatile set plan_cache_mode = force_custom_plan
 declare
   v_page uuid[];
 begin
-  v_page := array(select u.request_id from untold_requests u
-                   where u.kind = p_kind and u.person = p_person and u.since <= p_until
-                   order by u.since limit mail_page());
+  execute format('select array(select u.request_id from untold_%s u where u.person = $1 and u.since <= $2 order by u.since limit $3)', p_kind)
+     into v_page using p_person, p_until, mail_page();
   perform from restores r
    where r.id = any (array(select distinct q.restore_id from restore_requests q where q.id = any (v_page)))
    order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
