@@ -42,7 +42,7 @@ async function tellPeople(
 ): Promise<void> {
   await markReaders(context.db, kind, signal);
   // All of them, or the rest would go out as they were frozen.
-  while (!signal.aborted && (await unsealPage(context.db, kind)));
+  while (!signal.aborted && (await unsealPage(context, kind)));
   for (const id of await unfinished(context.db, kind))
     await attempt(context, kind, () => finish(context, id));
 
@@ -59,10 +59,9 @@ async function tellPeople(
   await sendSealed(context, kind, Infinity, signal);
 }
 
-async function unsealPage(db: Database, kind: NotificationKind): Promise<boolean> {
-  const { rows } = await sql<{
-    unsealed: number;
-  }>`select unseal_stale_notifications(${kind}) as unsealed`.execute(db);
+async function unsealPage({ db, settings }: WorkerContext, kind: NotificationKind): Promise<boolean> {
+  const { rows } = await sql<{ unsealed: number }>`
+    select unseal_stale_notifications(${kind}, ${settings.MAIL_FROM}) as unsealed`.execute(db);
   return rows[0]?.unsealed !== 0;
 }
 

@@ -31,6 +31,7 @@ analyze restore_requests;
 
 -- They get another argument, or another result; with the old ones kept, a call that leaves it out would be ambiguous.
 drop function if exists due_people(notification_kind, interval, interval, integer, text);
+drop function if exists unseal_stale_notifications(notification_kind);
 drop function if exists take_mail_turn(notification_kind);
 drop function if exists claim_notifications(notification_kind, integer, text, boolean);
 drop function if exists mark_notification_sent(uuid, text);

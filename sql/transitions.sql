@@ -1020,7 +1020,7 @@ $$;
 -- sealed -> untold again: Resend has certainly not taken this mail, and what it says has grown old while the gate was
 -- shut (the copies may have expired, the sender been mended), or it was never written to its end. Its people get one new mail
 -- with all their news. A page at a time, the body first, for without one nobody sends it; answers 0 when there is none left.
-create or replace function unseal_stale_notifications(p_kind notification_kind) returns integer
+create or replace function unseal_stale_notifications(p_kind notification_kind, p_sender text default null) returns integer
 language plpgsql volatile as $$
 declare
   v_id uuid;
@@ -1029,7 +1029,7 @@ begin
   select n.id into v_id from notifications n
    where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
      and n.created_at <= now() - mail_stays_fresh()
-     and not exists (select from mail_gate g where g.closed_until > now())
+     and not exists (select from mail_gate g where is_shut(g, p_sender, now()))
      and not exists (select from notifications o where o.superseded_by = n.id)
    order by n.created_at limit 1 for update skip locked;
   if v_id is null then return 0; end if;

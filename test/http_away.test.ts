@@ -219,11 +219,9 @@ test("somebody keeps one file locked: its own readers hear so, and everybody els
   const others: Answer[] = [];
   const refused: Answer[] = [];
   for (let round = 0; round < 5; round++) {
-    const posts = Array.from({ length: 20 }, (_, index) =>
-      api.post("/restore/request", requestBody(`${round}-${index}.bin`)),
-    );
-    posts.splice(round * 3, 0, api.post("/restore/request", { ...locked, event_id: `again ${round}` }));
-    const answers = await Promise.all(posts);
+    const bodies = Array.from({ length: 20 }, (_, index) => requestBody(`${round}-${index}.bin`));
+    bodies.splice(round * 3, 0, { ...locked, event_id: `again ${round}` });
+    const answers = await Promise.all(bodies.map((body) => api.post("/restore/request", body)));
     refused.push(...answers.splice(round * 3, 1));
     others.push(...answers);
   }
