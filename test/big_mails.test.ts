@@ -187,6 +187,37 @@ describe("a mail of more files than a page", () => {
   });
 });
 
+base("a look for people who are due costs the same, however many are", async ({ pool }) => {
+  const add = (from: number, to: number) =>
+    pool.query(
+      `with r as (insert into restores (id, s3_bucket, s3_key, status, status_at, accepted_at, restore_expires_at)
+                  select gen_random_uuid(), 'b', 'k' || n, 'restored', now() - interval '5 hours' + n * interval '10 ms', now(), now() + interval '1 day'
+                    from generate_series($1::int, $2::int) n returning *)
+       insert into restore_requests (id, restore_id, s3_bucket, s3_key, access_key_id, email, user_resolved, restore_status, status_at, requested_at, last_read_at)
+       select gen_random_uuid(), id, s3_bucket, s3_key, 'A', 'p' || hashtext(s3_key) % 3000 || '@example.com', true, status, status_at, now() - interval '6 hours', now() from r`,
+      [from, to],
+    );
+  const buffers = async (): Promise<number> => {
+    await pool.query("vacuum analyze restores, restore_requests");
+    const client = await pool.connect();
+    const costs: number[] = [];
+    for (let call = 0; call < 3; call++) {
+      const [plan] = await query(
+        client,
+        "explain (analyze, buffers, format json) select due_people('post', '2 minutes', '15 minutes', 50)",
+      );
+      const { Plan } = (plan?.["QUERY PLAN"] as [{ Plan: Record<string, number> }])[0];
+      costs.push((Plan["Shared Hit Blocks"] ?? 0) + (Plan["Shared Read Blocks"] ?? 0));
+    }
+    client.release(true);
+    return Math.min(...costs);
+  };
+  await add(1, 2_000);
+  const few = await buffers();
+  await add(2_001, 40_000);
+  expect(await buffers()).toBeLessThan(1.5 * few);
+});
+
 base(
   "fifty thousand files of one person: nobody else's read or event is refused, and no lock is held for long",
   { timeout: 180_000 },
