@@ -1,5 +1,8 @@
 -- Mails of any size in short transactions, and people in the order in which their news came.
 
+-- The strongest lock first: who holds a weaker one, and asks for more, meets whoever writes meanwhile in a circle.
+lock table notifications, restore_requests, mail_gate in access exclusive mode;
+
 -- Without a body a mail is being written: its files are attached page by page, and nobody sends it.
 alter table notifications alter column body drop not null;
 alter table notifications add constraint notifications_without_body_waits check (body is not null or status = 'sealed');
