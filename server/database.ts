@@ -43,7 +43,7 @@ interface NotificationRow {
   kind: NotificationKind;
   email: string;
   status: Generated<"sealed" | "sent" | "failed" | "unknown">;
-  body: string;
+  body: string | null;
 }
 
 /** The columns that TypeScript reads or writes by name; sql/ has the whole truth. */

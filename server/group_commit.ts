@@ -1,4 +1,4 @@
-import { isBadRow, isConflict, isUnavailable } from "./postgres_errors.ts";
+import { isBadRow, isConflict, isLocked, isTooSlow, isUnavailable } from "./postgres_errors.ts";
 
 /** More is waiting than the database can take soon: tell the caller to come back. */
 export class Overloaded extends Error {
@@ -18,19 +18,30 @@ const CONFLICT_TRIES = 5;
  * Writes what arrives together in one statement: one is in flight, the rest queues for the next.
  * `add_job` serialises commits through NOTIFY, so a transaction each stops at about 1,000 per second.
  *
- * An item that Postgres refuses halves its batch until it stands alone, and only it fails. When Postgres is
- * away all who wait hear so at once: trying batch after batch would take a time-out each.
+ * An item that Postgres refuses halves its batch until it stands alone, and only it fails. Items whose rows somebody keeps
+ * locked are tried once more by themselves, beside the queue, which goes on without them. A batch that is too slow fails
+ * alone: it has used up its callers' time, so halving it would help none of them and make everybody behind it late, too.
+ * When Postgres is away all who wait hear so at once: trying batch after batch would take a time-out each.
  */
 export class GroupCommit<In, Out> {
   readonly #write: (items: In[]) => Promise<Out[]>;
+  readonly #lockedOf: ((items: In[]) => Promise<boolean[]>) | undefined;
   readonly #batch_size: number;
   readonly #queue_size: number;
   #queue: Waiting<In, Out>[] = [];
   #busy = false;
 
-  /** `write` answers one result per item, in order. */
-  constructor(write: (items: In[]) => Promise<Out[]>, limits: { batch_size: number; queue_size: number }) {
+  /**
+   * `write` answers one result per item, in order; `lockedOf` whether somebody keeps rows of that item locked. Without it,
+   * a batch that meets a lock is halved.
+   */
+  constructor(
+    write: (items: In[]) => Promise<Out[]>,
+    limits: { batch_size: number; queue_size: number },
+    lockedOf?: (items: In[]) => Promise<boolean[]>,
+  ) {
     this.#write = write;
+    this.#lockedOf = lockedOf;
     this.#batch_size = limits.batch_size;
     this.#queue_size = limits.queue_size;
   }
@@ -69,15 +80,37 @@ export class GroupCommit<In, Out> {
       // After the next batch is on its way: Postgres works on it while we answer this one.
       setImmediate(() => batch.forEach((waiting, index) => waiting.resolve(results[index] as Out)));
     } catch (error) {
-      if (isUnavailable(error)) throw error;
-      if (batch.length === 1 || !isBadRow(error)) {
-        for (const waiting of batch) waiting.reject(error);
+      if (isUnavailable(error) && !isTooSlow(error)) throw error;
+      if (batch.length > 1 && isLocked(error)) {
+        await this.#partLocked(batch, error);
         return;
       }
-      const half = batch.length >>> 1;
-      await this.#commit(batch.slice(0, half));
-      await this.#commit(batch.slice(half));
+      if (batch.length > 1 && isBadRow(error)) {
+        const half = batch.length >>> 1;
+        await this.#commit(batch.slice(0, half));
+        await this.#commit(batch.slice(half));
+        return;
+      }
+      for (const waiting of batch) waiting.reject(error);
     }
+  }
+
+  /** The free ones at once, the others beside the queue: they may wait for their locks as long as this batch did. */
+  async #partLocked(batch: Waiting<In, Out>[], error: unknown): Promise<void> {
+    const items = batch.map((waiting) => waiting.item);
+    const isHeld = (await this.#lockedOf?.(items)) ?? items.map(() => false);
+    const held = batch.filter((_, index) => isHeld[index]);
+    if (held.length === batch.length) {
+      for (const waiting of held) waiting.reject(error);
+      return;
+    }
+    // No lock to be seen: gone again, or on a row that only its owner sees. Then as with a bad row.
+    const second = held.length > 0 ? held : batch.slice(batch.length >>> 1);
+    const first = batch.filter((waiting) => !second.includes(waiting));
+    void this.#commit(second).catch((away: unknown) => {
+      for (const waiting of second) waiting.reject(away);
+    });
+    await this.#commit(first);
   }
 
   async #writeWithRetry(items: In[]): Promise<Out[]> {

@@ -3,7 +3,7 @@ import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 
 import { Overloaded } from "./group_commit.ts";
-import { isBadValue, isUnavailable } from "./postgres_errors.ts";
+import { isBadValue, isLocked, isTooSlow, isUnavailable } from "./postgres_errors.ts";
 
 export interface Issue {
   field: string;
@@ -54,6 +54,10 @@ const asApiError = (error: Error): ApiError => {
   if (error instanceof HTTPException) return new ApiError("invalid_request", error.message);
   if (error instanceof Overloaded)
     return new ApiError("unavailable", "Too many requests are waiting; try again.");
+  if (isLocked(error))
+    return new ApiError("unavailable", "Somebody keeps this file's row locked in the database; try again.");
+  if (isTooSlow(error))
+    return new ApiError("unavailable", "The database does not answer in time; try again.");
   if (isUnavailable(error)) return new ApiError("unavailable", "The database is not available; try again.");
   // Of a body that this route takes; the same one will never do, so its caller must not repeat it.
   if (isBadValue(error))

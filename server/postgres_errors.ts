@@ -30,6 +30,9 @@ export const isForbidden = (error: unknown): boolean => sqlState(error) === "425
 /** Postgres answers, and takes nothing: a failover, a full disk. */
 export const isReadOnly = (error: unknown): boolean => sqlState(error) === "25006";
 
+/** Somebody else kept a row locked for longer than `lock_timeout`: that row's trouble, and over when they let go. */
+export const isLocked = (error: unknown): boolean => sqlState(error) === "55P03";
+
 /** Our own time limit for a statement, kept by Postgres or else by pg: of one row's work that may be the row's fault. */
 export const isTooSlow = (error: unknown): boolean =>
   sqlState(error) === "57014" || (error as Error | null)?.message === "Query read timeout";

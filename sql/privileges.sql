@@ -7,15 +7,17 @@
 
 do $$
 declare
-  v_server text[] := array['applied_sql_files', 'request_restores', 'complete_restores'];
+  v_server text[] := array['applied_sql_files', 'request_restores', 'locked_reads', 'complete_restores'];
   v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
     'settle_restores',
     -- One by one they were called by workers of before, which run on during a deploy.
     'lock_restores', 'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
     'note_restores_checked', 'note_restore_troubles',
-    'due_people', 'seal_notification', 'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
-    'mark_notification_sent', 'mark_notification_undeliverable', 'note_notification_uncertain', 'shut_mail_gate', 'note_mail_limit',
+    'due_people', 'seal_notification', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
+    'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
+    'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',
+    'note_notification_refused', 'shut_mail_gate', 'note_mail_limit',
     'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs'];
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;

@@ -46,9 +46,14 @@ create or replace function lost_grace() returns interval language sql immutable 
 create or replace function lost_limit() returns integer language sql immutable as $$ select 3 $$;
 -- A restore without expiry waits this long for readers whose address nobody knows.
 create or replace function unknown_reader_wait() returns interval language sql immutable as $$ select interval '7 days' $$;
--- So much is attached to a mail, and marked when it is sent, in a few seconds of one statement.
-create or replace function files_per_mail() returns integer language sql immutable as $$ select 50000 $$;
--- Resend remembers an idempotency key for 24 hours; an hour in hand.
+-- So many requests are attached to a mail, marked as told or detached in one transaction. Whoever reads one of them meanwhile
+-- waits for it: about a twentieth of a second here, and well below lock_timeout of request_restores where Postgres is slower.
+create or replace function mail_page() returns integer language sql immutable as $$ select 500 $$;
+-- What a mail says has grown old by then, if Resend has certainly not taken it.
+create or replace function mail_stays_fresh() returns interval language sql immutable as $$ select interval '10 minutes' $$;
+-- Nobody takes a turn to call Resend that is further ahead than a second; a new pace may stretch that.
+create or replace function mail_turn_horizon() returns interval language sql immutable as $$ select interval '5 seconds' $$;
+-- Resend remembers an idempotency key for 24 hours; an hour in hand, also for a clock that is set back meanwhile.
 create or replace function resend_remembers() returns interval language sql immutable as $$ select interval '23 hours' $$;
 
 -- Between two calls of Resend: 3 percent slower than it allows, for some calls are quicker on their way than others, and
@@ -173,13 +178,16 @@ $$;
 -- Failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
 -- source_identity?, region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: after how long a mail may be
 -- due (the quiet window, the longest wait). Answers each id with its row; duplicate: an earlier read made it.
--- Raises serialization_failure when a restore closes under its hands: call again.
+-- Raises serialization_failure when a restore closes under its hands: call again; lock_not_available when somebody keeps a
+-- row of one of them locked: locked_reads tells which.
 create or replace function request_restores(p_requests jsonb, p_notify_waits interval[], p_session_domains text[] default '{}')
 returns table (read_id uuid, request_id uuid, duplicate boolean)
 -- Read by read, by index, whatever the statistics say (hence lateral and offset 0, too): planned for the tables of the moment, a
 -- batch of 64 took 5 ms or 170; a plan made while they were empty goes through all of them when they are not any more; and
 -- planning anew each time is half the work.
-language plpgsql volatile set plan_cache_mode = force_generic_plan
+-- Thaw itself locks nothing for longer than 200 ms: whoever waits longer waits for an operator, or for something that hangs, and
+-- must not keep everybody else's reads with him (they have 1.9 seconds).
+language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_reads object_read[];
@@ -319,6 +327,34 @@ create or replace function is_late(i object_read) returns boolean language sql s
                     and r.closed_at >= i.event_time
                     and exists (select from restore_requests q where q.restore_id = r.id and q.reader = i.reader offset 0)
                  offset 0)
+$$;
+
+-- Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?}]) meet a row that somebody keeps locked: the
+-- object's open restore (any version's), or its reader's own row. A look that waits for nobody.
+create or replace function locked_reads(p_events jsonb) returns setof uuid
+language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+  v_event record;
+begin
+  for v_event in
+    select e.id, e.s3_bucket, e.s3_key,
+           case when coalesce(e.access_key_id, '') <> '' then e.access_key_id else coalesce(e.principal, '') end as reader
+      from jsonb_to_recordset(p_events) as e (id uuid, s3_bucket text, s3_key text, access_key_id text, principal text)
+  loop
+    if (select count(*) from restores r where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key and r.closed_at is null)
+         > (select count(*) from (select from restores r where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key
+                                     and r.closed_at is null for update skip locked) f)
+       or (select count(*) from restores r join restore_requests q on q.restore_id = r.id and q.reader = v_event.reader
+            where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key and r.closed_at is null)
+         > (select count(*) from (select from restores r join restore_requests q on q.restore_id = r.id and q.reader = v_event.reader
+                                   where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key and r.closed_at is null
+                                     for no key update of q skip locked) f)
+    then
+      return next v_event.id;
+    end if;
+  end loop;
+end
 $$;
 
 -- S3's Completed events. p_events: [{id, s3_bucket, s3_key, version_id?}]. They come late, twice, out of order, and from whoever
@@ -996,55 +1032,87 @@ $$;
 
 -- ---------------------------------------------------------------------------------------- people are told
 
--- People with something to hear whose debounce window has ended: nothing new for p_quiet, or the oldest
--- thing p_max_wait old. In order of person; a run walks the list once (p_after).
-create or replace function due_people(p_kind notification_kind, p_quiet interval, p_max_wait interval,
-                                      p_limit integer, p_after text default '') returns setof text
--- Row by row in the index's order, so that it stops where the page ends, and costs the same however long the history is.
-language sql stable set enable_bitmapscan = off as $$
-  select u.person from untold_requests u
-   where u.kind = p_kind and u.person > p_after
-   group by u.person
-  having max(u.since) <= now() - p_quiet or min(u.since) <= now() - p_max_wait
-   order by u.person limit p_limit
+-- Whether a person has something to hear and their debounce window has ended: nothing new for p_quiet, or the oldest thing
+-- p_max_wait old. Not while a mail of theirs is being written: that takes in all of it.
+create or replace function is_due(p_kind notification_kind, p_person text, p_quiet interval, p_max_wait interval) returns boolean
+-- By index, from either end, whatever the statistics say.
+language plpgsql stable set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+  return (exists (select from untold_requests u where u.kind = p_kind and u.person = p_person and u.since <= now() - p_max_wait)
+       or (exists (select from untold_requests u where u.kind = p_kind and u.person = p_person and u.since <= now() - p_quiet)
+           and not exists (select from untold_requests u where u.kind = p_kind and u.person = p_person and u.since > now() - p_quiet)))
+     and not exists (select from notifications n where n.body is null and lower(n.email) = p_person and n.kind = p_kind);
+end
 $$;
 
--- Attaches to notification p_id what this person is due to hear, as much as a mail may hold (the rest is left to the next
--- one), and answers how many restores that are.
--- 0: nothing due (another worker was faster), or all of it was told before under another key of theirs; then
--- there is no mail to write. Else the caller inserts notification p_id, rendered, before it commits: the
--- foreign keys are checked then.
-create or replace function seal_notification(p_id uuid, p_kind notification_kind, p_person text,
-                                             p_quiet interval, p_max_wait interval) returns integer
--- Rows that somebody keeps locked must not hold up everybody else's mail.
--- A plan for any number of rows would compare each with each.
-language plpgsql volatile set lock_timeout = '3s' set plan_cache_mode = force_custom_plan as $$
+-- People who are due, those with the oldest news first; some of them, and none only when there is none. p_passed: whom this
+-- run has tried already. (p_after: processes of an earlier release walk in order of person.)
+create or replace function due_people(p_kind notification_kind, p_quiet interval, p_max_wait interval,
+                                      p_limit integer, p_after text default '', p_passed text[] default '{}') returns setof text
+-- In the order of the index on since, as far as somebody is found: nothing is sorted or joined but what that takes. So a look
+-- costs the same however many are due and however long the history is; only people with old news who go on reading, and whom
+-- this run could not write to, are gone through before the others.
+language plpgsql stable
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
-  v_locked uuid[];
+  v_rows integer := 1000;
+  v_seen integer;
+  v_people text[];
+begin
+  loop
+    execute format(
+      'with oldest as materialized (
+         select u.person, u.since from untold_%s u where u.since <= now() - least($2, $3) order by u.since limit $6)
+       select (select count(*) from oldest),
+              array(select p.person
+                      from (select o.person from oldest o where o.person > $4 and o.person <> all ($5)
+                             group by o.person order by min(o.since), o.person offset 0) p
+                     where is_due($1, p.person, $2, $3) limit $7)', p_kind)
+      into v_seen, v_people using p_kind, p_quiet, p_max_wait, p_after, p_passed, v_rows, p_limit;
+    if v_people <> '{}' or v_seen < v_rows then
+      return query select unnest(v_people);
+      return;
+    end if;
+    v_rows := v_rows * 8;
+  end loop;
+end
+$$;
+
+-- Locks a page of what this person has not been told, the oldest first, up to p_until. The restores first, then the requests.
+create or replace function lock_untold(p_kind notification_kind, p_person text, p_until timestamptz) returns uuid[]
+language plpgsql volatile set plan_cache_mode = force_custom_plan
+  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+  v_page uuid[];
+begin
+  execute format('select array(select u.request_id from untold_%s u where u.person = $1 and u.since <= $2 order by u.since limit $3)', p_kind)
+     into v_page using p_person, p_until, mail_page();
+  perform from restores r
+   where r.id = any (array(select distinct q.restore_id from restore_requests q where q.id = any (v_page)))
+   order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
+  -- None that an earlier mail told: who marks it sent holds that mail, for which attach_requests waits, and waits for them.
+  return array(
+    select q.id from restore_requests q
+     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.request_id = any (v_page))
+     order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
+end
+$$;
+
+-- Attaches to notification p_id what of these locked requests is still untold, and answers how many restores that are.
+create or replace function attach_requests(p_id uuid, p_kind notification_kind, p_person text, p_locked uuid[]) returns integer
+language plpgsql volatile set plan_cache_mode = force_custom_plan
+  set enable_seqscan = off set enable_mergejoin = off set jit = off as $$
+declare
   v_requests uuid[];
   v_restores uuid[];
   v_new uuid[];
   v_told uuid[];
 begin
-  -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
-  -- left to the next mail.
-  perform from restores r
-   where r.id in (select u.restore_id from untold_requests u where u.kind = p_kind and u.person = p_person
-                   order by u.since, u.request_id limit files_per_mail())
-   order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
-  -- None that an earlier mail told: who marks it sent holds that mail, for which we wait below, and waits for them.
-  v_locked := array(
-    select q.id from restore_requests q
-     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.person = p_person
-                     order by u.since, u.request_id limit files_per_mail())
-     order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
-
-  select array_agg(u.request_id) filter (where l.id is not null), array_agg(distinct u.restore_id) filter (where l.id is not null)
+  select coalesce(array_agg(u.request_id), '{}'), coalesce(array_agg(distinct u.restore_id), '{}')
     into v_requests, v_restores
     from untold_requests u
-    left join unnest(v_locked) as l (id) on l.id = u.request_id
-   where u.kind = p_kind and u.person = p_person
-  having max(u.since) <= now() - p_quiet or min(u.since) <= now() - p_max_wait;
+   where u.kind = p_kind and u.person = p_person and u.request_id = any (p_locked);
 
   with announced as (
     insert into announcements (restore_id, kind, person, notification_id)
@@ -1053,13 +1121,12 @@ begin
         on conflict do nothing
     returning restore_id)
   select coalesce(array_agg(a.restore_id), '{}') into v_new from announced a;
-  if v_new <> '{}' then perform nudge(p_kind || '_notify'); end if;
 
   -- The rest an earlier mail told. It may be marked sent just now: wait, so that nobody told looks untold.
   v_told := array(select unnest(v_restores) except select unnest(v_new));
   perform from notifications n
    where n.id in (select a.notification_id from announcements a
-                   where a.restore_id = any (v_told) and a.kind = p_kind and a.person = p_person)
+                   where a.restore_id = any (v_told) and a.kind = p_kind and a.person = p_person and a.notification_id <> p_id)
    order by n.id for share;
 
   update restore_requests q
@@ -1078,47 +1145,165 @@ begin
 end
 $$;
 
--- sealed -> untold again: Resend has certainly not taken this mail, and what it says has grown old while the gate was
--- shut (the copies may have expired, the sender been mended). Its people get one new mail with all their news. One mail at a
--- time, for one may hold very much; answers how many: 0 when there is none left.
-create or replace function unseal_stale_notifications(p_kind notification_kind) returns integer
-language plpgsql volatile as $$
+-- Attaches to notification p_id a page of what this person is due to hear; announced: how many restores that are.
+-- 0: nothing due (another worker was faster), or all of it was told before under another key of theirs; then
+-- there is no mail to write. Else the caller inserts notification p_id before it commits (the foreign keys are checked then):
+-- rendered, or without a body when the page is full; seal_more attaches the rest, and freeze_notification gives it its body.
+create or replace function seal_page(p_id uuid, p_kind notification_kind, p_person text, p_quiet interval, p_max_wait interval)
+returns table (announced integer, is_full boolean)
+-- Rows that somebody keeps locked must not hold up everybody else's mail.
+language plpgsql volatile set lock_timeout = '3s' as $$
 declare
-  v_ids uuid[];
+  v_locked uuid[];
 begin
-  select array_agg(s.id) into v_ids
-    from (select n.id from notifications n
-           where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
-             and n.created_at <= now() - interval '10 minutes'
-             and not exists (select from mail_gate g where g.closed_until > now())
-             and not exists (select from notifications o where o.superseded_by = n.id)
-           order by n.created_at limit 1 for update skip locked) s;
-  if v_ids is null then return 0; end if;
-  update restore_requests q set pre_notification_id = null where q.pre_notification_id = any (v_ids);
-  update restore_requests q set post_notification_id = null where q.post_notification_id = any (v_ids);
-  delete from announcements a where a.notification_id = any (v_ids);
-  delete from notifications n where n.id = any (v_ids);
-  return cardinality(v_ids);
+  announced := 0;
+  is_full := false;
+  if is_due(p_kind, p_person, p_quiet, p_max_wait) then
+    -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
+    -- left to the next mail.
+    v_locked := lock_untold(p_kind, p_person, now());
+    if is_due(p_kind, p_person, p_quiet, p_max_wait) then
+      announced := attach_requests(p_id, p_kind, p_person, v_locked);
+      is_full := cardinality(v_locked) = mail_page();
+      -- Whoever writes on may die.
+      if announced > 0 then perform nudge(p_kind || '_notify', array[case when is_full then interval '1 minute' else '0' end]); end if;
+    end if;
+  end if;
+  return next;
 end
 $$;
 
+-- The same for processes of an earlier release: a page a mail.
+create or replace function seal_notification(p_id uuid, p_kind notification_kind, p_person text,
+                                             p_quiet interval, p_max_wait interval) returns integer
+language sql volatile as $$
+  select announced from seal_page(p_id, p_kind, p_person, p_quiet, p_max_wait)
+$$;
+
+-- The next page of a mail that is being written; answers how many requests it took. 0: all is attached that this person had not
+-- been told when it was begun (what comes while it is written is the next mail's: it ends though they go on reading).
+create or replace function seal_more(p_id uuid) returns integer
+language plpgsql volatile set lock_timeout = '3s' as $$
+declare
+  v_mail notifications;
+  v_locked uuid[];
+begin
+  select n.* into v_mail from notifications n where n.id = p_id and n.body is null for update;
+  if not found or v_mail.created_at <= now() - mail_stays_fresh() then return 0; end if;
+  v_locked := lock_untold(v_mail.kind, lower(v_mail.email), v_mail.created_at);
+  perform attach_requests(p_id, v_mail.kind, lower(v_mail.email), v_locked);
+  return cardinality(v_locked);
+end
+$$;
+
+-- Gives a mail its body, once. p_requests: of how many it tells; false when that is not what is attached (another worker writes
+-- it as well), or when it grew old or got its body meanwhile.
+create or replace function freeze_notification(p_id uuid, p_email text, p_body text, p_requests integer) returns boolean
+language plpgsql volatile set lock_timeout = '3s' as $$
+declare
+  v_mail notifications;
+begin
+  select n.* into v_mail from notifications n where n.id = p_id and n.body is null for update;
+  if not found or v_mail.created_at <= now() - mail_stays_fresh()
+     or p_requests <> (select (select count(*) from restore_requests q where q.pre_notification_id = p_id)
+                            + (select count(*) from restore_requests q where q.post_notification_id = p_id)) then
+    return false;
+  end if;
+  update notifications n set email = p_email, body = p_body, attempt_after = now() where n.id = p_id;
+  perform nudge(v_mail.kind || '_notify');
+  return true;
+end
+$$;
+
+-- Mails that somebody began to write a minute ago, and has perhaps died since. Two who write on one do no harm: a page at a
+-- time is attached, and one body counts.
+create or replace function unfinished_notifications(p_kind notification_kind) returns setof uuid
+language sql stable as $$
+  select n.id from notifications n
+   where n.body is null and n.kind = p_kind
+     and n.created_at > now() - mail_stays_fresh() and n.created_at <= now() - interval '1 minute'
+$$;
+
+-- sealed -> untold again: Resend has certainly not taken this mail, and what it says has grown old while the gate was
+-- shut (the copies may have expired, the sender been mended), or it was never written to its end. Its people get one new mail
+-- with all their news. A page at a time, the body first, for without one nobody sends it; answers 0 when there is none left.
+create or replace function unseal_stale_notifications(p_kind notification_kind, p_sender text default null) returns integer
+language plpgsql volatile as $$
+declare
+  v_id uuid;
+  v_page uuid[];
+begin
+  select n.id into v_id from notifications n
+   where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
+     and n.created_at <= now() - mail_stays_fresh()
+     and not exists (select from mail_gate g where is_shut(g, p_sender, now()))
+     and not exists (select from notifications o where o.superseded_by = n.id)
+   order by n.created_at limit 1 for update skip locked;
+  if v_id is null then return 0; end if;
+  update notifications n set body = null where n.id = v_id and n.body is not null;
+  v_page := lock_attached(v_id, false);
+  delete from announcements a
+   where a.notification_id = v_id and a.restore_id in (select q.restore_id from restore_requests q where q.id = any (v_page));
+  update restore_requests q
+     set pre_notification_id = nullif(q.pre_notification_id, v_id), post_notification_id = nullif(q.post_notification_id, v_id)
+   where q.id = any (v_page);
+  if cardinality(v_page) < mail_page() then
+    delete from announcements a where a.notification_id = v_id;
+    delete from notifications n where n.id = v_id;
+  end if;
+  return 1;
+end
+$$;
+
+-- Locks a page of the requests of a mail, or of those that are not marked as told yet, in the order in which the requests of
+-- restores that move are locked.
+create or replace function lock_attached(p_id uuid, p_unmarked boolean) returns uuid[]
+language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_page uuid[];
+begin
+  v_page := array(
+    select q.id from restore_requests q where q.pre_notification_id = p_id and not (p_unmarked and q.pre_notified)
+     union all
+    select q.id from restore_requests q where q.post_notification_id = p_id and not (p_unmarked and q.post_notified)
+     limit mail_page());
+  return array(select q.id from restore_requests q where q.id = any (v_page)
+                order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
+end
+$$;
+
+-- Whether the gate keeps mails of this sender back at p_at. (No sender: a process of an earlier release, which waits for all.)
+create or replace function is_shut(g mail_gate, p_sender text, p_at timestamptz) returns boolean language sql immutable as $$
+  select g.closed_until > p_at and (g.sender is null or p_sender is null or g.sender = p_sender)
+$$;
+
 -- The next turn to call Resend, for whoever has such a mail to send: in how many milliseconds it is. All workers together keep
--- the pace that Resend's answers tell, and who comes late for a turn holds up no other. Null: nothing is due, or the gate is
--- shut for so long that another job is as good.
-create or replace function take_mail_turn(p_kind notification_kind) returns double precision
+-- the pace that Resend's answers tell, and who comes late for a turn holds up no other. It is taken only when it is no further
+-- ahead than p_within; else ask again after that time: what an operator changes meanwhile counts at once. Null: nothing is due,
+-- or the gate is shut for so long that another job is as good.
+create or replace function take_mail_turn(p_kind notification_kind, p_sender text default null, p_within interval default null)
+returns double precision
 -- Whoever keeps the gate locked must not stop all mail for long.
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_gate mail_gate;
+  v_next timestamptz;
   v_turn timestamptz;
 begin
-  if not exists (select from notifications n where n.kind = p_kind and n.status = 'sealed' and n.attempt_after <= now()) then
+  if not exists (select from notifications n
+                  where n.kind = p_kind and n.status = 'sealed' and n.body is not null and n.attempt_after <= now()) then
     return null;
   end if;
   select g.* into v_gate from mail_gate g for update;
-  if v_gate.closed_until > clock_timestamp() + interval '5 seconds' then return null; end if;
-  v_turn := greatest(v_gate.next_call_at, v_gate.closed_until, clock_timestamp());
-  update mail_gate g set next_call_at = v_turn + call_interval(v_gate.calls_per_second);
+  if is_shut(v_gate, p_sender, clock_timestamp() + interval '5 seconds') then return null; end if;
+  -- Further ahead than anybody takes a turn: Postgres' clock was set back (a failover, a snapshot), and nobody waits for those.
+  v_next := least(v_gate.next_call_at, clock_timestamp() + mail_turn_horizon());
+  v_turn := greatest(v_next, case when is_shut(v_gate, p_sender, clock_timestamp()) then v_gate.closed_until end, clock_timestamp());
+  if v_turn > clock_timestamp() + p_within then
+    update mail_gate g set next_call_at = v_next where g.next_call_at <> v_next;
+  else
+    update mail_gate g set next_call_at = v_turn + call_interval(v_gate.calls_per_second);
+  end if;
   return greatest(0, extract(epoch from v_turn - clock_timestamp()) * 1000);
 end
 $$;
@@ -1126,7 +1311,8 @@ $$;
 -- Mails to send, while the gate is open. p_has_turn: the caller has waited for its turn; else (processes of an earlier
 -- release) there must be one just now. uncertain_since_before is what a definite refusal puts back. A mail that may have
 -- been sent longer ago than Resend remembers is never sent again: sealed -> unknown.
-create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null, p_has_turn boolean default false)
+create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null, p_has_turn boolean default false,
+                                               p_sender text default null)
 returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz, calls_per_second double precision)
 -- A claim lasts milliseconds; whoever keeps the gate locked must not stop all mail for long.
 language plpgsql volatile set lock_timeout = '3s' as $$
@@ -1145,12 +1331,12 @@ begin
 
   -- One claim after the other: two at once would take the same turn.
   select g.* into v_gate from mail_gate g for update;
-  if v_gate.closed_until > now() or (v_gate.next_call_at > clock_timestamp() and not p_has_turn) then return; end if;
+  if is_shut(v_gate, p_sender, now()) or (v_gate.next_call_at > clock_timestamp() and not p_has_turn) then return; end if;
 
   return query
     with due as (
       select d.id, d.uncertain_since from notifications d
-       where d.kind = p_kind and d.status = 'sealed' and d.attempt_after <= now()
+       where d.kind = p_kind and d.status = 'sealed' and d.body is not null and d.attempt_after <= now()
          and coalesce(d.uncertain_since, now()) > now() - resend_remembers()
        order by d.attempt_after limit p_limit for update skip locked)
     update notifications n
@@ -1176,20 +1362,52 @@ language sql volatile as $$
    where g.calls_per_second <> p_calls_per_second
 $$;
 
--- sealed, failed, unknown -> sent: a fact, whoever held the claim. Only now the readers count as told.
-create or replace function mark_notification_sent(p_id uuid, p_resend_id text) returns void
+-- sealed, failed, unknown -> sent: a fact, whoever held the claim. Only now the readers count as told: the first page of them
+-- with it, the others by mark_more_readers.
+create or replace function mark_notification_sent(p_id uuid, p_resend_id text) returns boolean
 language plpgsql volatile as $$
+declare
+  v_kind notification_kind;
 begin
   update notifications n
      set status = 'sent', sent_at = now(), resend_id = p_resend_id, failure_code = null, failure_message = null
-   where n.id = p_id and n.status <> 'sent';
-  if not found then return; end if;
-  -- In the order in which the requests of restores that move are locked.
-  perform from restore_requests q
-   where q.pre_notification_id = p_id or q.post_notification_id = p_id
-   order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update;
-  update restore_requests q set pre_notified = true where q.pre_notification_id = p_id;
-  update restore_requests q set post_notified = true where q.post_notification_id = p_id;
+   where n.id = p_id and n.status <> 'sent'
+  returning n.kind into v_kind;
+  if not found or not mark_page(p_id) then return false; end if;
+  update notifications n set has_marks_left = true where n.id = p_id;
+  -- Whoever marks them may die.
+  perform nudge(v_kind || '_notify', array[interval '1 minute']);
+  return true;
+end
+$$;
+
+-- Marks the next page of readers of a mail that is sent. False: there is none left of this kind.
+create or replace function mark_more_readers(p_kind notification_kind) returns boolean
+language plpgsql volatile as $$
+declare
+  v_id uuid;
+begin
+  select n.id into v_id from notifications n
+   where n.has_marks_left and n.kind = p_kind order by n.sent_at limit 1 for no key update skip locked;
+  if v_id is null then return false; end if;
+  if not mark_page(v_id) then
+    update notifications n set has_marks_left = false where n.id = v_id;
+  end if;
+  return true;
+end
+$$;
+
+-- Answers whether there may be more.
+create or replace function mark_page(p_id uuid) returns boolean
+language plpgsql volatile as $$
+declare
+  v_page uuid[] := lock_attached(p_id, true);
+begin
+  update restore_requests q
+     set pre_notified = q.pre_notified or q.pre_notification_id is not distinct from p_id,
+         post_notified = q.post_notified or q.post_notification_id is not distinct from p_id
+   where q.id = any (v_page);
+  return cardinality(v_page) = mail_page();
 end
 $$;
 
@@ -1214,25 +1432,43 @@ begin
 end
 $$;
 
--- No arrow: Resend certainly did not take it, for a reason that is not this mail's (rate, quota, key). The
--- claim is undone, and the gate stays shut for everybody.
-create or replace function shut_mail_gate(p_id uuid, p_claim_id uuid, p_uncertain_since timestamptz,
-                                          p_wait interval, p_code text, p_reason text) returns void
+-- No arrow: Resend certainly did not take it, because of a sender that it was frozen with and that is ours no more. That says
+-- nothing about other mails: it waits alone until its claim's delay is over, under its key, and its horizon runs on.
+create or replace function note_notification_refused(p_id uuid, p_claim_id uuid, p_uncertain_since timestamptz, p_code text, p_reason text) returns void
 language plpgsql volatile as $$
+declare
+  v_mail notifications;
 begin
-  update notifications n
-     set attempts = n.attempts - 1, attempt_after = now(), uncertain_since = p_uncertain_since, claim_id = null,
-         failure_code = p_code, failure_message = p_reason
-   where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
-  perform pause_mail(p_wait, p_reason);
+  update notifications n set uncertain_since = p_uncertain_since, claim_id = null, failure_code = p_code, failure_message = p_reason
+   where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id
+  returning n.* into v_mail;
+  if found then perform nudge(v_mail.kind || '_notify', array[v_mail.attempt_after - now()]); end if;
 end
 $$;
 
--- Shuts the gate for everybody. A longer wait stands, with its reason.
-create or replace function pause_mail(p_wait interval, p_reason text) returns void
+-- No arrow: Resend certainly did not take it, for a reason that is not this mail's (rate, quota, key, sender). The claim is undone,
+-- and the gate stays shut: for everybody, or for one sender (p_sender). Whoever shut it goes to the end of the queue, so that
+-- what the gate keeps back is tried before it: were the reason this mail's after all, it would shut it again.
+create or replace function shut_mail_gate(p_id uuid, p_claim_id uuid, p_uncertain_since timestamptz,
+                                          p_wait interval, p_code text, p_reason text, p_sender text default null) returns void
 language plpgsql volatile as $$
 begin
-  update mail_gate g set closed_until = now() + p_wait, reason = p_reason where g.closed_until < now() + p_wait;
+  -- No longer than five minutes: an operator may open the gate before its time.
+  update notifications n
+     set attempts = n.attempts - 1, attempt_after = now() + least(p_wait, interval '5 minutes'), uncertain_since = p_uncertain_since,
+         claim_id = null, failure_code = p_code, failure_message = p_reason
+   where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id;
+  perform pause_mail(p_wait, p_reason, p_sender);
+end
+$$;
+
+-- Shuts the gate. A longer wait stands, with its reason, unless it was one sender's only and this is everybody's.
+create or replace function pause_mail(p_wait interval, p_reason text, p_sender text default null) returns void
+language plpgsql volatile as $$
+begin
+  update mail_gate g set closed_until = now() + p_wait, reason = p_reason, sender = p_sender
+   where case when g.closed_until <= now() or g.sender is not distinct from p_sender then g.closed_until < now() + p_wait
+              else p_sender is null end;
   if found then perform nudge('pre_notify', array[p_wait]), nudge('post_notify', array[p_wait]); end if;
 end
 $$;

@@ -160,6 +160,64 @@ describe("GroupCommit", () => {
     ]);
   });
 
+  test("who meets a lock waits beside the queue, and only who is still locked out fails", async () => {
+    let locked = [3, 8];
+    const { batches, write } = tenfold((items) => {
+      if (items.some((item) => locked.includes(item))) throw pgError("55P03");
+    });
+    const group = new GroupCommit(write, LIMITS, async (items) => {
+      const held = items.map((item) => locked.includes(item));
+      // Somebody lets go of one of them just then.
+      locked = [3];
+      return held;
+    });
+
+    const results = await Promise.all(Array.from({ length: 12 }, (_, item) => outcome(group.push(item))));
+
+    expect(results).toEqual([0, 10, 20, "55P03", 40, 50, 60, 70, 80, 90, 100, 110]);
+    // One wait for the whole batch, not one for each half; the queue goes on without the two.
+    expect(batches.slice(0, 3)).toEqual([
+      [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+      [3, 8],
+      [0, 1, 2, 4, 5, 6, 7, 9],
+    ]);
+    expect(batches).toContainEqual([10, 11]);
+  });
+
+  test("a lock that nobody can see halves its batch, and the other half waits for nobody", async () => {
+    const { batches, write } = tenfold((items) => {
+      if (items.includes(1)) throw pgError("55P03");
+    });
+    const group = new GroupCommit(write, LIMITS, async (items) => items.map(() => false));
+
+    const results = await Promise.all([0, 1, 2, 3].map((item) => outcome(group.push(item))));
+
+    expect(results).toEqual([0, "55P03", 20, 30]);
+    expect(batches).toContainEqual([2, 3]);
+  });
+
+  test.for(["57014", "Query read timeout"])(
+    "a batch that is too slow fails alone, and the queue behind it lives on (%s)",
+    async (error) => {
+      const { batches, write } = tenfold((items) => {
+        if (items.includes(1)) throw error === "57014" ? pgError(error) : new Error(error);
+      });
+      const group = new GroupCommit(write, { batch_size: 2, queue_size: 100 });
+
+      expect(await Promise.all([0, 1, 2, 3].map((item) => outcome(group.push(item))))).toEqual([
+        error,
+        error,
+        20,
+        30,
+      ]);
+      // Its callers have their answer by then: trying its halves would only make the others late.
+      expect(batches).toEqual([
+        [0, 1],
+        [2, 3],
+      ]);
+    },
+  );
+
   test("beyond the bound of the queue callers are turned away, and there is room again later", async () => {
     const { write } = tenfold();
     const group = new GroupCommit(write, { batch_size: 2, queue_size: 3 });

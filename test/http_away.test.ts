@@ -206,6 +206,39 @@ test("somebody holds a lock on what we write", async ({ databaseUrl, pool }) => 
   await api.close();
 });
 
+test("somebody keeps one file locked: its own readers hear so, and everybody else is answered", async ({
+  databaseUrl,
+  pool,
+}) => {
+  const api = await startApi(databaseUrl);
+  const locked = requestBody("locked.bin");
+  await api.post("/restore/request", locked);
+  const operator = await connectTo(databaseUrl);
+  await operator.query("begin; select retry_restore(id) from restores; select from restores for update");
+
+  const others: Answer[] = [];
+  const refused: Answer[] = [];
+  for (let round = 0; round < 5; round++) {
+    const bodies = Array.from({ length: 20 }, (_, index) => requestBody(`${round}-${index}.bin`));
+    bodies.splice(round * 3, 0, { ...locked, event_id: `again ${round}` });
+    const answers = await Promise.all(bodies.map((body) => api.post("/restore/request", body)));
+    refused.push(...answers.splice(round * 3, 1));
+    others.push(...answers);
+  }
+
+  expect(others.map(({ status }) => status)).toEqual(others.map(() => 200));
+  // One wait for the lock, and not one for each half of the batch.
+  expect(Math.max(...others.map(({ ms }) => ms))).toBeLessThan(1_500);
+  expectAway(...refused);
+  expect(refused[0]?.body.error.message).toMatch(/locked/);
+
+  await operator.query("commit");
+  await operator.end();
+  expect(await retry(api, { ...locked, event_id: "again 0" })).toMatchObject({ body: { duplicate: true } });
+  expect(await one(pool, "select count(*)::int as files from restores")).toEqual({ files: 101 });
+  await api.close();
+});
+
 describe("the line to Postgres", () => {
   test("goes silent: nobody waits for it, however many there are", async ({ databaseUrl }) => {
     await using proxy = await startTcpProxy(databaseUrl);

@@ -48,8 +48,11 @@ async function told(thaw: Thaw): Promise<boolean[]> {
 /** The back-off is over. */
 const age = (thaw: Thaw) =>
   thaw.pool.query("update notifications set attempt_after = now() where status = 'sealed'");
-/** The gate is open again. */
-const openGate = (thaw: Thaw) => thaw.pool.query("update mail_gate set closed_until = now()");
+/** The gate is open again, and who shut it is in the queue like the others. */
+const openGate = async (thaw: Thaw) => {
+  await thaw.pool.query("update mail_gate set closed_until = now()");
+  await age(thaw);
+};
 const gate = async (thaw: Thaw) =>
   (
     await thaw.pool.query(
@@ -386,6 +389,90 @@ describe("a refusal that every mail would get", () => {
     expect(thaw.resend.mails.map((mail) => mail.subject)).toEqual([
       expect.stringContaining("Your file is ready"),
     ]);
+  });
+});
+
+describe("a sender that Resend refuses", () => {
+  const OLD = "Thaw <old@example.com>";
+  const NEW = "Thaw <new@example.com>";
+  const arrived = (thaw: Thaw): string[] => thaw.resend.mails.flatMap((mail) => mail.to).toSorted();
+
+  test("and that is ours no more keeps back nobody else's mail", async ({ thaw }) => {
+    // Perhaps sent under the old sender: only the same bytes may follow.
+    const names = Array.from({ length: 15 }, (_, index) => `old${index}`);
+    await givenReady(thaw, ...names);
+    const away = thaw.resend.addFault({ kind: "application_error" });
+    const old = await thaw.startWorker();
+    await waitFor("all to be tried", async () => thaw.resend.requests.length >= 16);
+    await quiet(thaw.pool);
+    await old.stop();
+    away();
+    thaw.resend.addFault({ kind: "domain_not_verified", from: OLD });
+    await age(thaw);
+    await givenReady(thaw, "ann", "bob", "carl");
+
+    await thaw.startWorker({ MAIL_FROM: NEW });
+    await runNotify(thaw.pool);
+    await waitFor("the good mails", async () => thaw.resend.mails.length >= 3);
+    await quiet(thaw.pool);
+
+    expect(arrived(thaw)).toEqual(["ann@example.com", "bob@example.com", "carl@example.com"]);
+    expect(await gate(thaw)).toMatchObject({ is_shut: false });
+    const { rows } = await thaw.pool.query(
+      `select distinct status, failure_code, uncertain_since is not null as has_horizon, attempts,
+              attempt_after > now() + interval '30 seconds' as backs_off from notifications where status <> 'sent'`,
+    );
+    expect(rows).toEqual([
+      { status: "sealed", failure_code: "validation_error", has_horizon: true, attempts: 2, backs_off: true },
+    ]);
+  });
+
+  test("stops the worker that has it, and no other", async ({ thaw }) => {
+    thaw.resend.addFault({ kind: "domain_not_verified", from: OLD });
+    await thaw.startWorker();
+    await runNotify(thaw.pool);
+    expect(await gate(thaw)).toMatchObject({ is_shut: true });
+    await givenReady(thaw, "ann", "bob");
+
+    const { pool } = thaw;
+    await age(thaw);
+    const wait = async (sender: string) =>
+      (await pool.query("select take_mail_turn('post', $1, '1 second') as wait_ms", [sender])).rows[0]
+        .wait_ms;
+    expect(await wait(OLD)).toBeNull();
+    expect(await wait(NEW)).toBe(0);
+    const claimed = async (sender: string) =>
+      (await pool.query("select from claim_notifications('post', 1, 'w', true, $1)", [sender])).rowCount;
+    expect(await claimed(OLD)).toBe(0);
+    expect(await claimed(NEW)).toBe(1);
+  });
+});
+
+describe("Postgres' clock is set back", () => {
+  test("mail goes out within seconds, though its next turn was ten minutes ahead", async ({ thaw }) => {
+    await thaw.pool.query(
+      "update mail_gate set next_call_at = now() + interval '10 minutes', calls_per_second = 10",
+    );
+    await thaw.startWorker();
+    await waitFor("the mail", async () => thaw.resend.mails.length === 1, 12_000);
+    expect(await told(thaw)).toEqual([true]);
+  });
+
+  test("and an operator who opens the gate is heard by who waits already", async ({ thaw }) => {
+    // A turn that is far ahead for good, as far as a worker can see.
+    await thaw.pool.query(
+      "create or replace function mail_turn_horizon() returns interval language sql immutable as $$ select interval '1 hour' $$",
+    );
+    await thaw.pool.query("update mail_gate set next_call_at = now() + interval '10 minutes'");
+    await thaw.startWorker();
+    await waitFor("a worker to wait for its turn", async () => {
+      const { rows } = await thaw.pool.query(
+        "select from notifications n, graphile_worker.jobs j where n.status = 'sealed' and j.task_identifier = 'post_notify' and j.locked_at is not null",
+      );
+      return rows.length > 0;
+    });
+    await thaw.pool.query("update mail_gate set next_call_at = '-infinity'");
+    await waitFor("the mail", async () => thaw.resend.mails.length === 1, 5_000);
   });
 });
 

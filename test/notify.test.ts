@@ -76,22 +76,6 @@ describe("a mail's contents", () => {
     expect(thaw.resend.mails[0]?.text).toContain("and 9,950 more");
   });
 
-  test("more than a mail may hold are several mails, each file in one", async ({ start }) => {
-    const thaw = await start({ ...AT_ONCE, worker: false });
-    await thaw.pool.query(
-      "create or replace function files_per_mail() returns integer language sql immutable as $$ select 4 $$",
-    );
-    await givenFiles(thaw.pool, { email: "jane@example.com", keys: files(1, 10), status: "pending" });
-    await givenFiles(thaw.pool, { email: "zoe@example.com", keys: files(11, 11), status: "pending" });
-    await thaw.startWorker();
-    await runNotify(thaw.pool);
-
-    const jane = mailsTo(thaw, "jane@example.com");
-    expect(jane.map((mail) => listed(mail).length)).toEqual([4, 4, 2]);
-    expect(jane.flatMap(listed).toSorted()).toEqual(files(1, 10));
-    expect(mailsTo(thaw, "zoe@example.com")).toHaveLength(1);
-  });
-
   test("what is ready is told with what is still to come, and the rest later", async ({ start }) => {
     const thaw = await start(AT_ONCE);
     const email = "jane@example.com";

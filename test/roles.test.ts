@@ -169,7 +169,12 @@ describe("what a role may not do", () => {
     await roles.migrate();
     const server = roles.as("thaw_server");
     expect(await rightsOf(server)).toEqual([]);
-    expect(await callable(server)).toEqual(["applied_sql_files", "complete_restores", "request_restores"]);
+    expect(await callable(server)).toEqual([
+      "applied_sql_files",
+      "complete_restores",
+      "locked_reads",
+      "request_restores",
+    ]);
     for (const statement of [
       "select * from restores",
       "select * from stuck_requests",

@@ -3,7 +3,7 @@ import { sql } from "kysely";
 import type { Database, NotificationKind } from "../database.ts";
 import { FILES_SHOWN, type MailContents, type MailFile } from "./render_mail.ts";
 
-type Summary = Omit<MailContents, "kind" | "files"> & { email: string };
+type Summary = Omit<MailContents, "kind" | "files"> & { email: string; request_count: number };
 
 /** Reads what a sealed notification tells its person: one entry per object, whatever keys they used. */
 export async function mailContents(
@@ -11,7 +11,7 @@ export async function mailContents(
   kind: NotificationKind,
   notification_id: string,
   person: string,
-): Promise<{ email: string; contents: MailContents }> {
+): Promise<{ email: string; request_count: number; contents: MailContents }> {
   const attached = kind === "pre" ? sql.ref("q.pre_notification_id") : sql.ref("q.post_notification_id");
   // Who waited so long that their copy expired, and read again, hears of both restores at once: of the file, the newer counts.
   const told = sql`
@@ -23,6 +23,7 @@ export async function mailContents(
   } = await sql<Summary>`
     with told as (${told})
     select min(q.email) as email,
+           count(*)::int as request_count,
            (select count(*)::int from told) as file_count,
            (select count(*)::int from told r where r.status = 'restored' and (r.restore_expires_at > now() or r.restore_expires_at is null)) as restored_count,
            (select count(*)::int from told r where r.status = 'failed') as failed_count,
@@ -53,9 +54,10 @@ export async function mailContents(
       (a.s3_key < b.s3_key ? -1 : 1),
   );
 
-  const { email, ...counts } = summary;
+  const { email, request_count, ...counts } = summary;
   return {
     email,
+    request_count,
     contents: {
       kind,
       ...counts,

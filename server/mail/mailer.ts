@@ -21,8 +21,10 @@ export type MailAnswer =
   | { outcome: "sent"; resend_id: string }
   /** Time-out, reset, 5xx: perhaps sent. Only the same key and body may follow. */
   | { outcome: "uncertain"; code: string; message: string }
-  /** Certainly not sent, for a reason that every mail has: rate, quota, key, sender. */
-  | { outcome: "gate"; wait_seconds: number; code: string; message: string }
+  /** Certainly not sent, for a reason that every mail has (rate, quota, key), or every one of this sender. */
+  | { outcome: "gate"; wait_seconds: number; code: string; message: string; for_sender?: true }
+  /** Certainly not sent, perhaps for a sender that is ours no more: this mail alone. */
+  | { outcome: "refused"; code: string; message: string }
   /** Certainly not sent, and never will be: this address. */
   | { outcome: "failed"; code: string; message: string }
   /** Resend knows this key with another body: some mail did go out under it. */
@@ -44,18 +46,29 @@ const QUOTA_WAIT_SECONDS = 3600;
 /** Resend's limits count per second, and it usually says how long to wait. */
 const RATE_WAIT_SECONDS = 1;
 
+/** Whose mails these are, as Resend gets it. */
+export const senderOf = (
+  settings: Partial<Pick<WorkerConfig, "MAIL_FROM" | "MAIL_REPLY_TO">>,
+): { from?: string; reply_to?: string } => ({
+  ...(settings.MAIL_FROM !== undefined && { from: settings.MAIL_FROM }),
+  ...(settings.MAIL_REPLY_TO !== undefined && { reply_to: settings.MAIL_REPLY_TO }),
+});
+
 /** Resend, read by its manners (see resend.com/docs: errors, idempotency keys, rate limits). */
 export function createMailer(
-  settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL">,
+  settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL"> &
+    Partial<Pick<WorkerConfig, "MAIL_FROM" | "MAIL_REPLY_TO">>,
   timeout_ms = SEND_TIMEOUT_MS,
 ): Mailer {
   const resend = new Resend(settings.RESEND_API_KEY, {
     ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
   });
+  const sender = senderOf(settings);
   return {
     async send(mail, signal) {
+      const body = JSON.parse(mail.body) as typeof sender;
       const { data, error, headers } = await withTimeLimit(timeout_ms, signal, (limited) =>
-        resend.post<{ id: string }>("/emails", JSON.parse(mail.body), {
+        resend.post<{ id: string }>("/emails", body, {
           // Ours and constant: Resend answers a repeat with the first mail's id and sends nothing.
           idempotencyKey: `thaw/${mail.id}`,
           signal: limited,
@@ -65,12 +78,17 @@ export function createMailer(
       if (error === null && typeof data?.id === "string") {
         return { outcome: "sent", resend_id: data.id, calls_per_second };
       }
-      return { ...meaningOf(error, headers), calls_per_second };
+      // The frozen sender of a mail may be an earlier one of ours.
+      const isOurs =
+        sender.from === undefined || (body.from === sender.from && body.reply_to === sender.reply_to);
+      return { ...meaningOf(error, headers, isOurs), calls_per_second };
     },
   };
 }
 
 /** What a setting of ours is to blame for, and not the mail: no mail may be lost by it. */
+const OUR_KEY = /api[ _]key/i;
+const OUR_SENDER = /`(from|reply_to)`|domain|invalid_from_address/i;
 const OUR_SETTING = /`(from|reply_to)`|api key/i;
 
 /** By status first: the names differ between Resend's documents and its client. */
@@ -78,11 +96,12 @@ function meaningOf(
   // As it came over the wire, whatever the client's types say.
   error: { name?: unknown; message?: unknown; statusCode?: unknown } | null,
   headers: Record<string, string> | null,
+  isOurSender: boolean,
 ): MailAnswer {
   const code = textOr(error?.name, "no_answer");
   const message = textOr(error?.message, "Resend's answer could not be read.");
   const uncertain: MailAnswer = { outcome: "uncertain", code, message };
-  const gate = (wait_seconds: number): MailAnswer => ({ outcome: "gate", wait_seconds, code, message });
+  const gate = (wait_seconds: number) => ({ outcome: "gate" as const, wait_seconds, code, message });
   const status = Number(error?.statusCode);
   switch (status) {
     case 429:
@@ -102,9 +121,14 @@ function meaningOf(
   // No answer, or Resend's own trouble. The client says application_error also for a page that is not Resend's
   // JSON: what a proxy or firewall means by its 403, nobody knows.
   if (!(status >= 400 && status < 500) || code === "application_error") return uncertain;
-  return status === 401 || status === 403 || code === "invalid_from_address" || OUR_SETTING.test(message)
-    ? gate(MISCONFIGURED_WAIT_SECONDS)
-    : { outcome: "failed", code, message };
+  if (status !== 401 && status !== 403 && code !== "invalid_from_address" && !OUR_SETTING.test(message))
+    return { outcome: "failed", code, message };
+  const reason = `${code} ${message}`;
+  if (!isOurSender && !OUR_KEY.test(reason)) return { outcome: "refused", code, message };
+  return {
+    ...gate(MISCONFIGURED_WAIT_SECONDS),
+    ...(OUR_SENDER.test(reason) && !OUR_KEY.test(reason) && { for_sender: true }),
+  };
 }
 
 const textOr = (value: unknown, otherwise: string): string => (typeof value === "string" ? value : otherwise);

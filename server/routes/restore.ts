@@ -26,6 +26,7 @@ export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
   const requests = new GroupCommit(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
     LIMITS,
+    (items) => lockedOf(options, items),
   );
   const completions = new GroupCommit(
     (items: (RestoreCompleted & { id: string })[]) => completeRestores(options, items),
@@ -61,16 +62,21 @@ async function inTime<T>(written: Promise<T>): Promise<T> {
   return Promise.race([written, late]).finally(() => clearTimeout(timer));
 }
 
+/** As the SQL functions know it. */
+const asRead = ({ principal_arn, ...item }: RestoreRequest & { id: string }) => ({
+  ...item,
+  principal: principal_arn,
+});
+
 async function requestRestores(
   { pool, notify_waits, session_domains }: RouteOptions,
   items: (RestoreRequest & { id: string })[],
 ): Promise<{ request_id: string; duplicate: boolean }[]> {
-  const reads = items.map(({ principal_arn, ...item }) => ({ ...item, principal: principal_arn }));
   const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
     name: "request_restores",
     // By name: a prepared "*" fails once a later release has its function answer more.
     text: "select read_id, request_id, duplicate from request_restores($1, $2, $3)",
-    values: [JSON.stringify(reads), notify_waits, session_domains],
+    values: [JSON.stringify(items.map(asRead)), notify_waits, session_domains],
   });
   return inOrder(items, rows, (row) => row.read_id);
 }
@@ -87,6 +93,19 @@ async function completeRestores(
   });
   const updated = new Map(rows.map((row) => [row.event_id, row.updated]));
   return items.map(({ id }) => updated.get(id));
+}
+
+async function lockedOf(
+  { pool }: RouteOptions,
+  items: (RestoreRequest & { id: string })[],
+): Promise<boolean[]> {
+  const { rows } = await pool.query<{ id: string }>({
+    name: "locked_reads",
+    text: "select id from locked_reads($1) id",
+    values: [JSON.stringify(items.map(asRead))],
+  });
+  const locked = new Set(rows.map((row) => row.id));
+  return items.map((item) => locked.has(item.id));
 }
 
 /** One result per item; an item without one is our bug, not the caller's. */

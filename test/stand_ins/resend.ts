@@ -83,6 +83,8 @@ interface Rule<Kind extends FaultKind> {
   kind: Kind;
   /** Only calls with this recipient. */
   to?: string;
+  /** Only calls with this sender, as the body names it. */
+  from?: string;
   /** How often it happens before the rule is spent; without it, until removed. */
   times?: number;
   /** Chance from 0 to 1 for each call that fits; 1 unless told. */
@@ -211,6 +213,7 @@ export async function startResendStandIn(options: ResendStandInOptions = {}): Pr
       delivered: false,
     };
     requests.push(noted);
+    const sender = (json as { from?: unknown } | null | undefined)?.from;
 
     const quota = rateLimit();
     const reply = (answer: Answer): void => {
@@ -223,7 +226,7 @@ export async function startResendStandIn(options: ResendStandInOptions = {}): Pr
     const denied = checkKey(request.headers.authorization, api_key) ?? quota.exceeded;
     if (denied !== undefined) return reply(denied);
 
-    const early = earlyFaults.meet(noted.to);
+    const early = earlyFaults.meet(noted.to, sender);
     if (early !== undefined) {
       noted.fault = early.kind;
       if (early.kind === "hang") return; // Until the caller goes, or close().
@@ -233,7 +236,7 @@ export async function startResendStandIn(options: ResendStandInOptions = {}): Pr
     }
 
     const answer = await accept(key, body, json, noted, early?.delay_ms ?? 0);
-    const late = answer.status === 200 ? lateFaults.meet(noted.to) : undefined;
+    const late = answer.status === 200 ? lateFaults.meet(noted.to, sender) : undefined;
     if (late === undefined) return reply(answer);
     noted.fault = late.kind;
     switch (late.kind) {
@@ -378,12 +381,13 @@ function faultList<Kind extends FaultKind>(random: () => number) {
         rules = rules.filter((other) => other !== added);
       };
     },
-    /** The rule that happens to a call with these recipients, if any. */
-    meet(to: string[]): Rule<Kind> | undefined {
+    /** The rule that happens to a call with these recipients and this sender, if any. */
+    meet(to: string[], from: unknown): Rule<Kind> | undefined {
       const met = rules.find(
         ({ rule, left }) =>
           left > 0 &&
           (rule.to === undefined || to.includes(bareAddress(rule.to))) &&
+          (rule.from === undefined || rule.from === from) &&
           (rule.probability === undefined || random() < rule.probability),
       );
       if (met !== undefined) met.left -= 1;
