@@ -331,27 +331,27 @@ $$;
 
 -- Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?}]) meet a row that somebody keeps locked: the
 -- object's open restore (any version's), or its reader's own row. A look that waits for nobody.
-create or replace function locked_reads(p_events jsonb) returns setof uuid
+create or replace function locked_reads(p_reads jsonb) returns setof uuid
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
-  v_event record;
+  v_read record;
 begin
-  for v_event in
-    select e.id, e.s3_bucket, e.s3_key,
-           case when coalesce(e.access_key_id, '') <> '' then e.access_key_id else coalesce(e.principal, '') end as reader
-      from jsonb_to_recordset(p_events) as e (id uuid, s3_bucket text, s3_key text, access_key_id text, principal text)
+  for v_read in
+    select i.id, i.s3_bucket, i.s3_key,
+           case when coalesce(i.access_key_id, '') <> '' then i.access_key_id else coalesce(i.principal, '') end as reader
+      from jsonb_to_recordset(p_reads) as i (id uuid, s3_bucket text, s3_key text, access_key_id text, principal text)
   loop
-    if (select count(*) from restores r where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key and r.closed_at is null)
-         > (select count(*) from (select from restores r where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key
+    if (select count(*) from restores r where r.s3_bucket = v_read.s3_bucket and r.s3_key = v_read.s3_key and r.closed_at is null)
+         > (select count(*) from (select from restores r where r.s3_bucket = v_read.s3_bucket and r.s3_key = v_read.s3_key
                                      and r.closed_at is null for update skip locked) f)
-       or (select count(*) from restores r join restore_requests q on q.restore_id = r.id and q.reader = v_event.reader
-            where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key and r.closed_at is null)
-         > (select count(*) from (select from restores r join restore_requests q on q.restore_id = r.id and q.reader = v_event.reader
-                                   where r.s3_bucket = v_event.s3_bucket and r.s3_key = v_event.s3_key and r.closed_at is null
+       or (select count(*) from restores r join restore_requests q on q.restore_id = r.id and q.reader = v_read.reader
+            where r.s3_bucket = v_read.s3_bucket and r.s3_key = v_read.s3_key and r.closed_at is null)
+         > (select count(*) from (select from restores r join restore_requests q on q.restore_id = r.id and q.reader = v_read.reader
+                                   where r.s3_bucket = v_read.s3_bucket and r.s3_key = v_read.s3_key and r.closed_at is null
                                      for no key update of q skip locked) f)
     then
-      return next v_event.id;
+      return next v_read.id;
     end if;
   end loop;
 end
