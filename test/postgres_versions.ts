@@ -72,7 +72,10 @@ function packaged(): PostgresVersion {
   return {
     name: "postgres-packaged",
     tests: filesOf(SQL_PART),
-    missing: bin === undefined ? PACKAGED_MISSING : undefined,
+    missing:
+      bin === undefined
+        ? "No packaged Postgres with JIT here (pg_config): apt install postgresql."
+        : undefined,
     programs: async () => ({
       bin: bin ?? "",
       locale: ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US"],
@@ -80,6 +83,5 @@ function packaged(): PostgresVersion {
   };
 }
 
-const PACKAGED_MISSING = "No packaged Postgres with JIT here (pg_config): apt install postgresql.";
-
-export const POSTGRES_VERSIONS: PostgresVersion[] = [...[14, 15, 16, 17].map(older), packaged()];
+export const PACKAGED = packaged();
+export const POSTGRES_VERSIONS: PostgresVersion[] = [...[14, 15, 16, 17].map(older), PACKAGED];

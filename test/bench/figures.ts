@@ -2,6 +2,7 @@ import type { Result } from "./table.ts";
 import { history } from "./figures/history.ts";
 import { idle } from "./figures/idle.ts";
 import { hotObject, intake, intakeBesideWorker } from "./figures/intake.ts";
+import { jit } from "./figures/jit.ts";
 import { mails } from "./figures/mails.ts";
 import { poll } from "./figures/poll.ts";
 import { reaction } from "./figures/reaction.ts";
@@ -25,4 +26,5 @@ export const FIGURES: Figure[] = [
   { numbers: [10], what: "a poll of very many", measure: poll },
   { numbers: [11], what: "a burst, with S3 asking to slow down", measure: burst },
   { numbers: [12], what: "doing nothing", measure: idle },
+  { numbers: [14], what: "reads taken in by a packaged Postgres, with JIT", measure: jit },
 ];
