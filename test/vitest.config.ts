@@ -13,6 +13,10 @@ const project = (name: string, include: string[], others: object = {}) => ({
  */
 const AFTERWARDS = { sequence: { groupOrder: 1 }, maxWorkers: 4 };
 
+const MISSING = POSTGRES_VERSIONS.flatMap(({ missing }) => missing ?? []);
+// At the very end, where it is read.
+if (MISSING.length > 0) process.once("exit", () => console.warn(`\nNOT TESTED ON: ${MISSING.join(" ")}\n`));
+
 export default defineConfig({
   test: {
     root: `${import.meta.dirname}/..`,
