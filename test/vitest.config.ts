@@ -2,10 +2,20 @@ import { defineConfig } from "vitest/config";
 
 import { POSTGRES_VERSIONS } from "./postgres_versions.ts";
 
-const project = (name: string, include: string[]) => ({
+const project = (name: string, include: string[], others: object = {}) => ({
   extends: true as const,
-  test: { name, include, globalSetup: ["test/global_setup.ts"] },
+  test: { name, include, globalSetup: ["test/global_setup.ts"], ...others },
 });
+
+/**
+ * Other versions after all else, several files at once: they wait for Postgres and processes most of the time, and none of
+ * them holds Thaw to a time.
+ */
+const AFTERWARDS = { sequence: { groupOrder: 1 }, maxWorkers: 4 };
+
+const MISSING = POSTGRES_VERSIONS.flatMap(({ missing }) => missing ?? []);
+// At the very end, where it is read.
+if (MISSING.length > 0) process.once("exit", () => console.warn(`\nNOT TESTED ON: ${MISSING.join(" ")}\n`));
 
 export default defineConfig({
   test: {
@@ -19,7 +29,7 @@ export default defineConfig({
       // On the Postgres that npm brings.
       project("postgres-18", ["test/**/*.test.ts"]),
       ...POSTGRES_VERSIONS.filter(({ missing }) => missing === undefined).map(({ name, tests }) =>
-        project(name, tests),
+        project(name, tests, AFTERWARDS),
       ),
     ],
   },

@@ -1,16 +1,22 @@
 /**
  * `npm run bench [-- 4 5 --full]`: each figure against a peer or a limit, measured in the same run. Without numbers,
- * all of them: about three quarters of an hour. --full: ten million closed rows instead of one. For a quick look at 13 and 16:
- * --objects 20000, --minutes 2.
+ * all of them: about three quarters of an hour. --full: ten million closed rows instead of one. --packaged: on the Postgres
+ * of the distribution instead of npm's. For a quick look at 13 and 16: --objects 20000, --minutes 2.
  */
 import { parseArgs } from "node:util";
 
+import { PACKAGED } from "../postgres_versions.ts";
 import { FIGURES, type Figure } from "./figures.ts";
 import { printTable, type Result } from "./table.ts";
 import { openWorld } from "./world.ts";
 
 const { values, positionals } = parseArgs({
-  options: { full: { type: "boolean" }, objects: { type: "string" }, minutes: { type: "string" } },
+  options: {
+    full: { type: "boolean" },
+    packaged: { type: "boolean" },
+    objects: { type: "string" },
+    minutes: { type: "string" },
+  },
   allowPositionals: true,
 });
 const chosen = FIGURES.filter(
@@ -27,7 +33,8 @@ const broken = ({ numbers, what }: Figure, error: unknown): Result => ({
   remark: error instanceof Error ? error.message : String(error),
 });
 
-const world = await openWorld();
+if (values.packaged === true && PACKAGED.missing !== undefined) throw new Error(PACKAGED.missing);
+const world = await openWorld(values.packaged === true ? await PACKAGED.programs() : undefined);
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
   process.on(signal, () => void world.close().then(() => process.exit(130)));
 const results: Result[] = [];

@@ -2,6 +2,7 @@ import type { Result } from "./table.ts";
 import { history } from "./figures/history.ts";
 import { idle } from "./figures/idle.ts";
 import { hotObject, intake, intakeBesideWorker } from "./figures/intake.ts";
+import { jit } from "./figures/jit.ts";
 import { largeMap } from "./figures/map.ts";
 import { mails } from "./figures/mails.ts";
 import { manyPeople } from "./figures/many_people.ts";
@@ -38,6 +39,7 @@ export const FIGURES: Figure[] = [
   { numbers: [11], what: "a burst, with S3 asking to slow down", measure: burst },
   { numbers: [12], what: "doing nothing", measure: idle },
   { numbers: [13], what: "a burst of very many objects by many people", measure: manyPeople },
+  { numbers: [14], what: "reads taken in by a packaged Postgres, with JIT", measure: jit },
   { numbers: [15], what: "reads taken in with a large map", measure: largeMap },
   { numbers: [16], what: "a soak", measure: soak },
 ];

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { Pool } from "pg";
 
 import { createPool } from "../../server/database.ts";
+import type { Programs } from "../../server/embedded_postgres/binaries.ts";
 import { createLog } from "../../server/log.ts";
 import { migrate } from "../../server/migrate.ts";
 import { PrivatePostgres } from "../private_postgres.ts";
@@ -64,14 +65,12 @@ async function memoryOf({ pid }: ChildProcess, field: "VmHWM" | "VmRSS"): Promis
   return Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1]) / 1024;
 }
 
-export async function openWorld(): Promise<World> {
+/** Without programs, on the Postgres that npm brings. */
+export async function openWorld(programs?: Programs): Promise<World> {
   const dir = await mkdtemp(join(tmpdir(), "thaw-bench-"));
   // As safe as in production: durable is part of what is measured.
-  const postgres = await PrivatePostgres.start(dir, {
-    max_connections: "200",
-    shared_buffers: "512MB",
-    max_wal_size: "4GB",
-  });
+  const settings = { max_connections: "200", shared_buffers: "512MB", max_wal_size: "4GB" };
+  const postgres = await PrivatePostgres.start(dir, settings, programs);
   const children = new Set<ChildProcess>();
   const pools = new Set<Pool>();
   const others = new Set<PackagedPostgres>();

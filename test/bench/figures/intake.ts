@@ -4,7 +4,7 @@ import { pgbench } from "../peers.ts";
 import { median, type Result } from "../table.ts";
 import type { World } from "../world.ts";
 
-const CONNECTIONS = 64;
+export const CONNECTIONS = 64;
 const ROUNDS = 3;
 const SECONDS = 5;
 
@@ -14,7 +14,7 @@ const ONE_READ = `select * from request_restores(jsonb_build_array(jsonb_build_o
   '{120 seconds,900 seconds}', '{}')`;
 
 let serial = 0;
-const distinctRead = (): string => {
+export const distinctRead = (): string => {
   const number = serial++;
   return JSON.stringify({
     s3_bucket: "bench",
