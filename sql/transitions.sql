@@ -814,7 +814,7 @@ begin
     update restores r
        set last_checked_at = now(),
            -- Not later than now, whatever becomes of the clock: the next question comes after it.
-           head_wanted_at = case r.status when 'pending' then least(r.head_wanted_at, now()) end,
+           head_wanted_at = case when r.status = 'pending' and r.head_wanted_at is not null then least(r.head_wanted_at, now()) end,
            restore_expires_at = case when r.status = 'restored' then o.restore_expires_at end,
            attempts = 0,
            attempt_after = case when r.status = 'pending' and r.head_wanted_at is not null and not was_asked_too_early(r)
