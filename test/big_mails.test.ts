@@ -206,7 +206,8 @@ base("a look for people who are due costs the same, however many are", async ({ 
         client,
         "explain (analyze, buffers, format json) select due_people('post', '2 minutes', '15 minutes', 50)",
       );
-      const { Plan } = (plan?.["QUERY PLAN"] as [{ Plan: Record<string, number> }])[0];
+      const explained = plan?.["QUERY PLAN"] as [{ Plan: Record<string, number> }] | undefined;
+      const Plan = explained?.[0].Plan ?? {};
       costs.push((Plan["Shared Hit Blocks"] ?? 0) + (Plan["Shared Read Blocks"] ?? 0));
     }
     client.release(true);
