@@ -7,7 +7,8 @@ import { createLog } from "../server/log.ts";
 import { migrate } from "../server/migrate.ts";
 import { startApi } from "./api.ts";
 import { waitFor } from "./database.ts";
-import { PACKAGED_BIN, startPackagedPostgres, type PackagedPostgres } from "./packaged_postgres.ts";
+import { startPackagedPostgres, type PackagedPostgres } from "./packaged_postgres.ts";
+import { PACKAGED } from "./postgres_versions.ts";
 import { requestBody } from "./thaw.ts";
 
 const test = base.extend<{ migrated: PackagedPostgres }>({
@@ -44,7 +45,7 @@ const READ = JSON.stringify([
   { id: "00000000-0000-4000-8000-000000000001", s3_bucket: "b", s3_key: "k", principal: "arn:x" },
 ]);
 
-describe.skipIf(PACKAGED_BIN === null)("a packaged Postgres", () => {
+describe.skipIf(PACKAGED.missing !== undefined)("a packaged Postgres", () => {
   test("has JIT on, and compiles nothing for psql either", { timeout: 60_000 }, async ({ migrated }) => {
     const plain = new Pool({ connectionString: migrated.url });
     const { rows } = await plain.query(

@@ -1,6 +1,5 @@
 /** Postgres as a distribution packages it: with JIT, on by default, which npm's does not have. */
-import { execFileSync, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { spawn } from "node:child_process";
 import { chown, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -8,24 +7,8 @@ import { Client } from "pg";
 
 import { accountFor, POSTGRES_ENVIRONMENT, runAs } from "../server/embedded_postgres/binaries.ts";
 import { freePort } from "../server/embedded_postgres/start.ts";
+import { PACKAGED } from "./postgres_versions.ts";
 import { waitFor } from "./wait_for.ts";
-
-/** The directory of its programs; null, and said loudly, where none is installed with llvmjit. */
-export const PACKAGED_BIN = find();
-
-function find(): string | null {
-  try {
-    const ask = (what: string): string => execFileSync("pg_config", [what], { encoding: "utf8" }).trim();
-    const bin = ask("--bindir");
-    if (existsSync(join(bin, "initdb")) && existsSync(join(ask("--pkglibdir"), "llvmjit.so"))) return bin;
-  } catch {
-    // No pg_config either.
-  }
-  console.warn(
-    "\n!!! No packaged Postgres with llvmjit here: JIT is not tested. Install it: apt-get install postgresql\n",
-  );
-  return null;
-}
 
 export interface PackagedPostgres {
   /** Of an empty database, as a superuser. */
@@ -35,7 +18,7 @@ export interface PackagedPostgres {
 
 /** With the settings it comes with, and its messages in `language`. */
 export async function startPackagedPostgres(language = "en"): Promise<PackagedPostgres> {
-  const bin = PACKAGED_BIN ?? "";
+  const { bin } = await PACKAGED.programs();
   const dir = await mkdtemp("/var/tmp/thaw-packaged-");
   const account = await accountFor(dir);
   if (account.uid !== undefined) await chown(dir, account.uid, account.gid);

@@ -24,9 +24,12 @@ const VERSION_PART = ["postgres_versions", "migrate", "transitions", "notify", "
 /** All whose subject is in sql/. */
 const SQL_PART = [
   ...VERSION_PART,
+  "big_mails",
   "completions",
+  "nudge",
   "operators",
   "people",
+  "plans",
   "requests",
   "retention",
   "schema",

@@ -2,17 +2,11 @@
  * A Postgres as a distribution packages it, with its defaults, where there is one; else the embedded one. It tells what it
  * costs: processor time, and who waited long for a lock.
  */
-import { execFile, spawn } from "node:child_process";
-import { chown, mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
 
-import { accountFor } from "../../server/embedded_postgres/binaries.ts";
-import { freePort } from "../../server/embedded_postgres/start.ts";
+import { PACKAGED } from "../postgres_versions.ts";
 import { PrivatePostgres } from "../private_postgres.ts";
-import { waitFor } from "../wait_for.ts";
-
-const run = promisify(execFile);
 
 /** Nobody should wait for a lock longer than that; Postgres logs who does. */
 export const LONG_LOCK_MS = 200;
@@ -34,72 +28,23 @@ export interface PackagedPostgres {
 }
 
 export async function packagedPostgres(dir: string): Promise<PackagedPostgres> {
-  const bin = await newestPackage();
-  if (bin === undefined) {
-    const postgres = await PrivatePostgres.start(dir, SETTINGS);
-    const pid = await postmasterOf(postgres.dataDirectory);
-    return {
-      url: postgres.url,
-      what: "the embedded Postgres: none is packaged here",
-      cpuTime: () => cpuTime(pid),
-      longLockWaits: () => longLockWaits(join(dir, "postgres.log")),
-      remove: () => postgres.remove(),
-    };
-  }
-  const data = join(dir, "data");
-  await mkdir(dir, { recursive: true });
-  const account = await accountFor(data);
-  if ("uid" in account) await chown(dir, account.uid, account.gid);
-  await run(
-    join(bin, "initdb"),
-    ["-D", data, "-A", "trust", "-U", "thaw", "-E", "UTF8", "--locale=C.UTF-8"],
-    account,
-  );
-  const port = await freePort(0);
-  const settings = {
-    ...SETTINGS,
-    port: String(port),
-    listen_addresses: "127.0.0.1",
-    unix_socket_directories: "",
-  };
-  const server = spawn(
-    join(bin, "postgres"),
-    ["-D", data, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])],
-    { ...account, stdio: ["ignore", "ignore", "pipe"] },
-  );
-  const lines: string[] = [];
-  server.stderr.on("data", (chunk) => lines.push(...String(chunk).split("\n")));
-  await waitFor(
-    "Postgres",
-    async () => lines.some((line) => line.includes("ready to accept connections")),
-    30_000,
-  );
-  const { stdout } = await run(join(bin, "postgres"), ["--version"]);
+  const programs = PACKAGED.missing === undefined ? await PACKAGED.programs() : undefined;
+  const postgres = await PrivatePostgres.start(dir, SETTINGS, programs);
+  const pid = await postmasterOf(postgres.dataDirectory);
   return {
-    url: `postgres://thaw@127.0.0.1:${port}/postgres`,
-    what: `${stdout.trim()}, its defaults`,
-    cpuTime: () => cpuTime(server.pid ?? 0),
-    longLockWaits: async () => lines.filter(isLongWait),
-    async remove() {
-      server.kill("SIGQUIT");
-      await waitFor("Postgres to end", async () => server.exitCode !== null || server.signalCode !== null);
-      await rm(dir, { recursive: true, force: true });
-    },
+    url: postgres.url,
+    what: programs ? "a packaged Postgres, its defaults" : "the embedded Postgres: none is packaged here",
+    cpuTime: () => cpuTime(pid),
+    longLockWaits: () => longLockWaits(join(dir, "postgres.log")),
+    remove: () => postgres.remove(),
   };
-}
-
-async function newestPackage(): Promise<string | undefined> {
-  const root = "/usr/lib/postgresql";
-  const versions = (await readdir(root).catch(() => [])).map(Number).filter(Number.isInteger);
-  return versions.length === 0 ? undefined : join(root, String(Math.max(...versions)), "bin");
 }
 
 const postmasterOf = async (data: string): Promise<number> =>
   Number((await readFile(join(data, "postmaster.pid"), "utf8")).split("\n")[0]);
 
-const isLongWait = (line: string): boolean => line.includes("still waiting for");
 const longLockWaits = async (log: string): Promise<string[]> =>
-  (await readFile(log, "utf8")).split("\n").filter(isLongWait);
+  (await readFile(log, "utf8")).split("\n").filter((line) => line.includes("still waiting for"));
 
 /** Its own, that of its children that have ended, and that of those that live. */
 async function cpuTime(postmaster: number): Promise<number> {
