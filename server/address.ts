@@ -1,5 +1,5 @@
 /**
- * What an address is, as sql/0007_people.sql has it for whoever writes to the maps: ASCII (Resend takes no other), without
+ * What an address is, as sql/0006_people.sql has it for whoever writes to the maps: ASCII (Resend takes no other), without
  * quotes or comments, at a domain with a dot. A test holds both to the same addresses.
  */
 const WORD = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+";
