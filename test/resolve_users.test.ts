@@ -61,27 +61,43 @@ async function scansOf(client: PoolClient): Promise<Map<string, string>> {
   return new Map(rows.map((row) => [row["relname"] as string, String(row["seq_scan"])]));
 }
 
+interface PlanNode {
+  "Relation Name"?: string;
+  "Actual Rows": number;
+  "Actual Loops": number;
+  "Rows Removed by Filter"?: number;
+  Plans?: PlanNode[];
+}
+
+/** Entries of the maps that a plan looked at, those that did not fit included. */
+const entriesRead = (node: PlanNode): number =>
+  (MAPS.includes(node["Relation Name"] ?? "")
+    ? (node["Actual Rows"] + (node["Rows Removed by Filter"] ?? 0)) * node["Actual Loops"]
+    : 0) + (node.Plans ?? []).reduce((sum, child) => sum + entriesRead(child), 0);
+
 /** Pages that a statement touches the second time in its session, and maps that it read from end to end. */
 async function costOf(
   pool: Pool,
   statement: string,
   settings = "",
-): Promise<{ buffers: number; scanned: string[] }> {
+): Promise<{ buffers: number; entries: number; scanned: string[] }> {
   const client = await pool.connect();
   try {
     await client.query(`begin; ${settings}`);
     // With what the session did before, as long as it is not reported.
     const scans = await scansOf(client);
     let buffers = NaN;
+    let entries = NaN;
     for (let call = 0; call < 2; call++) {
       await client.query("savepoint before");
       const plan = await one(client, `explain (analyze, buffers, format json) ${statement}`);
       const { Plan } = plan["QUERY PLAN"][0];
       buffers = Plan["Shared Hit Blocks"] + Plan["Shared Read Blocks"];
+      entries = entriesRead(Plan as PlanNode);
       await client.query("rollback to before");
     }
     const after = await scansOf(client);
-    return { buffers, scanned: MAPS.filter((map) => after.get(map) !== scans.get(map)) };
+    return { buffers, entries, scanned: MAPS.filter((map) => after.get(map) !== scans.get(map)) };
   } finally {
     await client.query("rollback");
     client.release();
@@ -109,6 +125,8 @@ describe("to look up a reader", () => {
       const aRead = await costOf(pool, A_READ);
       expect(look.scanned).toEqual([]);
       expect(aRead.scanned).toEqual([]);
+      // The prefix that fits, if there is one.
+      expect(look.entries).toBeLessThanOrEqual(1);
       // An index of this size has two pages more on the way to each of the ARN's hundred prefixes.
       expect(look.buffers).toBeLessThan(few.look.buffers + 400);
       expect(aRead.buffers).toBeLessThan(few.read.buffers + 400);
