@@ -388,8 +388,9 @@ base(
   "no worker for a day, then one: oldest first, nothing told that is over, and no storm of cron jobs",
   async ({ databaseUrl }) => {
     const thaw = await startThaw(databaseUrl, {
-      ...AT_ONCE,
-      env: { ...AT_ONCE.env, S3_CONCURRENCY: "1" },
+      worker: false,
+      // S3 is asked about one file after the other, and all of them belong into one mail.
+      env: { S3_CONCURRENCY: "1", NOTIFY_QUIET_SECONDS: "2", NOTIFY_MAX_WAIT_SECONDS: "15" },
       s3: { restore_ms: Infinity },
       events: false,
     });
