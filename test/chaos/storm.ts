@@ -129,8 +129,9 @@ export async function runStorm(
   function onEvent(event: S3Event): void {
     const object = objectOf(event, objects);
     if (event["detail-type"] === "Object Restore Initiated") {
-      // Somebody says that it is done already.
-      if (random() < 0.2) later(random() * 400, () => callers.completed(event));
+      // Of some files somebody says at once that they are done.
+      if (object !== undefined && objects.indexOf(object) % 5 === 0)
+        later(100, () => callers.completed(event));
       // S3 forgets one in thirty, once.
       if (object !== undefined && object.lost === 0 && random() < 0.03) {
         setTimeout(() => {
