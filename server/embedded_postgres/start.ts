@@ -39,6 +39,9 @@ export interface EmbeddedPostgres {
 
 /** Crash recovery included; what takes longer is more likely a fault. */
 const START_TIMEOUT_MS = 60_000;
+/** A second in all: a busy machine takes as long to end a connection. */
+const PARTING_LOOKS = 10;
+const PARTING_LOOK_MS = 100;
 /** How long a start that fails is repeated, if the reason may pass. */
 const PATIENCE_MS = 15_000;
 
@@ -79,7 +82,12 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     dataDirectory: cluster.data,
     stop: (mode = "fast") => stop(server, cluster, mode),
     async stopUnlessUsed() {
-      if (!(await hasClients(cluster.url.href))) await stop(server, cluster, "fast");
+      // Our own connections that have just been closed may still be seen.
+      for (let look = 0; look < PARTING_LOOKS; look++) {
+        if (!(await hasClients(cluster.url.href))) return stop(server, cluster, "fast");
+        await sleep(PARTING_LOOK_MS);
+      }
+      return undefined;
     },
   };
 }
