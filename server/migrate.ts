@@ -11,6 +11,16 @@ const SQL_DIRECTORY = `${import.meta.dirname}/../sql`;
 /** Any number: it only keeps two migrating processes apart ("thaw" in hexadecimal letters). */
 const MIGRATION_LOCK = 0x74686177;
 
+/**
+ * What numbered files change, in the order in which processes take it. The strongest lock first: one file makes an index, a
+ * later one changes the table, and whoever asks for more than it holds meets those who write meanwhile in a circle.
+ */
+const LOCK_TABLES = `do $$ begin
+  if to_regclass('restores') is not null then
+    lock table restores, notifications, restore_requests, mail_gate in access exclusive mode;
+  end if;
+end $$`;
+
 interface SqlFile {
   name: string;
   text: string;
@@ -74,6 +84,9 @@ export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
   const applied = await appliedFiles(client, "thaw_migrations");
   const ran: string[] = [];
+  if (sqlFiles(directory).some(({ name, runs }) => runs === "once" && !applied.has(name))) {
+    await client.query(LOCK_TABLES);
+  }
   for (const file of sqlFiles(directory)) {
     const hashes = applied.get(file.name);
     const isKnown = hashes?.has(file.sha256) === true;
