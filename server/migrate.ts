@@ -11,16 +11,6 @@ const SQL_DIRECTORY = `${import.meta.dirname}/../sql`;
 /** Any number: it only keeps two migrating processes apart ("thaw" in hexadecimal letters). */
 const MIGRATION_LOCK = 0x74686177;
 
-/**
- * What numbered files change, in the order in which processes take it. The strongest lock first: one file makes an index, a
- * later one changes the table, and whoever asks for more than it holds meets those who write meanwhile in a circle.
- */
-const LOCK_TABLES = `do $$ begin
-  if to_regclass('restores') is not null then
-    lock table restores, notifications, restore_requests, mail_gate in access exclusive mode;
-  end if;
-end $$`;
-
 interface SqlFile {
   name: string;
   text: string;
@@ -80,6 +70,16 @@ export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise
     client.release();
   }
 }
+
+/**
+ * What numbered files change, in the order in which processes take it. The strongest lock first: one file makes an index, a
+ * later one changes the table, and whoever asks for more than it holds meets those who write meanwhile in a circle.
+ */
+const LOCK_TABLES = `do $$ begin
+  if to_regclass('restores') is not null then
+    lock table restores, notifications, restore_requests, mail_gate in access exclusive mode;
+  end if;
+end $$`;
 
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
   const applied = await appliedFiles(client, "thaw_migrations");
