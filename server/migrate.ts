@@ -71,16 +71,6 @@ export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise
   }
 }
 
-/**
- * What numbered files change, in the order in which processes take it. The strongest lock first: one file makes an index, a
- * later one changes the table, and whoever asks for more than it holds meets those who write meanwhile in a circle.
- */
-const LOCK_TABLES = `do $$ begin
-  if to_regclass('restores') is not null then
-    lock table restores, notifications, restore_requests, mail_gate in access exclusive mode;
-  end if;
-end $$`;
-
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
   const applied = await appliedFiles(client, "thaw_migrations");
   const ran: string[] = [];
@@ -110,6 +100,16 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
   }
   return ran;
 }
+
+/**
+ * What numbered files change, in the order in which processes take it. The strongest lock first: one file makes an index, a
+ * later one changes the table, and whoever asks for more than it holds meets those who write meanwhile in a circle.
+ */
+const LOCK_TABLES = `do $$ begin
+  if to_regclass('restores') is not null then
+    lock table restores, notifications, restore_requests, mail_gate in access exclusive mode;
+  end if;
+end $$`;
 
 async function appliedFiles(
   client: pg.Pool | pg.PoolClient,
