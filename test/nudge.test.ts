@@ -76,45 +76,50 @@ describe("few jobs wait", () => {
 });
 
 describe("no nudge is lost", () => {
-  test("a job that a commit relies on cannot start before it", async ({ pool }) => {
-    await pool.query("select nudge('trigger_restores'), nudge('trigger_restores')");
+  /** In a transaction that stays open meanwhile. */
+  async function during(pool: Pool, statement: string, meanwhile: () => Promise<void>): Promise<void> {
+    const client = await pool.connect();
+    try {
+      await client.query("begin");
+      await client.query(statement);
+      await meanwhile();
+      await client.query("commit");
+    } finally {
+      client.release(true);
+    }
+  }
+  const TWO = "select nudge('post_notify'), nudge('post_notify')";
+
+  test("a job that a commit relies on cannot start before it, and is not put off", async ({ pool }) => {
+    await pool.query(TWO);
     const getable = async (): Promise<number> =>
       (
         await pool.query(
           "select from graphile_worker._private_jobs where run_at <= now() for update skip locked",
         )
       ).rowCount ?? 0;
-    const client = await pool.connect();
-    await client.query("begin");
-    await client.query("select nudge('trigger_restores')");
-    expect(await jobs(pool)).toBe(2);
-    expect(await getable()).toBe(1);
-    await client.query("commit");
-    client.release();
+    await during(pool, "select nudge('post_notify')", async () => {
+      expect(await jobs(pool)).toBe(2);
+      expect(await getable()).toBe(1);
+      await pool.query("select nudge('post_notify', '{120 seconds}')");
+      expect(await nudges(pool)).toEqual(["post_notify +0", "post_notify +0", "post_notify +120"]);
+    });
     expect(await getable()).toBe(2);
   });
 
   test("a job that a worker gets just now is none to rely on", async ({ pool }) => {
-    await pool.query("select nudge('trigger_restores'), nudge('trigger_restores')");
-    const client = await pool.connect();
-    await client.query("begin");
-    await client.query("select from graphile_worker._private_jobs for update");
-    await pool.query("select nudge('trigger_restores')");
-    await client.query("rollback");
-    client.release();
+    await pool.query(TWO);
+    await during(pool, "select from graphile_worker._private_jobs for update", async () => {
+      await pool.query("select nudge('post_notify')");
+    });
     expect(await jobs(pool)).toBe(3);
   });
 
-  test("a job that is put off while a worker gets the other one is not put off", async ({ pool }) => {
-    await pool.query("select nudge('post_notify'), nudge('post_notify')");
-    const client = await pool.connect();
-    await client.query("begin");
-    // A worker that has got the older job, and not committed yet.
-    await client.query(
+  test("the only job that stands is not put off", async ({ pool }) => {
+    await pool.query(TWO);
+    await pool.query(
       "update graphile_worker._private_jobs set locked_at = now() where id = (select min(id) from graphile_worker._private_jobs)",
     );
-    await client.query("commit");
-    client.release();
     await pool.query("select nudge('post_notify', '{120 seconds}')");
     expect(await nudges(pool)).toEqual(["post_notify +0", "post_notify +0", "post_notify +120"]);
   });
