@@ -2,16 +2,10 @@ import { defineConfig } from "vitest/config";
 
 import { POSTGRES_VERSIONS } from "./postgres_versions.ts";
 
-const project = (name: string, include: string[], others: object = {}) => ({
+const project = (name: string, include: string[]) => ({
   extends: true as const,
-  test: { name, include, globalSetup: ["test/global_setup.ts"], ...others },
+  test: { name, include, globalSetup: ["test/global_setup.ts"] },
 });
-
-/**
- * Other versions after all else, several files at once: they wait for Postgres and processes most of the time, and none of
- * them holds Thaw to a time.
- */
-const AFTERWARDS = { sequence: { groupOrder: 1 }, maxWorkers: 4 };
 
 const MISSING = POSTGRES_VERSIONS.flatMap(({ missing }) => missing ?? []);
 // At the very end, where it is read.
@@ -25,11 +19,13 @@ export default defineConfig({
     // Real processes and a real Postgres: slow on a busy machine, so bounds are generous.
     testTimeout: 30_000,
     hookTimeout: 60_000,
+    // More than there are cores: most files wait for Postgres and for processes most of the time.
+    maxWorkers: 3,
     projects: [
       // On the Postgres that npm brings.
       project("postgres-18", ["test/**/*.test.ts"]),
       ...POSTGRES_VERSIONS.filter(({ missing }) => missing === undefined).map(({ name, tests }) =>
-        project(name, tests, AFTERWARDS),
+        project(name, tests),
       ),
     ],
   },
