@@ -419,12 +419,14 @@ describe("when Postgres goes away", () => {
       await Promise.all([server.url(), worker.ready()]);
       const before = newPool(postgres.url);
       await waitFor("the jobs of the start to end", async () => (await jobs(before)) === 0);
-      await before.end();
       if (busy) {
-        const slow = s3.fail({ with: "latency", operation: "RestoreObject", latency_ms: 500, times: 1 });
+        const slow = s3.fail({ with: "latency", operation: "RestoreObject", latency_ms: 1_500, times: 1 });
         expect(await server.post("/restore/request", requestBody("a"))).toMatchObject({ status: 200 });
         await isStruck(slow);
+        // One that ends while Postgres is away ends the worker, and the call with it.
+        await waitFor("the other jobs to end", async () => (await lockedJobs(before)) === 1);
       }
+      await before.end();
 
       await postgres.stop();
       if (busy) await waitFor("the end of the call", async () => s3.counts.get("RestoreObject 202") === 1);
