@@ -287,9 +287,7 @@ base(
     expect(statuses.length).toBeGreaterThan(100);
     // A page takes some 50 ms; a busy machine some more.
     expect(Math.max(0, ...held)).toBeLessThan(300);
-    console.log(
-      `longest answer ${Math.max(...waits).toFixed(0)} ms, longest lock waited for ${Math.max(0, ...held).toFixed(0)} ms, ${statuses.length} answers`,
-    );
+    expect(Math.max(...waits)).toBeLessThan(1_500);
     await api.close();
     await thaw.stop();
   },
