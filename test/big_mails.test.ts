@@ -202,11 +202,11 @@ base("a look for people who are due costs the same, however many are", async ({ 
     const client = await pool.connect();
     const costs: number[] = [];
     for (let call = 0; call < 3; call++) {
-      const [plan] = await query(
+      const plan = await one(
         client,
         "explain (analyze, buffers, format json) select due_people('post', '2 minutes', '15 minutes', 50)",
       );
-      const { Plan } = (plan?.["QUERY PLAN"] as [{ Plan: Record<string, number> }])[0];
+      const { Plan } = (plan["QUERY PLAN"] as [{ Plan: Record<string, number> }])[0];
       costs.push((Plan["Shared Hit Blocks"] ?? 0) + (Plan["Shared Read Blocks"] ?? 0));
     }
     client.release(true);
