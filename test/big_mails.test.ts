@@ -202,12 +202,11 @@ base("a look for people who are due costs the same, however many are", async ({ 
     const client = await pool.connect();
     const costs: number[] = [];
     for (let call = 0; call < 3; call++) {
-      const [plan] = await query(
+      const plan = await one(
         client,
         "explain (analyze, buffers, format json) select due_people('post', '2 minutes', '15 minutes', 50)",
       );
-      const explained = plan?.["QUERY PLAN"] as [{ Plan: Record<string, number> }] | undefined;
-      const Plan = explained?.[0].Plan ?? {};
+      const { Plan } = (plan["QUERY PLAN"] as [{ Plan: Record<string, number> }])[0];
       costs.push((Plan["Shared Hit Blocks"] ?? 0) + (Plan["Shared Read Blocks"] ?? 0));
     }
     client.release(true);
@@ -288,9 +287,7 @@ base(
     expect(statuses.length).toBeGreaterThan(100);
     // A page takes some 50 ms; a busy machine some more.
     expect(Math.max(0, ...held)).toBeLessThan(300);
-    console.log(
-      `longest answer ${Math.max(...waits).toFixed(0)} ms, longest lock waited for ${Math.max(0, ...held).toFixed(0)} ms, ${statuses.length} answers`,
-    );
+    expect(Math.max(...waits)).toBeLessThan(1_500);
     await api.close();
     await thaw.stop();
   },
