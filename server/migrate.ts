@@ -117,8 +117,11 @@ async function whoMigrates(pool: pg.Pool, waited_ms: number): Promise<string> {
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
   const applied = await appliedFiles(client, "thaw_migrations");
   const ran: string[] = [];
-  if (sqlFiles(directory).some(({ name, runs }) => runs === "once" && !applied.has(name))) {
-    await client.query(LOCK_TABLES);
+  const next = sqlFiles(directory).find(({ name, runs }) => runs === "once" && !applied.has(name));
+  if (next !== undefined) {
+    await client.query(LOCK_TABLES).catch((error: unknown) => {
+      throw new MigrationError(`sql/${next.name}: ${reasonOf(error)}`, { cause: error });
+    });
   }
   for (const file of sqlFiles(directory)) {
     const hashes = applied.get(file.name);
