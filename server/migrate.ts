@@ -74,9 +74,6 @@ export async function migrate(pool: pg.Pool, directory = SQL_DIRECTORY): Promise
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
   const applied = await appliedFiles(client, "thaw_migrations");
   const ran: string[] = [];
-  if (sqlFiles(directory).some(({ name, runs }) => runs === "once" && !applied.has(name))) {
-    await client.query(LOCK_TABLES);
-  }
   for (const file of sqlFiles(directory)) {
     const hashes = applied.get(file.name);
     const isKnown = hashes?.has(file.sha256) === true;
@@ -85,6 +82,7 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
       throw new Error(`sql/${file.name} was edited after it was applied. Put it back and add a new file.`);
     }
     try {
+      if (file.runs === "once") await client.query(LOCK_TABLES);
       await client.query(file.text);
     } catch (error) {
       throw new Error(`sql/${file.name}:${lineOf(error, file.text)}: ${(error as Error).message}`, {

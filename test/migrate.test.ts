@@ -19,6 +19,7 @@ const ALL = [
   "0003_retention.sql",
   "0004_mail_turns.sql",
   "0005_unknown_readers.sql",
+  "0008_claimed_at.sql",
   "views.sql",
   "transitions.sql",
   "privileges.sql",
