@@ -42,11 +42,16 @@ export function createLog(level: string, destination?: DestinationStream): Log {
   return pino(options, destination ?? standardOutput());
 }
 
-/** pino minds a broken pipe, and would end the process for a closed terminal before it has stopped. */
+/**
+ * pino stops writing to a broken pipe. A closed terminal would end the process before it has stopped, and then keep it for
+ * ever, for at the exit it tries to write what is left until that succeeds. So it is to be treated alike.
+ */
 function standardOutput(): DestinationStream {
   const stdout = pino.destination(1);
   stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (!isClosedOutput(error)) throw error;
+    const nothing = (): boolean => true;
+    Object.assign(stdout, { write: nothing, flushSync: nothing, end: nothing, destroy: nothing });
   });
   return stdout;
 }

@@ -1,6 +1,7 @@
 /** Thaw's real processes: how they start, refuse to start, stop and die. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { cp, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
 import { connect, createServer, type AddressInfo, type Server } from "node:net";
@@ -663,12 +664,17 @@ describe("the embedded Postgres", () => {
       let output = "";
       terminal.stdout.on("data", (chunk) => (output += String(chunk)));
       await waitFor("the start", async () => output.includes("server ready"), 20_000);
-      const postmaster = await postmasterOf(checkout);
-      expect(postmaster).toBeDefined();
+      expect(await postmasterOf(checkout)).toBeDefined();
+      const children = await readFile(`/proc/${terminal.pid}/task/${terminal.pid}/children`, "utf8");
+      const pid = Number(children);
 
       terminal.kill("SIGKILL");
 
       await waitFor("Postgres to be gone", async () => (await postmasterOf(checkout)) === undefined);
+      const isGone = async () => !existsSync(`/proc/${pid}`);
+      await waitFor("Thaw to be gone", isGone, SUPERVISOR_MS).finally(async () => {
+        if (!(await isGone())) process.kill(pid, "SIGKILL");
+      });
     },
   );
 
