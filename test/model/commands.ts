@@ -36,7 +36,7 @@ export const READERS = [
   { access_key_id: "AKIALATER", principal: "", email: "later@example.com", known: false },
   {
     access_key_id: "",
-    principal: "arn:aws:sts::1:assumed-role/batch/x",
+    principal: "arn:aws:sts::111122223333:assumed-role/batch/x",
     email: "batch@example.com",
     known: true,
   },
