@@ -672,9 +672,11 @@ describe("the embedded Postgres", () => {
 
       await waitFor("Postgres to be gone", async () => (await postmasterOf(checkout)) === undefined);
       const isGone = async () => !existsSync(`/proc/${pid}`);
-      await waitFor("Thaw to be gone", isGone, SUPERVISOR_MS).finally(async () => {
+      try {
+        await waitFor("Thaw to be gone", isGone, SUPERVISOR_MS);
+      } finally {
         if (!(await isGone())) process.kill(pid, "SIGKILL");
-      });
+      }
     },
   );
 
