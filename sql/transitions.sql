@@ -110,7 +110,7 @@ $$;
 -- and cannot start before our commit. It cannot because we lock it: whoever gets a job locks it for update and skips what is
 -- locked, and a job that was got meanwhile is no longer available when we have the lock. The lock is shared (key share): any
 -- number of commits can rely on the same job.
---   At once: the newest of those that may start, if another waits beside it. Workers get the oldest first, so a stream of
+--   At once: the newest of those that may start, if an older one waits, too. Workers get the oldest first, so a stream of
 --   commits never keeps the last one from them.
 --   Later: one within an eighth of the wait. The first of a stream stands at the moment wanted, each further one at the end
 --   of the next eighth.
@@ -131,7 +131,7 @@ begin
     if v_wait <= interval '0' then
       perform from graphile_worker._private_jobs j
        where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at <= clock_timestamp() and j.key is null
-         and exists (select from startable_jobs(v_task) o where o <> j.id)
+         and j.id <> first_job(v_task)
        order by j.run_at desc limit 1 for key share skip locked;
       continue when found;
     else
@@ -143,13 +143,14 @@ begin
                   where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at between v_run_at - v_wait / 8 and v_run_at) then
         v_run_at := v_run_at + v_wait / 8;
       end if;
-      -- No worker comes: what stands already is put off, or more would stand with each eighth. Whoever relied on the spare one
-      -- has committed, for we have its lock, and another still stands: that starts after their commit as well.
+      -- No worker comes, for each looks every two seconds: what stands already is put off, or one more would stand with each
+      -- eighth. Whoever relied on it has committed, for we have its lock, and the oldest still stands: that starts after their
+      -- commit as well.
       select j.id into v_spare from graphile_worker._private_jobs j
-       where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at <= clock_timestamp() and j.key is null
-         and exists (select from startable_jobs(v_task) o where o <> j.id)
+       where j.task_id = v_task and j.is_available and j.priority = 0 and j.run_at <= clock_timestamp() - interval '10 seconds' and j.key is null
+         and j.id <> first_job(v_task)
        order by j.run_at desc limit 1 for update skip locked;
-      if found and exists (select from startable_jobs(v_task) o where o <> v_spare) then
+      if found and v_spare <> first_job(v_task) then
         perform graphile_worker.reschedule_jobs(array[v_spare], run_at := v_run_at);
         continue;
       end if;
@@ -159,11 +160,11 @@ begin
 end
 $$;
 
--- Of the jobs of a task that a worker could get now, the two that it would get first.
-create or replace function startable_jobs(p_task integer) returns setof bigint language sql volatile as $$
+-- The job of a task that a worker would get first; null: none may start.
+create or replace function first_job(p_task integer) returns bigint language sql volatile as $$
   select j.id from graphile_worker._private_jobs j
    where j.task_id = p_task and j.is_available and j.priority = 0 and j.run_at <= clock_timestamp() and j.key is null
-   order by j.run_at limit 2
+   order by j.run_at, j.id limit 1
 $$;
 
 create or replace function lock_restores(p_ids uuid[]) returns void

@@ -101,8 +101,9 @@ describe("no nudge is lost", () => {
     await during(pool, "select nudge('post_notify')", async () => {
       expect(await jobs(pool)).toBe(2);
       expect(await getable()).toBe(1);
+      await pass(pool, 300);
       await pool.query("select nudge('post_notify', '{120 seconds}')");
-      expect(await nudges(pool)).toEqual(["post_notify +0", "post_notify +0", "post_notify +120"]);
+      expect(await nudges(pool)).toEqual(["post_notify +-300", "post_notify +-300", "post_notify +120"]);
     });
     expect(await getable()).toBe(2);
   });
@@ -115,13 +116,23 @@ describe("no nudge is lost", () => {
     expect(await jobs(pool)).toBe(3);
   });
 
+  test("what no worker comes for is put off, but for the oldest", async ({ pool }) => {
+    await pool.query(TWO);
+    await pass(pool, 300);
+    await pool.query("select nudge('post_notify', '{120 seconds}')");
+    expect(await nudges(pool)).toEqual(["post_notify +-300", "post_notify +120"]);
+    await pool.query("select nudge('post_notify', '{900 seconds}')");
+    expect(await nudges(pool)).toEqual(["post_notify +-300", "post_notify +120", "post_notify +900"]);
+  });
+
   test("the only job that stands is not put off", async ({ pool }) => {
     await pool.query(TWO);
+    await pass(pool, 300);
     await pool.query(
       "update graphile_worker._private_jobs set locked_at = now() where id = (select min(id) from graphile_worker._private_jobs)",
     );
     await pool.query("select nudge('post_notify', '{120 seconds}')");
-    expect(await nudges(pool)).toEqual(["post_notify +0", "post_notify +0", "post_notify +120"]);
+    expect(await nudges(pool)).toEqual(["post_notify +-300", "post_notify +-300", "post_notify +120"]);
   });
 
   const ROUNDS = 15;
@@ -149,8 +160,6 @@ describe("no nudge is lost", () => {
               await client.query("select pg_sleep(random() * 0.03)");
               await client.query("commit");
               committed.set(rows[0]?.id ?? "", Date.now());
-              // Puts off what stands to spare.
-              await client.query("select nudge('post_notify', '{600 seconds}')");
             }
             client.release();
           }),
