@@ -386,6 +386,19 @@ describe("AWS", () => {
     ]);
     expect(s3.look({ bucket: BUCKET, key: "copy.mov" })).toEqual(copy);
   });
+
+  test.for(["NotImplemented", "MethodNotAllowed"])(
+    "a store that does not know RestoreObject (%s), as Ceph 16 does not, is called so",
+    async (code, { world }) => {
+      world.s3.putObject({ bucket: BUCKET, key: "new.mov" });
+      world.s3.fail({ with: "error", operation: "RestoreObject", status: 501, code });
+      const { line, code: exit } = await world.doctor([`${BUCKET}/new.mov`]);
+      expect(line(`file ${BUCKET}/new.mov, restoring`)).toMatch(
+        new RegExp(`^FAIL .*this store does not know RestoreObject \\(${code}\\): nothing can be restored`),
+      );
+      expect(exit).toBe(1);
+    },
+  );
 });
 
 describe("Resend", () => {

@@ -1,13 +1,18 @@
 import { defineConfig } from "vitest/config";
 
 import { POSTGRES_VERSIONS } from "./postgres_versions.ts";
+import { MISSING_CLIENTS, MISSING_MOTO } from "./stand_ins/real_clients.ts";
 
 const project = (name: string, include: string[]) => ({
   extends: true as const,
   test: { name, include, globalSetup: ["test/global_setup.ts"] },
 });
 
-const MISSING = POSTGRES_VERSIONS.flatMap(({ missing }) => missing ?? []);
+const MISSING = [
+  ...POSTGRES_VERSIONS.flatMap(({ missing }) => missing ?? []),
+  ...MISSING_CLIENTS,
+  ...MISSING_MOTO,
+];
 // At the very end, where it is read.
 if (MISSING.length > 0) process.once("exit", () => console.warn(`\nNOT TESTED ON: ${MISSING.join(" ")}\n`));
 

@@ -318,6 +318,14 @@ async function checkRestore(
   );
   const code = "code" in answer ? answer.code : "no refusal";
   if (code === "InvalidObjectState") return ok(what, "allowed (S3 refuses it for the file's class only)");
+  // Said of the call, not of the file: HEAD has just found it.
+  if (code === "NotImplemented" || code === "MethodNotAllowed") {
+    return fail(
+      what,
+      `this store does not know RestoreObject (${code}): nothing can be restored`,
+      "See whether a newer version of it does",
+    );
+  }
   return code === "AccessDenied"
     ? fail(
         what,

@@ -1,5 +1,6 @@
 import { type IncomingHttpHeaders, request } from "node:http";
 import {
+  CopyObjectCommand,
   GetBucketLocationCommand,
   GetBucketVersioningCommand,
   GetObjectCommand,
@@ -647,6 +648,29 @@ describe("events", () => {
       },
     });
     expect(events[0]?.detail).not.toHaveProperty("requestParameters.versionId");
+  });
+
+  test("a copy from an archived object is refused, and told as CloudTrail tells it", async () => {
+    const { s3, client, get, events } = await setup({}, { versioning: "enabled" });
+    const { version_id } = s3.putObject({ bucket: "b", key: "a b+c/é%?", storage_class: "DEEP_ARCHIVE" });
+    s3.putObject({ bucket: "b", key: "warm", body: "warm" });
+    const copy = async (source: string, key = "copy") =>
+      client.send(new CopyObjectCommand({ Bucket: "b", Key: key, CopySource: source }));
+    const source = `b/${encodeURIComponent("a b+c/é%?")}?versionId=${version_id}`;
+    expect(await nameAndStatus(copy(source))).toEqual(["InvalidObjectState", 403]);
+    expect(await nameAndStatus(copy("b/none"))).toEqual(["NoSuchKey", 404]);
+    expect(await nameAndStatus(copy("none/none"))).toEqual(["NoSuchBucket", 404]);
+    expect((await copy("/b/warm")).CopyObjectResult?.ETag).toMatch(/^"[0-9a-f]{32}"$/);
+    expect(await get("copy")).toBe("warm");
+    expect(events).toHaveLength(1);
+    expect(events[0]?.detail).toMatchObject({
+      eventName: "CopyObject",
+      errorCode: "InvalidObjectState",
+      errorMessage: "Operation is not valid for the source object's storage class",
+      readOnly: false,
+      requestParameters: { bucketName: "b", key: "copy", "x-amz-copy-source": source },
+      resources: [{ ARN: "arn:aws:s3:::b/copy" }, { ARN: "arn:aws:s3:::b" }],
+    });
   });
 
   test("the reader is whom the access key stands for; a GET by version names it", async () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { type S3Version, visibleVersionId } from "./s3_store.ts";
+import { type S3Bucket, type S3Version, visibleVersionId } from "./s3_store.ts";
 import type { S3Signer } from "./s3_wire.ts";
 
 export const ACCOUNT_ID = "111122223333";
@@ -37,7 +37,7 @@ export type RestoreEventType =
 /** The parts of a CloudTrail record that a reader may want to name; the rest is passed on as is. */
 export interface ReadRefusedDetail {
   eventTime: string;
-  eventName: "GetObject";
+  eventName: "GetObject" | "CopyObject";
   awsRegion: string;
   errorCode: "InvalidObjectState";
   errorMessage: string;
@@ -76,12 +76,18 @@ export function restoreEvent(
   return envelope(type, version, [`arn:aws:s3:::${version.bucket.name}`], detail);
 }
 
-/** One read of an archived object, refused: what a trail with data events sends to EventBridge. */
+/**
+ * One read of an archived object, or one copy from it, refused: what a trail with data events sends to EventBridge. A
+ * copy's record names where the copy goes; where it comes from stands in `x-amz-copy-source` alone.
+ */
 export function readRefusedEvent(
   version: S3Version,
   request: {
     request_id: string;
+    error_message: string;
     bytes_sent: number;
+    /** Set for a copy. */
+    copy: { bucket: S3Bucket; key: string; source: string } | undefined;
     signer: S3Signer;
     /** The request's query: a presigned URL's parameters are recorded with the rest. */
     query: Map<string, string>;
@@ -89,9 +95,12 @@ export function readRefusedEvent(
     user_identity: Record<string, unknown>;
   },
 ): S3ReadRefusedEvent {
-  const { name: bucketName, region } = version.bucket;
+  const { copy } = request;
+  const key = copy?.key ?? version.key;
+  const { name: bucketName, region } = copy?.bucket ?? version.bucket;
   const host = `${bucketName}.s3.${region}.amazonaws.com`;
-  const parameters: Record<string, string> = { bucketName, Host: host, key: version.key };
+  const parameters: Record<string, string> = { bucketName, Host: host, key };
+  if (copy !== undefined) parameters["x-amz-copy-source"] = copy.source;
   for (const [name, value] of request.query) {
     // A signature is a secret for as long as the URL lives, and CloudTrail leaves it out.
     if (name === "X-Amz-Signature" || name === "X-Amz-Security-Token") continue;
@@ -103,12 +112,12 @@ export function readRefusedEvent(
     userIdentity: request.user_identity,
     eventTime: isoSeconds(Date.now()),
     eventSource: "s3.amazonaws.com",
-    eventName: "GetObject",
+    eventName: copy === undefined ? "GetObject" : "CopyObject",
     awsRegion: region,
     sourceIPAddress: "127.0.0.1",
     userAgent: `[${request.user_agent ?? "-"}]`,
     errorCode: "InvalidObjectState",
-    errorMessage: "The operation is not valid for the object's storage class",
+    errorMessage: request.error_message,
     requestParameters: parameters,
     responseElements: null,
     additionalEventData: {
@@ -120,9 +129,9 @@ export function readRefusedEvent(
     },
     requestID: request.request_id,
     eventID: randomUUID(),
-    readOnly: true,
+    readOnly: copy === undefined,
     resources: [
-      { type: "AWS::S3::Object", ARN: `${arn}/${version.key}` },
+      { type: "AWS::S3::Object", ARN: `${arn}/${key}` },
       { accountId: ACCOUNT_ID, type: "AWS::S3::Bucket", ARN: arn },
     ],
     eventType: "AwsApiCall",

@@ -104,6 +104,12 @@ export function bucketNotifications(bucket: S3Bucket): string {
   return document("NotificationConfiguration", bucket.notifications);
 }
 
+/** What a copy has become. */
+export function copyResult({ etag, last_modified }: S3Version): string {
+  const at = new Date(last_modified).toISOString();
+  return document("CopyObjectResult", `<LastModified>${at}</LastModified><ETag>&quot;${etag}&quot;</ETag>`);
+}
+
 function document(name: string, content: string): string {
   return `<?xml version="1.0" encoding="UTF-8"?>\n<${name} ${NAMESPACE}>${content}</${name}>`;
 }

@@ -4,6 +4,7 @@ import {
   bucketLocation,
   bucketNotifications,
   bucketVersioning,
+  copyResult,
   listBuckets,
   listObjects,
 } from "./s3_list.ts";
@@ -11,7 +12,15 @@ import type { S3Request } from "./s3_log.ts";
 import { parseRestoreOrder } from "./s3_restore_request.ts";
 import { isArchived, type Restores } from "./s3_restores.ts";
 import { type S3Bucket, type S3Store, type S3Version, visibleVersionId } from "./s3_store.ts";
-import { accessDenied, errorXml, type S3Answer, S3Error, type S3Signer, type S3Target } from "./s3_wire.ts";
+import {
+  accessDenied,
+  errorXml,
+  parseCopySource,
+  type S3Answer,
+  S3Error,
+  type S3Signer,
+  type S3Target,
+} from "./s3_wire.ts";
 
 /** What the operations work on. */
 export interface S3Api {
@@ -52,7 +61,7 @@ export class S3Operations {
   }
 
   /** S3's name for what a request asks. */
-  name(method: string, { bucket, key, query }: S3Target): string {
+  name(method: string, { bucket, key, query }: S3Target, copiesFrom: boolean): string {
     if (bucket === undefined) return method === "GET" ? "ListBuckets" : "Unknown";
     if (key === undefined) {
       if (method === "HEAD") return "HeadBucket";
@@ -68,7 +77,10 @@ export class S3Operations {
     const subresource = ["acl", "tagging", "attributes", "uploadId", "torrent"].some((name) =>
       query.has(name),
     );
-    return method === "GET" && !subresource ? "GetObject" : "Unknown";
+    if (subresource) return "Unknown";
+    if (method === "GET") return "GetObject";
+    // Objects are made from the inside; over HTTP a PUT can only be a copy.
+    return method === "PUT" && copiesFrom ? "CopyObject" : "Unknown";
   }
 
   /** Does it, or throws the S3Error that S3 would answer with. */
@@ -88,6 +100,8 @@ export class S3Operations {
         return this.getObject(call, bucket);
       case "RestoreObject":
         return this.restoreObject(call, bucket);
+      case "CopyObject":
+        return this.copyObject(call, bucket);
       case "HeadBucket":
         return { status: 200, headers: { "x-amz-bucket-region": bucket.region } };
       case "GetBucketLocation":
@@ -121,7 +135,7 @@ export class S3Operations {
   }
 
   /** The object a call is about, or S3's word for why there is none. */
-  private version({ target, seen }: S3Call, bucket: S3Bucket): S3Version {
+  private version({ seen }: S3Call, bucket: S3Bucket, target: S3Target): S3Version {
     const key = target.key ?? "";
     const versionId = target.query.get("versionId");
     if (versionId !== undefined && versionId !== "null" && !/^[\w.]{32}$/.test(versionId)) {
@@ -149,15 +163,23 @@ export class S3Operations {
   }
 
   private headObject(call: S3Call, bucket: S3Bucket): S3Answer {
-    const version = this.version(call, bucket);
+    const version = this.version(call, bucket, call.target);
     const headers = this.objectHeaders(version);
     headers["Content-Length"] = String(version.size_bytes);
     return { status: 200, headers };
   }
 
   private getObject(call: S3Call, bucket: S3Bucket): S3Answer {
-    const version = this.version(call, bucket);
-    if (isArchived(version)) throw this.refuseRead(call, version);
+    const version = this.version(call, bucket, call.target);
+    if (isArchived(version)) {
+      const message = "The operation is not valid for the object's storage class";
+      const { storage_class: StorageClass, archive_status: AccessTier } = version;
+      throw this.refuseRead(
+        call,
+        version,
+        new S3Error(403, "InvalidObjectState", message, { StorageClass, AccessTier }),
+      );
+    }
     const headers = this.objectHeaders(version);
     const range = readRange(call.headers.range, version.size_bytes);
     headers["Content-Length"] = String(range.end - range.start);
@@ -169,16 +191,37 @@ export class S3Operations {
     return { status, headers, body: version.body.subarray(range.start, range.end) };
   }
 
-  private refuseRead(call: S3Call, version: S3Version): S3Error {
-    const error = new S3Error(
-      403,
-      "InvalidObjectState",
-      "The operation is not valid for the object's storage class",
-      { StorageClass: version.storage_class, AccessTier: version.archive_status },
-    );
+  /**
+   * The API reference names ObjectNotInActiveTierError for an archived source; recorded is InvalidObjectState, with a
+   * message of its own (s3tools/s3cmd #193).
+   */
+  private copyObject(call: S3Call, bucket: S3Bucket): S3Answer {
+    const key = call.target.key ?? "";
+    const source = String(call.headers["x-amz-copy-source"]);
+    const from = parseCopySource(source);
+    const version = this.version(call, this.api.store.bucket(from.bucket ?? ""), from);
+    if (isArchived(version)) {
+      const message = "Operation is not valid for the source object's storage class";
+      const error = new S3Error(403, "InvalidObjectState", message);
+      throw this.refuseRead(call, version, error, { bucket, key, source });
+    }
+    const { body, size_bytes } = version;
+    const content = body === undefined ? { size_bytes } : { body: body.toString() };
+    return xml(copyResult(this.api.store.put({ bucket: bucket.name, key, ...content })));
+  }
+
+  /** An archived object was to be read, or copied from: CloudTrail hears of it. */
+  private refuseRead(
+    call: S3Call,
+    version: S3Version,
+    error: S3Error,
+    copy?: { bucket: S3Bucket; key: string; source: string },
+  ): S3Error {
     const accessKeyId = call.signer.access_key_id;
     const event = readRefusedEvent(version, {
       request_id: call.request_id,
+      error_message: error.message,
+      copy,
       bytes_sent: errorXml(error, call.request_id).length,
       signer: call.signer,
       query: call.target.query,
@@ -194,7 +237,7 @@ export class S3Operations {
     const order = parseRestoreOrder(call.body);
     call.seen.tier = order.tier;
     if (order.days !== undefined) call.seen.days = order.days;
-    const version = this.version(call, bucket);
+    const version = this.version(call, bucket, call.target);
     const status = this.api.restores.begin(version, order);
     call.seen.accepted = status === 202;
     return { status, headers: {} };

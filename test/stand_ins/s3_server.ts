@@ -74,7 +74,8 @@ export class S3Server {
     try {
       const target = parseTarget(request.url ?? "/");
       const signer = readSigner(request, target.query);
-      seen.operation = this.operations.name(seen.method, target);
+      const copies = request.headers["x-amz-copy-source"] !== undefined;
+      seen.operation = this.operations.name(seen.method, target, copies);
       seen.bucket = target.bucket;
       seen.key = target.key;
       const versionId = target.query.get("versionId");

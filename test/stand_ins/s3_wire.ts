@@ -77,6 +77,11 @@ export function parseTarget(url: string): S3Target {
   };
 }
 
+/** The object that a copy is made from: "bucket/key?versionId=", encoded like a path, with or without a slash before it. */
+export function parseCopySource(header: string): S3Target {
+  return parseTarget(header.startsWith("/") ? header : `/${header}`);
+}
+
 function parseQuery(text: string): Map<string, string> {
   const query = new Map<string, string>();
   for (const part of text.split("&")) {
