@@ -42,6 +42,7 @@ export async function soak(world: World, { minutes }: BenchOptions): Promise<Res
   const calls = new Set<Promise<unknown>>();
   const results: Minute[] = [];
   let fresh = 0;
+  let over = false;
   for (let minute = 0; minute < minutes; minute++) {
     const times: number[] = [];
     const firstKey = fresh;
@@ -85,12 +86,14 @@ export async function soak(world: World, { minutes }: BenchOptions): Promise<Res
         .join(", ")}`,
     );
   }
+  over = true;
   for (const worker of workers) await worker.stop();
   await server.stop();
   await clouds.stop();
 
   async function later(key: string): Promise<void> {
     await sleep(RESTORE_MS, undefined, { ref: false });
+    if (over) return;
     await clouds.ask("finishRestore", key).catch(() => undefined);
     await call("/restore/completed", { s3_bucket: "bench", s3_key: key }).catch(() => undefined);
   }
