@@ -117,13 +117,15 @@ async function whoMigrates(pool: pg.Pool, waited_ms: number): Promise<string> {
 async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
   const applied = await appliedFiles(client, "thaw_migrations");
   const ran: string[] = [];
-  const next = sqlFiles(directory).find(({ name, runs }) => runs === "once" && !applied.has(name));
+  const files = sqlFiles(directory);
+  const isNew = ({ name, sha256 }: SqlFile) => applied.get(name)?.has(sha256) !== true;
+  const next = files.find((file) => isNew(file) && (file.runs === "once" || file.name === "views.sql"));
   if (next !== undefined) {
-    await client.query(LOCK_TABLES).catch((error: unknown) => {
+    await client.query(lockAll(files)).catch((error: unknown) => {
       throw new MigrationError(`sql/${next.name}: ${reasonOf(error)}`, { cause: error });
     });
   }
-  for (const file of sqlFiles(directory)) {
+  for (const file of files) {
     const hashes = applied.get(file.name);
     const isKnown = hashes?.has(file.sha256) === true;
     if (isKnown && file.runs !== "always") continue;
@@ -149,14 +151,40 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
 }
 
 /**
- * What numbered files change, in the order in which processes take it. The strongest lock first: one file makes an index, a
- * later one changes the table, and whoever asks for more than it holds meets those who write meanwhile in a circle.
+ * What files change, the strongest lock first: one file makes an index, a later one changes the table, and whoever asks for
+ * more than it holds meets those who write meanwhile in a circle. The views too: whoever looks at one holds it and waits for
+ * its tables, and it is replaced last.
+ *
+ * There is no order in which everybody takes these (requests come before restores in a view), so a try gives all of them back
+ * before Postgres looks for a circle (deadlock_timeout, a second), and lets those behind it pass before the next.
  */
-const LOCK_TABLES = `do $$ begin
-  if to_regclass('restores') is not null then
-    lock table restores, notifications, restore_requests, mail_gate in access exclusive mode;
-  end if;
+const lockAll = (files: SqlFile[]): string => `do $$
+declare
+  v_timeout text := current_setting('lock_timeout');
+  v_until timestamptz := clock_timestamp() + interval '10 seconds';
+  v_views text;
+begin
+  if to_regclass('restores') is null then return; end if;
+  select string_agg(v.name || ', ', '') into v_views from unnest('{${viewsOf(files).join(",")}}'::text[]) as v (name)
+   where to_regclass(v.name) is not null;
+  -- For each of them.
+  perform set_config('lock_timeout', '100ms', true);
+  loop
+    begin
+      execute format('lock table %srestores, notifications, restore_requests, mail_gate in access exclusive mode', v_views);
+      exit;
+    exception when lock_not_available then
+      if clock_timestamp() > v_until then raise; end if;
+    end;
+    perform pg_sleep(0.2);
+  end loop;
+  perform set_config('lock_timeout', v_timeout, true);
 end $$`;
+
+const viewsOf = (files: SqlFile[]): string[] =>
+  files.flatMap(({ text }) =>
+    [...text.matchAll(/^create or replace view ([a-z_]+)/gm)].map(([, name]) => name ?? ""),
+  );
 
 async function appliedFiles(
   client: pg.Pool | pg.PoolClient,

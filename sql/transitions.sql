@@ -1227,37 +1227,45 @@ $$;
 
 -- sealed -> untold again: Resend has certainly not taken this mail, and what it says has grown old while the gate was
 -- shut (the copies may have expired, the sender been mended), or it was never written to its end. Its people get one new mail
--- with all their news. A page at a time, the body first, for without one nobody sends it; answers 0 when there is none left.
+-- with all their news. A page at a time, the body first, for without one nobody sends it; answers 0 when there is none left, or
+-- only such whose requests somebody keeps locked: these wait, and hold up no other.
 create or replace function unseal_stale_notifications(p_kind notification_kind, p_sender text default null) returns integer
 language plpgsql volatile as $$
 declare
   v_id uuid;
+  v_had_body boolean;
   v_page uuid[];
 begin
-  select n.id into v_id from notifications n
-   where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
-     and n.created_at <= now() - mail_stays_fresh()
-     and not exists (select from mail_gate g where is_shut(g, p_sender, now()))
-     and not exists (select from notifications o where o.superseded_by = n.id)
-   order by n.created_at limit 1 for update skip locked;
-  if v_id is null then return 0; end if;
-  update notifications n set body = null where n.id = v_id and n.body is not null;
-  v_page := lock_attached(v_id, false);
-  delete from announcements a
-   where a.notification_id = v_id and a.restore_id in (select q.restore_id from restore_requests q where q.id = any (v_page));
-  update restore_requests q
-     set pre_notification_id = nullif(q.pre_notification_id, v_id), post_notification_id = nullif(q.post_notification_id, v_id)
-   where q.id = any (v_page);
-  if cardinality(v_page) < mail_page() then
-    delete from announcements a where a.notification_id = v_id;
-    delete from notifications n where n.id = v_id;
-  end if;
-  return 1;
+  for v_id in
+    select n.id from notifications n
+     where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
+       and n.created_at <= now() - mail_stays_fresh()
+       and not exists (select from mail_gate g where is_shut(g, p_sender, now()))
+       and not exists (select from notifications o where o.superseded_by = n.id)
+     order by n.created_at for update skip locked
+  loop
+    update notifications n set body = null where n.id = v_id and n.body is not null;
+    v_had_body := found;
+    v_page := lock_attached(v_id, false);
+    delete from announcements a
+     where a.notification_id = v_id and a.restore_id in (select q.restore_id from restore_requests q where q.id = any (v_page));
+    update restore_requests q
+       set pre_notification_id = nullif(q.pre_notification_id, v_id), post_notification_id = nullif(q.post_notification_id, v_id)
+     where q.id = any (v_page);
+    if cardinality(v_page) < mail_page() and not has_attached(v_id, false) then
+      delete from announcements a where a.notification_id = v_id;
+      delete from notifications n where n.id = v_id;
+      return 1;
+    end if;
+    if v_had_body or v_page <> '{}' then return 1; end if;
+  end loop;
+  return 0;
 end
 $$;
 
--- Locks a page of the requests of a mail, or of those that are not marked as told yet, in the order in which the requests of
--- restores that move are locked.
+-- Locks a page of the requests of a mail, or of those that are not marked as told yet: of those that nobody else has locked,
+-- for whoever works through a mail's requests waits for nobody. (Somebody's open transaction would keep all mail waiting; and
+-- restores that move lock their requests in the order of S3's answers, which a wait could turn into a circle.)
 create or replace function lock_attached(p_id uuid, p_unmarked boolean) returns uuid[]
 language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
@@ -1265,11 +1273,20 @@ declare
 begin
   v_page := array(
     select q.id from restore_requests q where q.pre_notification_id = p_id and not (p_unmarked and q.pre_notified)
-     union all
+     limit mail_page() for no key update skip locked);
+  return v_page || array(
     select q.id from restore_requests q where q.post_notification_id = p_id and not (p_unmarked and q.post_notified)
-     limit mail_page());
-  return array(select q.id from restore_requests q where q.id = any (v_page)
-                order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
+     limit mail_page() - cardinality(v_page) for no key update skip locked);
+end
+$$;
+
+-- Whether there are such requests, whoever has them locked.
+create or replace function has_attached(p_id uuid, p_unmarked boolean) returns boolean
+-- Volatile: it must see what was marked just before, in the same expression.
+language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+begin
+  return exists (select from restore_requests q where q.pre_notification_id = p_id and not (p_unmarked and q.pre_notified))
+      or exists (select from restore_requests q where q.post_notification_id = p_id and not (p_unmarked and q.post_notified));
 end
 $$;
 
@@ -1374,7 +1391,8 @@ begin
      set status = 'sent', sent_at = now(), resend_id = p_resend_id, failure_code = null, failure_message = null
    where n.id = p_id and n.status <> 'sent'
   returning n.kind into v_kind;
-  if not found or not mark_page(p_id) then return false; end if;
+  if not found then return false; end if;
+  if mark_readers(p_id) < mail_page() and not has_attached(p_id, true) then return false; end if;
   update notifications n set has_marks_left = true where n.id = p_id;
   -- Whoever marks them may die.
   perform nudge(v_kind || '_notify', array[interval '1 minute']);
@@ -1382,24 +1400,30 @@ begin
 end
 $$;
 
--- Marks the next page of readers of a mail that is sent. False: there is none left of this kind.
+-- Marks the next page of readers of a mail that is sent. False: there is none left of this kind, or only such as somebody keeps
+-- locked: a later run marks these.
 create or replace function mark_more_readers(p_kind notification_kind) returns boolean
 language plpgsql volatile as $$
 declare
   v_id uuid;
+  v_marked integer;
 begin
-  select n.id into v_id from notifications n
-   where n.has_marks_left and n.kind = p_kind order by n.sent_at limit 1 for no key update skip locked;
-  if v_id is null then return false; end if;
-  if not mark_page(v_id) then
-    update notifications n set has_marks_left = false where n.id = v_id;
-  end if;
-  return true;
+  for v_id in
+    select n.id from notifications n where n.has_marks_left and n.kind = p_kind order by n.sent_at for no key update skip locked
+  loop
+    v_marked := mark_readers(v_id);
+    if v_marked < mail_page() and not has_attached(v_id, true) then
+      update notifications n set has_marks_left = false where n.id = v_id;
+      return true;
+    end if;
+    if v_marked > 0 then return true; end if;
+  end loop;
+  return false;
 end
 $$;
 
--- Answers whether there may be more.
-create or replace function mark_page(p_id uuid) returns boolean
+-- Answers how many it marked.
+create or replace function mark_readers(p_id uuid) returns integer
 language plpgsql volatile as $$
 declare
   v_page uuid[] := lock_attached(p_id, true);
@@ -1408,7 +1432,7 @@ begin
      set pre_notified = q.pre_notified or q.pre_notification_id is not distinct from p_id,
          post_notified = q.post_notified or q.post_notification_id is not distinct from p_id
    where q.id = any (v_page);
-  return cardinality(v_page) = mail_page();
+  return cardinality(v_page);
 end
 $$;
 

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { appendFileSync, cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client, type Pool } from "pg";
 import { describe, expect, inject } from "vitest";
@@ -133,6 +134,39 @@ describe("migrating", () => {
     expect(await migrate(empty, directory)).toEqual(["0099_more.sql", "views.sql", "transitions.sql"]);
     expect(await grace(empty)).toBe("00:06:00");
     expect(await query(empty, "select * from all_more")).toEqual([]);
+  });
+
+  describe("meets those who work in no circle", () => {
+    const PAST_DEADLOCK_TIMEOUT_S = 2;
+
+    test("with whoever looks at requests before restores", async ({ empty, another, directory }) => {
+      await migrate(empty, directory);
+      writeFileSync(join(directory, "0099_more.sql"), "alter table restores add column more integer;");
+      const reader = await another.connect();
+      await reader.query("begin; select from restore_requests");
+      const migrated = migrate(empty, directory);
+      await sleep(300);
+      await reader.query("select from restores");
+      await sleep(PAST_DEADLOCK_TIMEOUT_S * 1000);
+      await reader.query("commit");
+      reader.release();
+      expect(await migrated).toEqual(["0099_more.sql"]);
+    });
+
+    test("with whoever looks at a view while a numbered file takes its time", async ({
+      empty,
+      another,
+      directory,
+    }) => {
+      await migrate(empty, directory);
+      writeFileSync(join(directory, "0099_more.sql"), `select pg_sleep(${PAST_DEADLOCK_TIMEOUT_S});`);
+      appendFileSync(join(directory, "views.sql"), "\n-- a word more\n");
+      const migrated = migrate(empty, directory);
+      await sleep(500);
+      const read = query(another, "select from untold_requests");
+      expect(await migrated).toEqual(["0099_more.sql", "views.sql"]);
+      expect(await read).toEqual([]);
+    });
   });
 
   test("does not let an older process put its own functions back", async ({ empty, directory }) => {
