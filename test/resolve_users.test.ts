@@ -138,7 +138,8 @@ describe("to look up a reader", () => {
     const client = await pool.connect();
     await client.query("set enable_seqscan = off");
     const plan = await one(client, `explain (format json) ${A_LOOK}`);
-    // jit_above_cost as Postgres comes.
+    // From Postgres 18 on what cannot be avoided is marked; before, it costs 1e10. jit_above_cost is 100,000 as Postgres comes.
+    expect(JSON.stringify(plan)).not.toContain('"Disabled":true');
     expect(plan["QUERY PLAN"][0].Plan["Total Cost"]).toBeLessThan(100_000);
     client.release(true);
   });
