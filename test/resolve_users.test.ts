@@ -137,11 +137,10 @@ describe("to look up a reader", () => {
     await addExact(pool, 2_000);
     const client = await pool.connect();
     await client.query("set enable_seqscan = off");
-    const plan = await one(client, `explain (format json) ${A_LOOK}`);
+    const plan = await one(client, `explain (format json) ${A_LOOK}`).finally(() => client.release(true));
     // From Postgres 18 on what cannot be avoided is marked; before, it costs 1e10. jit_above_cost is 100,000 as Postgres comes.
     expect(JSON.stringify(plan)).not.toContain('"Disabled":true');
     expect(plan["QUERY PLAN"][0].Plan["Total Cost"]).toBeLessThan(100_000);
-    client.release(true);
   });
 
   test("goes to the longest of very many prefixes", async ({ pool }) => {
@@ -179,8 +178,7 @@ describe("readers who were never looked up", () => {
     // A worker's statements end after 30 seconds; no page may come near that, on the busiest machine.
     const client = await pool.connect();
     await client.query("set statement_timeout = '10s'");
-    await resolveAll(client as unknown as Pool);
-    client.release(true);
+    await resolveAll(client as unknown as Pool).finally(() => client.release(true));
     expect(await emailOf(pool, JOHN)).toBe("john@example.com");
     expect(await query(pool, "select from restore_requests where not user_resolved")).toEqual([]);
   });
