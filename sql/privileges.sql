@@ -2,8 +2,7 @@
 -- a Thaw whose processes all connect as the owner needs none of them.
 --
 -- Whatever a process calls runs with its owner's rights (security definer), and finds our tables whatever its caller put
--- on the search path. Nor does it depend on who calls for how: with enable_seqscan off a plan that cannot do without costs so
--- much on paper that JIT, on by default, would compile it at each call, and parallel workers would start for a handful of rows.
+-- on the search path.
 
 do $$
 declare
@@ -27,8 +26,7 @@ begin
     select p.oid::regprocedure as signature, p.proname as name from pg_proc p
      where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker)
   loop
-    execute format('alter function %s security definer set search_path = public, pg_temp set jit = off set max_parallel_workers_per_gather = 0',
-      v_object.signature);
+    execute format('alter function %s security definer set search_path = public, pg_temp', v_object.signature);
     execute format('revoke all on function %s from public', v_object.signature);
     if v_has_server and v_object.name = any (v_server) then
       execute format('grant execute on function %s to thaw_server', v_object.signature);
@@ -36,6 +34,16 @@ begin
     if v_has_worker and v_object.name = any (v_worker) then
       execute format('grant execute on function %s to thaw_worker', v_object.signature);
     end if;
+  end loop;
+
+  -- A function that pins its plans turns JIT and parallel workers off for every caller, psql too: with enable_seqscan off a plan
+  -- that cannot do without costs so much on paper that JIT, on by default, would compile it at each call.
+  for v_object in
+    select p.oid::regprocedure as signature from pg_proc p
+     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole
+       and (p.proname = any (v_server || v_worker) or exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache_mode)'))
+  loop
+    execute format('alter function %s set jit = off set max_parallel_workers_per_gather = 0', v_object.signature);
   end loop;
 
   -- Whoever creates an operator in a schema that our functions search has their owner run it. Postgres 14 lets everybody, and

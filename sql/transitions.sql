@@ -24,9 +24,9 @@
 --   1. an array of ids: a look-up in the order of an index, with a limit, that locks what it takes (skip locked);
 --   2. the change, by key: where id = any (that array).
 -- A join of the change with its page would be planned without knowing the limit, for a tenth of all that waits: with half of
--- the table waiting it hashes all of it for fifty rows. The function says `set jit = off` (compiling takes longer than the
--- page), and turns off what an index makes needless: enable_seqscan, enable_bitmapscan, enable_sort. Nothing runs in parallel,
--- for such a statement locks rows. test/plans.test.ts holds each one to it, at size.
+-- the table waiting it hashes all of it for fifty rows. The function turns off what an index makes needless
+-- (enable_seqscan, enable_bitmapscan, enable_sort), and privileges.sql JIT and parallel workers for each function that does:
+-- compiling takes longer than the page. test/plans.test.ts holds each one to it, at size.
 
 -- ---------------------------------------------------------------------------------------- constants
 
@@ -118,7 +118,7 @@ $$;
 -- wait for the last one's to replace the job, and add_job loses requests then (graphile/worker#580).
 create or replace function nudge(p_task text, p_waits interval[] default array[interval '0']) returns void
 -- By graphile-worker's index and in its order, whatever the statistics say of a table that fills and empties all the time.
-language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan
+language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
 declare
   v_task integer := (select t.id from graphile_worker._private_tasks t where t.identifier = p_task);
@@ -334,7 +334,7 @@ $$;
 -- object's open restore (any version's), or its reader's own row. A look that waits for nobody.
 create or replace function locked_reads(p_reads jsonb) returns setof uuid
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
-  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_read record;
 begin
@@ -473,7 +473,7 @@ create or replace function second_look_after() returns interval language sql imm
 -- Fills in addresses, a page at a time; answers 0 when nothing is left to look at. An email once on a row stays.
 -- A reader whom no rule knows is resolved to nobody, and looked up again while the restore is open.
 create or replace function resolve_requests(p_limit integer, p_notify_waits interval[], p_session_domains text[] default '{}') returns integer
-language plpgsql volatile set enable_seqscan = off set jit = off as $$
+language plpgsql volatile set enable_seqscan = off as $$
 declare
   v_ids uuid[];
 begin
@@ -490,7 +490,7 @@ $$;
 -- The second look, a page of readers whom nobody knew: each by its key to its restore, and to the map. What is still unknown is not
 -- written. One walk at a time, whoever goes on with it.
 create or replace function resolve_unknown(p_limit integer, p_notify_waits interval[], p_session_domains text[]) returns integer
-language plpgsql volatile set enable_seqscan = off set jit = off as $$
+language plpgsql volatile set enable_seqscan = off as $$
 declare
   v_look second_look;
   v_page uuid[];
@@ -545,7 +545,7 @@ $$;
 -- Looks up these requests (locked by the caller); answers how many are known now. A row that Postgres does not take with its
 -- address stays nobody's, and the others are filled in.
 create or replace function resolve_page(p_ids uuid[], p_session_domains text[]) returns integer
-language plpgsql volatile set enable_seqscan = off set jit = off as $$
+language plpgsql volatile set enable_seqscan = off as $$
 declare
   v_known integer;
 begin
@@ -634,7 +634,7 @@ $$;
 -- A page of objects to restore. The claim is a lease: whoever dies with it lets go of the rows by itself. Its lock
 -- (no key update) does not skip rows that somebody is reading just now. Every outcome uses its claim up.
 create or replace function claim_restores_to_trigger(p_limit integer, p_worker text default null) returns setof restores
-language sql volatile set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+language sql volatile set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
   update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
                         claim_id = gen_random_uuid(), claimed_by = p_worker, claimed_at = now()
    where r.id = any (array(
@@ -651,7 +651,7 @@ create or replace function claim_restores_to_poll(p_limit integer, p_poll_after 
                                                   p_after_checked timestamptz default '-infinity',
                                                   p_after_id uuid default '00000000-0000-0000-0000-000000000000',
                                                   p_worker text default null) returns setof restores
-language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan
+language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
 declare
   v_ids uuid[];
@@ -957,7 +957,7 @@ $$;
 create or replace function close_lock() returns bigint language sql immutable as $$ select hashtextextended('close_finished_restores', 0) $$;
 
 create or replace function close_finished_restores(p_limit integer) returns integer
-language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan
+language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
 declare
   v_ids uuid[];
@@ -989,7 +989,7 @@ $$;
 create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
 
 create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
-language plpgsql volatile set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
   set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_ids uuid[];
@@ -1038,7 +1038,7 @@ $$;
 create or replace function is_due(p_kind notification_kind, p_person text, p_quiet interval, p_max_wait interval) returns boolean
 -- By index, from either end, whatever the statistics say.
 language plpgsql stable set plan_cache_mode = force_generic_plan
-  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 begin
   return (exists (select from untold_requests u where u.kind = p_kind and u.person = p_person and u.since <= now() - p_max_wait)
        or (exists (select from untold_requests u where u.kind = p_kind and u.person = p_person and u.since <= now() - p_quiet)
@@ -1055,7 +1055,7 @@ create or replace function due_people(p_kind notification_kind, p_quiet interval
 -- costs the same however many are due and however long the history is; only people with old news who go on reading, and whom
 -- this run could not write to, are gone through before the others.
 language plpgsql stable
-  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_rows integer := 1000;
   v_seen integer;
@@ -1083,7 +1083,7 @@ $$;
 -- Locks a page of what this person has not been told, the oldest first, up to p_until. The restores first, then the requests.
 create or replace function lock_untold(p_kind notification_kind, p_person text, p_until timestamptz) returns uuid[]
 language plpgsql volatile set plan_cache_mode = force_custom_plan
-  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_page uuid[];
 begin
@@ -1103,7 +1103,7 @@ $$;
 -- Attaches to notification p_id what of these locked requests is still untold, and answers how many restores that are.
 create or replace function attach_requests(p_id uuid, p_kind notification_kind, p_person text, p_locked uuid[]) returns integer
 language plpgsql volatile set plan_cache_mode = force_custom_plan
-  set enable_seqscan = off set enable_mergejoin = off set jit = off as $$
+  set enable_seqscan = off set enable_mergejoin = off as $$
 declare
   v_requests uuid[];
   v_restores uuid[];
@@ -1267,7 +1267,7 @@ $$;
 -- for whoever works through a mail's requests waits for nobody. (Somebody's open transaction would keep all mail waiting; and
 -- restores that move lock their requests in the order of S3's answers, which a wait could turn into a circle.)
 create or replace function lock_attached(p_id uuid, p_unmarked boolean) returns uuid[]
-language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_page uuid[];
 begin
@@ -1283,7 +1283,7 @@ $$;
 -- Whether there are such requests, whoever has them locked.
 create or replace function has_attached(p_id uuid, p_unmarked boolean) returns boolean
 -- Volatile: it must see what was marked just before, in the same expression.
-language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 begin
   return exists (select from restore_requests q where q.pre_notification_id = p_id and not (p_unmarked and q.pre_notified))
       or exists (select from restore_requests q where q.post_notification_id = p_id and not (p_unmarked and q.post_notified));
