@@ -189,7 +189,7 @@ returns table (read_id uuid, request_id uuid, duplicate boolean)
 -- Thaw itself locks nothing for longer than 200 ms: whoever waits longer waits for an operator, or for something that hangs, and
 -- must not keep everybody else's reads with him (they have 1.9 seconds).
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
-  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_reads object_read[];
   v_opened boolean;
@@ -214,12 +214,12 @@ begin
 
   -- restored, failed -> closed: over before this read was made (the copy expired, or the failure is old).
   -- The lock (as wherever something closes) is one that the lock of a reader's insert below waits for.
-  with over as (
-    select r.id from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3 order by 1, 2, 3) i
+  update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null
+   where r.id = any (array(
+    select o.id from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3 order by 1, 2, 3) i
      cross join lateral (select o.id from restores o
                           where o.s3_bucket = i.s3_bucket and o.s3_key = i.s3_key and o.version_id = i.version_id
-                            and o.closed_at is null and o.head_wanted_at is null and i.event_time > over_at(o) for update) r)
-  update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null from over where r.id = over.id;
+                            and o.closed_at is null and o.head_wanted_at is null and i.event_time > over_at(o) for update) o));
 
   -- -> not_started: the first read of an object without an open restore. A late delivery starts nothing.
   -- It bears the id of the read that opened it, so that the log lines of both can be told to belong together.
@@ -274,13 +274,14 @@ begin
   if v_unresolved then perform nudge('resolve_users'); end if;
 
   -- A read failed although we believe the object readable: S3 must say, and nobody is told "ready" before.
-  with doubtful as (
-    select r.id from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3 order by 1, 2, 3) i
+  -- (restored_at, for an index that has the status would do as well as the object's where the statistics know of no row.)
+  update restores r set head_wanted_at = now()
+   where r.id = any (array(
+    select o.id from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3 order by 1, 2, 3) i
      cross join lateral (select o.id from restores o
                           where o.s3_bucket = i.s3_bucket and o.s3_key = i.s3_key and o.version_id = i.version_id
-                            and o.closed_at is null and o.status = 'restored' and o.head_wanted_at is null
-                            and i.event_time > greatest(o.status_at + late_read_grace(), o.last_checked_at) for no key update) r)
-  update restores r set head_wanted_at = now() from doubtful where r.id = doubtful.id;
+                            and o.closed_at is null and o.restored_at is not null and o.head_wanted_at is null
+                            and i.event_time > greatest(o.status_at + late_read_grace(), o.last_checked_at) for no key update) o));
   if found then perform nudge('poll_pending_restores'); end if;
 
   return query
@@ -334,7 +335,7 @@ $$;
 -- object's open restore (any version's), or its reader's own row. A look that waits for nobody.
 create or replace function locked_reads(p_reads jsonb) returns setof uuid
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
-  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_read record;
 begin
@@ -366,7 +367,7 @@ create or replace function complete_restores(p_events jsonb, p_notify_waits inte
 returns table (event_id uuid, updated integer)
 -- Event by event, by index, for the reasons that request_restores has.
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
-  set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_meant uuid[];
   v_reached uuid[];
@@ -408,6 +409,7 @@ language sql stable as $$
   select r.* from restores r
    where r.s3_bucket = p_s3_bucket and r.s3_key = p_s3_key and r.closed_at is null
      and (p_version_id = '' or r.version_id in ('', p_version_id)) and r.status in ('not_started', 'pending')
+  offset 0 -- event by event: else all that is open is joined with the events where the statistics know of no row
 $$;
 
 -- Has S3 asked at once, or as soon as a claim under way has ended, or S3 takes calls again. For rows that the caller has

@@ -45,12 +45,15 @@ describe("each step costs the same", () => {
     await addOpen(pool, FEW);
     await pool.query("vacuum analyze");
     const few = await costs(pool);
-    await pool.query("truncate restores, restore_requests cascade");
-    await addOpen(pool, MANY);
-    const unaware = await costs(pool);
+    // What vacuum and analyze say of an empty table: that there is no row.
+    for (const known of ["analyze restores, restore_requests", "vacuum restores, restore_requests"]) {
+      await pool.query("truncate restores, restore_requests cascade");
+      await pool.query(known);
+      await addOpen(pool, MANY);
+      expectAsCheap(await costs(pool), few);
+    }
     await pool.query("vacuum analyze");
     expectAsCheap(await costs(pool), few);
-    expectAsCheap(unaware, few);
   });
 
   const OVER =
