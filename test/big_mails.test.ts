@@ -9,20 +9,14 @@ import { startApi } from "./api.ts";
 import { test as base, waitFor } from "./database.ts";
 import { givenFiles, quiet, runNotify } from "./given_files.ts";
 import { one, query } from "./rows.ts";
-import { JANE, requestBody, startThaw, type Thaw } from "./thaw.ts";
+import { JANE, requestBody, startThaw, startWithSmallPages, type Thaw } from "./thaw.ts";
 
 const JANE_MAIL = "jane@example.com";
 
 /** No worker yet; pages of four. */
 const test = base.extend<{ thaw: Thaw }>({
   thaw: async ({ databaseUrl }, use) => {
-    const thaw = await startThaw(databaseUrl, {
-      worker: false,
-      env: { NOTIFY_QUIET_SECONDS: "0", NOTIFY_MAX_WAIT_SECONDS: "0" },
-    });
-    await thaw.pool.query(
-      "create or replace function mail_page() returns integer language sql immutable as $$ select 4 $$",
-    );
+    const thaw = await startWithSmallPages(databaseUrl);
     await use(thaw);
     await thaw.stop();
     expect(thaw.lambdaErrors).toEqual([]);

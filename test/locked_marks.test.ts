@@ -6,7 +6,7 @@ import { expect } from "vitest";
 import { test as base, waitFor } from "./database.ts";
 import { givenFiles, runNotify } from "./given_files.ts";
 import { one, query } from "./rows.ts";
-import { startThaw, type Thaw } from "./thaw.ts";
+import { startWithSmallPages, type Thaw } from "./thaw.ts";
 
 const JANE_MAIL = "jane@example.com";
 const BOB_MAIL = "bob@example.com";
@@ -14,13 +14,7 @@ const BOB_MAIL = "bob@example.com";
 /** No worker yet; pages of four; somebody's open psql. */
 const test = base.extend<{ thaw: Thaw; psql: Client }>({
   thaw: async ({ databaseUrl }, use) => {
-    const thaw = await startThaw(databaseUrl, {
-      worker: false,
-      env: { NOTIFY_QUIET_SECONDS: "0", NOTIFY_MAX_WAIT_SECONDS: "0" },
-    });
-    await thaw.pool.query(
-      "create or replace function mail_page() returns integer language sql immutable as $$ select 4 $$",
-    );
+    const thaw = await startWithSmallPages(databaseUrl);
     await use(thaw);
     await thaw.stop();
   },

@@ -224,3 +224,15 @@ export const requestBody = (s3_key: string, more: Record<string, unknown> = {}):
   event_id: randomUUID(),
   ...more,
 });
+
+/** Without a worker, mails due at once, and written and marked in pages of four requests. */
+export async function startWithSmallPages(databaseUrl: string): Promise<Thaw> {
+  const thaw = await startThaw(databaseUrl, {
+    worker: false,
+    env: { NOTIFY_QUIET_SECONDS: "0", NOTIFY_MAX_WAIT_SECONDS: "0" },
+  });
+  await thaw.pool.query(
+    "create or replace function mail_page() returns integer language sql immutable as $$ select 4 $$",
+  );
+  return thaw;
+}
