@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { Client } from "pg";
 import { z } from "zod";
 
-import { isAddress, isDomain } from "./address.ts";
-import { awsAndResend, postgres } from "./library_settings.ts";
-import { TIERS } from "./storage_class.ts";
+import { isAddress, isDomain } from "./settings/address.ts";
+import { awsAndResend, postgres } from "./settings/libraries.ts";
+import { TIERS } from "./s3/storage_class.ts";
 
 /** What a process does; it is asked only for the settings of its own roles. */
 export type Role = "migrate" | "server" | "worker";

@@ -1,8 +1,5 @@
 import { pino, type DestinationStream, type Logger } from "pino";
 
-import { isClosedOutput } from "./closed_output.ts";
-import { reasonOf } from "./reason_of.ts";
-
 export type Log = Logger;
 
 /** What could hold a secret is not logged at all; this is the second line. */
@@ -27,6 +24,25 @@ export function errorFields(error: unknown, depth = 0): unknown {
     // Some errors are their own cause's cause.
     ...(error.cause !== undefined && depth < 3 && { cause: errorFields(error.cause, depth + 1) }),
   };
+}
+
+/** Longer ones are pages of HTML, or rows quoted: nobody reads them on one line. */
+const MAX_LENGTH = 300;
+
+/** An error as one short line for a log or a terminal. Several addresses that all refuse come as one error without a text. */
+export function reasonOf(error: unknown): string {
+  const reason =
+    error instanceof AggregateError && error.errors.length > 0
+      ? [...new Set(error.errors.map(textOf))].join("; ")
+      : textOf(error);
+  const line = reason.replaceAll(/\s+/g, " ").trim();
+  return line.length > MAX_LENGTH ? `${line.slice(0, MAX_LENGTH)}...` : line;
+}
+
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code } = error as { code?: unknown };
+  return error.message || (typeof code === "string" ? code : error.name);
 }
 
 /** JSON lines, on stdout unless told otherwise. */
@@ -54,4 +70,21 @@ function standardOutput(): DestinationStream {
     Object.assign(stdout, { write: nothing, flushSync: nothing, end: nothing, destroy: nothing });
   });
   return stdout;
+}
+
+/** A pipe that nobody reads any more, or a terminal that is gone. */
+const isClosedOutput = (error: NodeJS.ErrnoException): boolean =>
+  error.code === "EPIPE" || error.code === "EIO";
+
+/**
+ * For whoever prints: a reader that has seen enough (`| head`) and a terminal that was closed are no errors. What was
+ * begun goes on to its end and to its exit code, unread, unless `whenClosed` ends it.
+ */
+export function allowClosedOutput(whenClosed: () => void = () => {}): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (!isClosedOutput(error)) throw error;
+      whenClosed();
+    });
+  }
 }

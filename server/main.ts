@@ -1,20 +1,18 @@
 /** Thaw's processes: `node server/main.ts [migrate] [server] [worker]`, as package.json names them. */
-import { createApp } from "./app.ts";
-import { allowClosedOutput } from "./closed_output.ts";
+import { createApp } from "./http/app.ts";
+import { allowClosedOutput, createLog, type Log, reasonOf } from "./log.ts";
 import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
-import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./database.ts";
-import { requireUsableDatabase } from "./database_problem.ts";
-import { startEmbeddedPostgres } from "./embedded_postgres/start.ts";
-import { checkPort, listen } from "./listen.ts";
-import { createLog, type Log } from "./log.ts";
-import { migrate, migrationProblem } from "./migrate.ts";
+import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./postgres/pool.ts";
+import { requireUsableDatabase } from "./postgres/database_problem.ts";
+import { startEmbeddedPostgres } from "./postgres/embedded/start.ts";
+import { checkPort, listen } from "./http/listen.ts";
+import { migrate, migrationProblem } from "./postgres/migrate.ts";
 import { reportError } from "./report_error.ts";
-import { isUnavailable } from "./postgres_errors.ts";
-import { Outage } from "./postgres_outage.ts";
-import { reasonOf } from "./reason_of.ts";
-import { rightsProblem } from "./rights.ts";
-import { watchWorker } from "./watch_worker.ts";
-import { startWorker } from "./worker.ts";
+import { isUnavailable } from "./postgres/errors.ts";
+import { Outage } from "./postgres/outage.ts";
+import { rightsProblem } from "./postgres/rights.ts";
+import { watchWorker } from "./worker/watch.ts";
+import { startWorker } from "./worker/worker.ts";
 
 /** Supervisors grant ten seconds before they kill. */
 const STOP_WITHIN_MS = 9_000;

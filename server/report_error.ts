@@ -1,7 +1,7 @@
 import { ConfigError } from "./config.ts";
-import { MigrationError } from "./migrate.ts";
-import { isUnavailable, whatToDo } from "./postgres_errors.ts";
-import { reasonOf } from "./reason_of.ts";
+import { MigrationError } from "./postgres/migrate.ts";
+import { isUnavailable, whatToDo } from "./postgres/errors.ts";
+import { reasonOf } from "./log.ts";
 
 /** What the person at the terminal can do something about comes as a sentence, a bug with its stack. */
 export function reportError(error: unknown): void {

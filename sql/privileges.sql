@@ -47,7 +47,7 @@ begin
   end loop;
 
   -- Whoever creates an operator in a schema that our functions search has their owner run it. Postgres 14 lets everybody, and
-  -- only the schema's owner can end that; where it is not us, server and worker refuse to start (server/rights.ts).
+  -- only the schema's owner can end that; where it is not us, server and worker refuse to start (server/postgres/rights.ts).
   if has_schema_privilege('public', 'public', 'create')
      and (select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'public') then
     revoke create on schema public from public;

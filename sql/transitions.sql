@@ -26,7 +26,7 @@
 -- A join of the change with its page would be planned without knowing the limit, for a tenth of all that waits: with half of
 -- the table waiting it hashes all of it for fifty rows. The function turns off what an index makes needless
 -- (enable_seqscan, enable_bitmapscan, enable_sort), and privileges.sql JIT and parallel workers for each function that does:
--- compiling takes longer than the page. test/plans.test.ts holds each one to it, at size.
+-- compiling takes longer than the page. test/sql/plans.test.ts holds each one to it, at size.
 
 -- ---------------------------------------------------------------------------------------- constants
 

@@ -1,12 +1,12 @@
 import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
-import { RESTORE_ROW, type RestoreRow } from "../server/database.ts";
-import { fewRuns } from "../server/few_runs.ts";
-import { count } from "../server/job_counts.ts";
-import { restoreWalk, WALKS } from "../server/restore_walk.ts";
-import type { Finding } from "../server/settle_restores.ts";
-import { workerContext } from "../server/worker_context.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/postgres/pool.ts";
+import { fewRuns } from "../server/worker/few_runs.ts";
+import { count } from "../server/worker/job_counts.ts";
+import { restoreWalk, WALKS } from "../server/worker/restores.ts";
+import type { Finding } from "../server/worker/settle_restores.ts";
+import { workerContext } from "../server/worker/task.ts";
 
 /**
  * Asks S3 how far it is: about every pending object once in POLL_AFTER_HOURS, against lost events, and at once

@@ -1,9 +1,9 @@
 import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
-import { fewRuns } from "../server/few_runs.ts";
-import { count } from "../server/job_counts.ts";
-import { workerContext } from "../server/worker_context.ts";
+import { fewRuns } from "../server/worker/few_runs.ts";
+import { count } from "../server/worker/job_counts.ts";
+import { workerContext } from "../server/worker/task.ts";
 
 /** Rows per statement: a map filled for the first time may resolve very many. */
 const PAGE = 1000;

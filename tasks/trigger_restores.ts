@@ -1,14 +1,14 @@
 import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
-import { RESTORE_ROW, type RestoreRow } from "../server/database.ts";
-import { fewRuns } from "../server/few_runs.ts";
-import { restoreWalk, WALKS } from "../server/restore_walk.ts";
-import type { ObjectFacts, ObjectState, S3Object } from "../server/s3.ts";
-import type { Trouble } from "../server/s3_trouble.ts";
-import type { Finding } from "../server/settle_restores.ts";
-import { tierFor, type Tier } from "../server/storage_class.ts";
-import { workerContext } from "../server/worker_context.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/postgres/pool.ts";
+import { fewRuns } from "../server/worker/few_runs.ts";
+import { restoreWalk, WALKS } from "../server/worker/restores.ts";
+import type { ObjectFacts, ObjectState, S3Object } from "../server/s3/s3.ts";
+import type { Trouble } from "../server/s3/trouble.ts";
+import type { Finding } from "../server/worker/settle_restores.ts";
+import { tierFor, type Tier } from "../server/s3/storage_class.ts";
+import { workerContext } from "../server/worker/task.ts";
 
 /**
  * Asks S3 to bring back what was read (`not_started` -> `pending`, `restored` or `failed`).

@@ -6,11 +6,11 @@ import type { AddressInfo } from "node:net";
 import type { Pool } from "pg";
 import { describe, expect, vi } from "vitest";
 
-import { newPool, test as base, waitFor } from "./database.ts";
-import { givenFiles, quiet, runNotify } from "./given_files.ts";
-import { test, type Process, type World } from "./processes.ts";
-import { aRead, JOHN, one, query, requestRestores, WAITS } from "./rows.ts";
-import { BUCKET, JANE, startThaw, type ThawOptions } from "./thaw.ts";
+import { newPool, test as base, waitFor } from "./support/database.ts";
+import { givenFiles, quiet, runNotify } from "./support/given_files.ts";
+import { test, type Process, type World } from "./support/processes.ts";
+import { aRead, JOHN, one, query, requestRestores, WAITS } from "./support/rows.ts";
+import { BUCKET, JANE, startThaw, type ThawOptions } from "./support/thaw.ts";
 
 const inTests = (name: string): string => `${import.meta.dirname}/${name}`;
 

@@ -1,7 +1,7 @@
 import { describe, expect } from "vitest";
 
-import { test as base, waitFor } from "./database.ts";
-import { BUCKET, JANE, requestBody, startThaw, type Thaw } from "./thaw.ts";
+import { test as base, waitFor } from "./support/database.ts";
+import { BUCKET, JANE, requestBody, startThaw, type Thaw } from "./support/thaw.ts";
 
 const BOB = "AKIABOB0000000000001";
 const NOBODY = "AKIANOBODY0000000001";

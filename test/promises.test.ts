@@ -1,11 +1,11 @@
 /** The promises of the README, one test each: broken code must break its test. */
 import { expect } from "vitest";
 
-import { test, waitFor } from "./database.ts";
-import { launch } from "./processes.ts";
+import { test, waitFor } from "./support/database.ts";
+import { launch } from "./support/processes.ts";
 import { startResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn } from "./stand_ins/s3.ts";
-import { BUCKET, JANE, SECRET, requestBody, settingsFor, startThaw } from "./thaw.ts";
+import { BUCKET, JANE, SECRET, requestBody, settingsFor, startThaw } from "./support/thaw.ts";
 
 test("1. what was answered with 2xx survives kill -9, and its reader is told", async ({
   databaseUrl,

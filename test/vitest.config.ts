@@ -1,11 +1,11 @@
 import { defineConfig } from "vitest/config";
 
-import { POSTGRES_VERSIONS } from "./postgres_versions.ts";
+import { POSTGRES_VERSIONS } from "./support/postgres_versions.ts";
 import { MISSING_CLIENTS, MISSING_MOTO } from "./stand_ins/real_clients.ts";
 
 const project = (name: string, include: string[]) => ({
   extends: true as const,
-  test: { name, include, globalSetup: ["test/global_setup.ts"] },
+  test: { name, include, globalSetup: ["test/support/global_setup.ts"] },
 });
 
 const MISSING = [

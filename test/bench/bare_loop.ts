@@ -2,7 +2,7 @@
  * HEAD and RestoreObject (or HEAD alone) for each of many objects, by the same client and as many at once, and nothing else.
  * Prints the most memory it ever held, in MiB.
  */
-import { createS3 } from "../../server/s3.ts";
+import { createS3 } from "../../server/s3/s3.ts";
 
 const [prefix = "", count = "0", calls = "HEAD and RestoreObject"] = process.argv.slice(2);
 /** S3_CONCURRENCY's default. */

@@ -5,7 +5,7 @@
  */
 import { parseArgs } from "node:util";
 
-import { PACKAGED } from "../postgres_versions.ts";
+import { PACKAGED } from "../support/postgres_versions.ts";
 import { FIGURES, type Figure } from "./figures.ts";
 import { printTable, type Result } from "./table.ts";
 import { openWorld } from "./world.ts";

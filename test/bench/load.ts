@@ -1,7 +1,7 @@
 /** Many callers that do nothing but call: plain sockets, so that little of the machine goes into measuring. */
 import { connect, type Socket } from "node:net";
 
-import { SECRET } from "../thaw.ts";
+import { SECRET } from "../support/thaw.ts";
 
 export interface Load {
   answered: number;

@@ -1,10 +1,10 @@
 /** The routes as they are, on a Postgres that answers at once: what HTTP and validation alone cost. */
 import type pg from "pg";
 
-import { createApp } from "../../server/app.ts";
-import { listen } from "../../server/listen.ts";
+import { createApp } from "../../server/http/app.ts";
+import { listen } from "../../server/http/listen.ts";
 import { createLog } from "../../server/log.ts";
-import { SECRET } from "../thaw.ts";
+import { SECRET } from "../support/thaw.ts";
 
 const pool = {
   query: ({ values }: { values: [string] }) => {

@@ -5,8 +5,8 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { PACKAGED } from "../postgres_versions.ts";
-import { PrivatePostgres } from "../private_postgres.ts";
+import { PACKAGED } from "../support/postgres_versions.ts";
+import { PrivatePostgres } from "../support/private_postgres.ts";
 
 /** Nobody should wait for a lock longer than that; Postgres logs who does. */
 export const LONG_LOCK_MS = 200;

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import type { Pool } from "pg";
 
-import { SECRET } from "../thaw.ts";
+import { SECRET } from "../support/thaw.ts";
 import { percentile } from "./table.ts";
 
 /** Calls once in `every_ms` until stopped; whatever it throws ends the measurement. */

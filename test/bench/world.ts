@@ -8,13 +8,13 @@ import { join } from "node:path";
 
 import { Pool } from "pg";
 
-import { createPool } from "../../server/database.ts";
-import type { Programs } from "../../server/embedded_postgres/binaries.ts";
+import { createPool } from "../../server/postgres/pool.ts";
+import type { Programs } from "../../server/postgres/embedded/binaries.ts";
 import { createLog } from "../../server/log.ts";
-import { migrate } from "../../server/migrate.ts";
-import { PrivatePostgres } from "../private_postgres.ts";
-import { SECRET, standInSettings } from "../thaw.ts";
-import { waitFor } from "../wait_for.ts";
+import { migrate } from "../../server/postgres/migrate.ts";
+import { PrivatePostgres } from "../support/private_postgres.ts";
+import { SECRET, standInSettings } from "../support/thaw.ts";
+import { waitFor } from "../support/wait_for.ts";
 import type { Calls, CloudOptions } from "./clouds.ts";
 import { packagedPostgres, type PackagedPostgres } from "./packaged_postgres.ts";
 

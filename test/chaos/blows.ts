@@ -1,7 +1,7 @@
 /** What hits Thaw's processes and Postgres in a storm, as planned. */
 import { setTimeout as sleep } from "node:timers/promises";
 
-import type { PrivatePostgres } from "../private_postgres.ts";
+import type { PrivatePostgres } from "../support/private_postgres.ts";
 import type { Supervised } from "./supervised.ts";
 import type { Blow } from "./weather.ts";
 

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import type { S3Event } from "../stand_ins/s3.ts";
-import { SECRET } from "../thaw.ts";
+import { SECRET } from "../support/thaw.ts";
 
 export interface Read {
   s3_bucket: string;

@@ -16,21 +16,21 @@ export interface Mutant {
 export const MUTANTS: Mutant[] = [
   {
     name: "sends without an idempotency key",
-    file: "server/mail/mailer.ts",
+    file: "server/mail/resend.ts",
     from: "idempotencyKey: `thaw/${mail.id}`,",
     to: "",
     caught: /delivered \d+ times/,
   },
   {
     name: "writes a mail again for each try",
-    file: "server/mail/mailer.ts",
+    file: "server/mail/resend.ts",
     from: "JSON.parse(mail.body)",
     to: "{ ...JSON.parse(mail.body), subject: `Your files, ${Date.now()}` }",
     caught: /ended as unknown/,
   },
   {
     name: "marks a mail sent before it is",
-    file: "server/notify.ts",
+    file: "server/worker/mails.ts",
     from: "const answer = await mailer.send(mail, signal);",
     to: "await sql`select mark_notification_sent(${mail.id}, 'hopefully')`.execute(db);\nconst answer = await mailer.send(mail, signal);",
     caught: /noted as sent, never delivered/,

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
 
-import { waitFor } from "../wait_for.ts";
+import { waitFor } from "../support/wait_for.ts";
 
 /** A process as a supervisor keeps it: started again whenever it ends, until told to stop. */
 export class Supervised {

@@ -7,13 +7,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client } from "pg";
 
-import { allowClosedOutput } from "../../server/closed_output.ts";
-import { startEmbeddedPostgres } from "../../server/embedded_postgres/start.ts";
-import { createLog } from "../../server/log.ts";
-import { createPool } from "../../server/database.ts";
-import { migrate } from "../../server/migrate.ts";
+import { allowClosedOutput, createLog } from "../../server/log.ts";
+import { startEmbeddedPostgres } from "../../server/postgres/embedded/start.ts";
+import { createPool } from "../../server/postgres/pool.ts";
+import { migrate } from "../../server/postgres/migrate.ts";
 import type { S3Event } from "../stand_ins/s3.ts";
-import { BUCKET, SECRET, startThaw, type Thaw } from "../thaw.ts";
+import { BUCKET, SECRET, startThaw, type Thaw } from "../support/thaw.ts";
 import { bold, createTeller, dim, red } from "./teller.ts";
 
 const DIRECTORY = `${import.meta.dirname}/../../.data/demo`;

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 
 import type { Pool } from "pg";
 
-import { query, WAITS, type Row } from "../rows.ts";
+import { query, WAITS, type Row } from "../support/rows.ts";
 import { OBJECTS, READERS, type Command } from "./commands.ts";
 import { GIVE_UP_TRIES, type Event, type Truth } from "./model.ts";
 
@@ -250,7 +250,7 @@ export class Play {
     ]);
   }
 
-  /** As server/notify.ts does it. */
+  /** As server/worker/mails.ts does it. */
   async #notify(kind: "pre" | "post", resend: Extract<Command, { do: "notify" }>["resend"]): Promise<void> {
     await this.pool.query("select unseal_stale_notifications($1)", [kind]);
     const people = await query(this.pool, "select person from due_people($1, $2, $3, 100, '') person", [

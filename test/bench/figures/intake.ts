@@ -1,4 +1,4 @@
-import { waitFor } from "../../wait_for.ts";
+import { waitFor } from "../../support/wait_for.ts";
 import { callForAWhile } from "../load.ts";
 import { pgbench } from "../peers.ts";
 import { median, type Result } from "../table.ts";

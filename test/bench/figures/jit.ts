@@ -1,4 +1,4 @@
-import { PACKAGED } from "../../postgres_versions.ts";
+import { PACKAGED } from "../../support/postgres_versions.ts";
 import { callForAWhile } from "../load.ts";
 import { median, type Result } from "../table.ts";
 import { openWorld, type World } from "../world.ts";

@@ -1,4 +1,4 @@
-import { waitFor } from "../../wait_for.ts";
+import { waitFor } from "../../support/wait_for.ts";
 import type { Result } from "../table.ts";
 import { LOOK_EVERY_MS, type World } from "../world.ts";
 

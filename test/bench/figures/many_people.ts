@@ -5,7 +5,7 @@ import { callForAWhile } from "../load.ts";
 import { LONG_LOCK_MS } from "../packaged_postgres.ts";
 import type { Result } from "../table.ts";
 import { otherPeople, watch } from "../watch.ts";
-import { waitFor } from "../../wait_for.ts";
+import { waitFor } from "../../support/wait_for.ts";
 import { LOOK_EVERY_MS, type World } from "../world.ts";
 import { bareRound, LATENCY_MS } from "./restores.ts";
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { waitFor } from "../../wait_for.ts";
+import { waitFor } from "../../support/wait_for.ts";
 import { callForAWhile } from "../load.ts";
 import { percentile, type Result } from "../table.ts";
 import { LOOK_EVERY_MS, type Clouds, type World } from "../world.ts";

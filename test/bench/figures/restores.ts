@@ -1,6 +1,6 @@
 import type { Pool } from "pg";
 
-import { waitFor } from "../../wait_for.ts";
+import { waitFor } from "../../support/wait_for.ts";
 import { callForAWhile } from "../load.ts";
 import { rclone, s3cmd, type Rate } from "../peers.ts";
 import { median, type Result } from "../table.ts";

@@ -1,0 +1,78 @@
+import { Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+
+import { ApiError, answerError, bodyEnded, onlyTakes } from "./errors.ts";
+import { type Log, reasonOf } from "../log.ts";
+import { isReadOnly } from "../postgres/errors.ts";
+import { requestLog, type RequestEnv } from "./request_log.ts";
+import { restoreRoutes, type RouteOptions } from "./restore.ts";
+import { createSecretCheck } from "./secret.ts";
+
+export interface AppOptions extends RouteOptions {
+  secrets: readonly string[];
+  /** Why this process cannot do its work now, or null. Throws when Postgres does not answer. */
+  notReady(): Promise<string | null>;
+  log: Log;
+}
+
+/** A key of 1,024 bytes written as \u escapes, an ARN likewise, and room. */
+const BODY_BYTES = 64 * 1024;
+
+/** The HTTP side: routes start work, tasks/ perform it. */
+export function createApp(options: AppOptions): Hono<RequestEnv> {
+  const { log } = options;
+  const hasSecret = createSecretCheck(options.secrets);
+  const app = new Hono<RequestEnv>();
+  app.onError(answerError);
+  app.notFound((c) => answerError(new ApiError("not_found", "There is no such route."), c));
+
+  // The probes before the log: every few seconds, they would bury the rest.
+  app.get("/healthz", (c) => c.json({ ok: true }));
+
+  let known: string | null = null;
+  app.get("/readyz", async (c) => {
+    let said: string | undefined;
+    const reason = await whyNotReady(options).catch((error: unknown) => {
+      // Only our log hears where Postgres is and what it said.
+      said = reasonOf(error);
+      return isReadOnly(error) ? "Postgres is read-only." : "Postgres does not answer.";
+    });
+    // Probes come every few seconds: a line when it changes is enough.
+    if (reason !== known) {
+      if (reason === null) log.info("ready again");
+      else log.warn({ reason, said }, "not ready");
+      known = reason;
+    }
+    return reason === null ? c.json({ ok: true }) : c.json({ ok: false, reason }, 503);
+  });
+
+  app.use(requestLog(log));
+  for (const probe of ["/healthz", "/readyz"]) app.all(probe, onlyTakes("GET, HEAD"));
+
+  // Before anything of the body is read: who may not write, costs nothing.
+  app.use("/restore/*", async (c, next) => {
+    if (!hasSecret(c.req.header("x-restore-secret"))) throw new ApiError("unauthorized", "unauthorized");
+    await next();
+  });
+
+  const limit = bodyLimit({
+    maxSize: BODY_BYTES,
+    onError: () => {
+      throw new ApiError("too_large", `The body must not be larger than ${BODY_BYTES} bytes.`);
+    },
+  });
+  app.use("/restore/*", (c, next) => limit(c, next).catch(bodyEnded));
+
+  app.route("/restore", restoreRoutes(options));
+  return app;
+}
+
+/**
+ * Read-only (a full disk, a failover) Postgres answers, and refuses every event: even none, and its refusal makes the
+ * pool replace the connection. One asked for its setting would keep it for ever.
+ */
+async function whyNotReady(options: AppOptions): Promise<string | null> {
+  const reason = await options.notReady();
+  if (reason === null) await options.pool.query("select from request_restores('[]', '{}')");
+  return reason;
+}

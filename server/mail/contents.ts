@@ -1,0 +1,68 @@
+import { sql } from "kysely";
+
+import type { Database, NotificationKind } from "../postgres/pool.ts";
+import { FILES_SHOWN, type MailContents, type MailFile } from "./render.ts";
+
+type Summary = Omit<MailContents, "kind" | "files"> & { email: string; request_count: number };
+
+/** Reads what a sealed notification tells its person: one entry per object, whatever keys they used. */
+export async function mailContents(
+  trx: Database,
+  kind: NotificationKind,
+  notification_id: string,
+  person: string,
+): Promise<{ email: string; request_count: number; contents: MailContents }> {
+  const attached = kind === "pre" ? sql.ref("q.pre_notification_id") : sql.ref("q.post_notification_id");
+  // Who waited so long that their copy expired, and read again, hears of both restores at once: of the file, the newer counts.
+  const told = sql`
+    select distinct on (r.s3_bucket, r.s3_key, r.version_id) r.*
+      from restores r where r.id in (select q.restore_id from restore_requests q where ${attached} = ${notification_id})
+     order by r.s3_bucket, r.s3_key, r.version_id, r.closed_at desc nulls first, r.created_at desc`;
+  const {
+    rows: [summary],
+  } = await sql<Summary>`
+    with told as (${told})
+    select min(q.email) as email,
+           count(*)::int as request_count,
+           (select count(*)::int from told) as file_count,
+           (select count(*)::int from told r where r.status = 'restored' and (r.restore_expires_at > now() or r.restore_expires_at is null)) as restored_count,
+           (select count(*)::int from told r where r.status = 'failed') as failed_count,
+           (select count(*)::int from told r where r.status = 'restored' and r.restore_expires_at <= now()) as expired_count,
+           (select count(distinct w.restore_id)::int from restore_requests w
+             where lower(w.email) = ${person} and w.email is not null and w.post_notification_id is null
+               and not exists (select from announcements a where a.restore_id = w.restore_id and a.kind = 'post' and a.person = ${person})) as waiting_count,
+           array_agg(distinct nullif(q.reader, '')) filter (where q.reader <> '') as readers,
+           min(q.requested_at) as first_read_at,
+           now() as now
+      from restore_requests q
+     where ${attached} = ${notification_id}`.execute(trx);
+  if (summary === undefined) throw new Error(`notification ${notification_id} has no contents`);
+
+  // Some of each outcome: fifty ready files must not push out the failed ones and their reasons.
+  const { rows: files } = await sql<MailFile>`
+    select s3_bucket, s3_key, version_id, restore_status, storage_class, archive_status, tier, size_bytes::float8,
+           accepted_at, restored_at, restore_expires_at, failure_code, failure_message
+      from (select r.*, r.status as restore_status,
+                   row_number() over (partition by r.status, r.restore_expires_at <= now()
+                                      order by r.restore_expires_at nulls last, r.s3_bucket, r.s3_key, r.version_id) as place
+              from (${told}) r) r
+     order by place, restore_status
+     limit ${FILES_SHOWN}`.execute(trx);
+  files.sort(
+    (a, b) =>
+      (a.restore_expires_at?.getTime() ?? Infinity) - (b.restore_expires_at?.getTime() ?? Infinity) ||
+      (a.s3_key < b.s3_key ? -1 : 1),
+  );
+
+  const { email, request_count, ...counts } = summary;
+  return {
+    email,
+    request_count,
+    contents: {
+      kind,
+      ...counts,
+      readers: counts.readers ?? [],
+      files,
+    },
+  };
+}

@@ -1,0 +1,234 @@
+/** The second mail: what is ready and until when, what failed and why, what came too late. */
+import type { MailContents, MailFile } from "./input.ts";
+import type { Block, MailDocument, Tone } from "./document.ts";
+import { fetchCommands } from "../wording/fetch_command.ts";
+import { earliest, endInWords, moment, remainingInWords, shortMoment } from "../wording/times.ts";
+import { entry, files, footer, lead, more, number, paragraph, yourFilesAre } from "./words.ts";
+
+/** One outcome: its files, of which some are listed, with a title unless it is the mail's only one. */
+interface Section {
+  listed: MailFile[];
+  total: number;
+  titled: boolean;
+}
+
+/** What the second mail says. */
+export function outcomeMail(contents: MailContents): MailDocument {
+  const { now, restored_count, failed_count, expired_count, waiting_count } = contents;
+  const heading = outcomeInWords(contents);
+  const titled = [restored_count, failed_count, expired_count].filter((n) => n > 0).length > 1;
+  const restored = contents.files.filter((file) => file.restore_status === "restored");
+  const ready = restored.filter((file) => !isExpired(file, now));
+  const expired = restored.filter((file) => isExpired(file, now));
+  const failed = contents.files.filter((file) => file.restore_status === "failed");
+  const waiting = waiting_count === 0 ? [] : [stillWaiting(waiting_count)];
+  const [first, ...others] = [
+    ...readySection({ listed: ready, total: restored_count, titled }, now),
+    ...failedSection({ listed: failed, total: failed_count, titled }),
+    ...expiredSection({ listed: expired, total: expired_count, titled }),
+  ];
+
+  return {
+    subject: heading + untilInSubject(ready, contents),
+    preheader: preheader(contents),
+    tone: restored_count > 0 ? "ready" : failed_count > 0 ? "failed" : "expired",
+    heading,
+    blocks: [
+      ...(titled ? waiting.map((text) => lead(text)) : []),
+      ...(first === undefined ? [] : [first]),
+      ...(titled ? [] : waiting.map((text) => paragraph(text))),
+      ...others,
+    ],
+    footer: footer(contents),
+  };
+}
+
+const isExpired = (file: MailFile, now: Date): boolean =>
+  file.restore_expires_at !== null && file.restore_expires_at <= now;
+
+/** "Your 4 files are ready", "4 of your 10 files are ready, 3 could not be restored", ... */
+function outcomeInWords(contents: MailContents): string {
+  const { file_count, restored_count, failed_count, expired_count, waiting_count } = contents;
+  const all = file_count + waiting_count;
+  const failure = "could not be restored";
+  if (restored_count > 0) {
+    if (restored_count === all) return `${yourFilesAre(all)} ready`;
+    const rest = failed_count === 0 ? "" : `, ${number(failed_count)} ${failure}`;
+    return `${number(restored_count)} of your ${files(all)} ${restored_count === 1 ? "is" : "are"} ready${rest}`;
+  }
+  if (failed_count > 0) {
+    if (all === 1) return `Your file ${failure}`;
+    return failed_count === all
+      ? `${files(all)} ${failure}`
+      : `${number(failed_count)} of your ${files(all)} ${failure}`;
+  }
+  if (expired_count > 0) {
+    if (all === 1) return `Your file ${cameTooLate(1)}`;
+    return expired_count === all
+      ? `Your ${files(all)} ${cameTooLate(all)}`
+      : `${number(expired_count)} of your ${files(all)} ${cameTooLate(expired_count)}`;
+  }
+  return "News of your files";
+}
+
+const cameTooLate = (n: number): string =>
+  n === 1 ? "was restored, but the copy has expired" : "were restored, but the copies have expired";
+
+/** Only where all is ready: a partial count and an end together would be too long for a subject. */
+function untilInSubject(
+  ready: MailFile[],
+  { file_count, restored_count, waiting_count, now }: MailContents,
+): string {
+  const { first, all } = expiry(ready);
+  if (first === undefined || restored_count !== file_count + waiting_count) return "";
+  const atLeast = all && ready.length >= restored_count ? "" : "at least ";
+  return `, ${atLeast}until ${shortMoment(first, now)}`;
+}
+
+/** The earliest expiry, and whether every file has that same one. */
+function expiry(listed: MailFile[]): { first: Date | undefined; all: boolean } {
+  const ends = listed.flatMap((file) => file.restore_expires_at ?? []);
+  const first = earliest(ends);
+  return {
+    first,
+    all: ends.length === listed.length && ends.every((end) => end.getTime() === first?.getTime()),
+  };
+}
+
+function preheader({ restored_count, failed_count, waiting_count }: MailContents): string {
+  if (waiting_count > 0) return stillWaiting(waiting_count);
+  if (restored_count > 0) return "How to fetch what is ready, and until when.";
+  return failed_count > 0 ? "Why, and what you can do." : "Read again what you still need.";
+}
+
+const stillWaiting = (n: number): string =>
+  `${n === 1 ? "One more file is" : `${number(n)} more files are`} still being restored. ` +
+  `You need not do anything: we write again when ${n === 1 ? "it is" : "they are"} ready.`;
+
+function readySection({ listed, total, titled }: Section, now: Date): Block[] {
+  if (total === 0) return [];
+  const { first, all } = expiry(listed);
+  const until = readableUntil(listed, total, now);
+  return [
+    ...title("ready", titled, `${files(total)} ${total === 1 ? "is" : "are"} ready`),
+    titled ? paragraph(until) : lead(until),
+    ...(first === undefined ? [] : [paragraph(afterwards(total))]),
+    {
+      kind: "files",
+      files: listed.map((file) => entry(file, all || first === undefined ? [] : [ownEnd(file)])),
+      more: more(total, listed.length),
+    },
+    ...(listed.length === 0 ? [] : fetching(listed, total)),
+  ];
+}
+
+/** Files that are not listed expire no earlier than those that are (see MailContents). */
+function readableUntil(listed: MailFile[], total: number, now: Date): string {
+  const { first, all } = expiry(listed);
+  const they = total === 1 ? "It is" : "They are";
+  if (listed.length === 0) return `${they} readable, but found no room in this mail's list.`;
+  if (first === undefined) {
+    return total === 1 ? "It stays readable: no end is set." : "They stay readable: no end is set.";
+  }
+  const until = `until ${endInWords(first)}: ${remainingInWords(first, now)}.`;
+  if (all) return `${they} readable ${listed.length >= total ? "" : "at least "}${until}`;
+  return `${they} readable at least ${until} Each file below has its own end.`;
+}
+
+const afterwards = (total: number): string =>
+  total === 1
+    ? "Once the copy has expired, the file is archived as before: a new read restores it again."
+    : "Once the copies have expired, the files are archived as before: a new read restores them again.";
+
+const ownEnd = (file: MailFile): string =>
+  file.restore_expires_at === null ? "stays readable" : `until ${moment(file.restore_expires_at)}`;
+
+function fetching(listed: MailFile[], total: number): Block[] {
+  const lines = fetchCommands(listed);
+  const glacier = listed.some(
+    ({ storage_class }) => storage_class === "GLACIER" || storage_class === "DEEP_ARCHIVE",
+  );
+  return [
+    paragraph(
+      `Read ${total === 1 ? "it" : "them"} as you tried to before, or fetch ${total === 1 ? "it" : "them"} with the AWS command line:`,
+    ),
+    { kind: "commands", lines },
+    ...(lines.some((line) => line.includes("$'")) ? [speltOut] : []),
+    ...(glacier && total > 1 ? [wholeFolders] : []),
+  ];
+}
+
+const speltOut = paragraph(
+  "Names between ",
+  { code: "$'" },
+  " and ",
+  { code: "'" },
+  " have characters that do not show or do not copy well; they are spelt out in the way that bash and zsh understand.",
+);
+
+/** The AWS command line learns from a listing that an object is in Glacier, but not that it is restored. */
+const wholeFolders = paragraph(
+  "For a whole folder, ",
+  { code: "aws s3 cp --recursive" },
+  " needs ",
+  { code: "--force-glacier-transfer" },
+  " too: without it, files in Glacier are skipped even when they are restored. Mind that it then also reads what is still archived there, which starts a restore of each such file.",
+);
+
+/** Most failures share one reason: it is said once, above the files that it explains. */
+function failedSection({ listed, total, titled }: Section): Block[] {
+  if (total === 0) return [];
+  const left = more(total, listed.length);
+  return [
+    ...title("failed", titled, `${files(total)} could not be restored`),
+    ...[...Map.groupBy(listed, reason)].flatMap(([why, those]): Block[] => [
+      titled ? paragraph(why) : lead(why),
+      { kind: "files", files: those.map((file) => entry(file, [])), more: null },
+    ]),
+    ...(left === null
+      ? []
+      : [paragraph(listed.length === 0 ? NO_ROOM : `${left} that could not be restored.`)]),
+    paragraph(
+      `What you can do: once the cause is put right, read the ${total === 1 ? "file" : "files"} again. ` +
+        "A read later than 24 hours after the failure starts a new attempt; an earlier one changes nothing. " +
+        "If you cannot put it right yourself, forward this mail to whoever looks after the bucket.",
+    ),
+  ];
+}
+
+const NO_ROOM =
+  "There was no room for this in the mail's list; whoever looks after Thaw can tell which and why.";
+
+function reason({ failure_code, failure_message }: MailFile): string {
+  const said = failure_message?.trim() ?? "";
+  const sentence = said === "" ? "S3 gave no reason." : /[.!?]$/.test(said) ? said : `${said}.`;
+  return failure_code === null ? sentence : `${sentence} (Code: ${failure_code})`;
+}
+
+function expiredSection({ listed, total, titled }: Section): Block[] {
+  if (total === 0) return [];
+  const { first, all } = expiry(listed);
+  const together = first !== undefined && all && listed.length >= total;
+  const on = together ? ` on ${moment(first)}` : "";
+  const text =
+    total === 1
+      ? `The readable copy expired${on}, before we could write to you. We are sorry: read the file again, and it is restored again.`
+      : `The readable copies expired${on}, before we could write to you. We are sorry: read the files again, and they are restored again.`;
+  return [
+    ...title("expired", titled, `${files(total)} ${cameTooLate(total)}`),
+    titled ? paragraph(text) : lead(text),
+    {
+      kind: "files",
+      files: listed.map((file) =>
+        entry(
+          file,
+          together || file.restore_expires_at === null ? [] : [`expired ${moment(file.restore_expires_at)}`],
+        ),
+      ),
+      more: more(total, listed.length),
+    },
+  ];
+}
+
+const title = (tone: Tone, titled: boolean, text: string): Block[] =>
+  titled ? [{ kind: "heading", tone, text }] : [];

@@ -1,0 +1,80 @@
+/** The words that both mails share: counts, files, and why this person is written to. */
+import type { MailContents, MailFile } from "./input.ts";
+import { displayCopy, type Block, type FileEntry, type Inline, type Paragraph } from "./document.ts";
+import { moment } from "../wording/times.ts";
+
+/** More readers than this explain nothing (temporary keys change every session). */
+const READERS_SHOWN = 3;
+
+export const lead = (...text: Paragraph): Block => ({ kind: "lead", text });
+export const paragraph = (...text: Paragraph): Block => ({ kind: "paragraph", text });
+
+/** "10,000". */
+export const number = (n: number): string => n.toLocaleString("en-US");
+/** "1 file", "10 files". */
+export const files = (n: number): string => `${number(n)} ${n === 1 ? "file" : "files"}`;
+/** "Your file is", "Your 10 files are". */
+export const yourFilesAre = (n: number): string => (n === 1 ? "Your file is" : `Your ${files(n)} are`);
+
+/** What a list leaves out; null when it is complete. */
+export function more(total: number, shown: number): string | null {
+  if (total <= shown) return null;
+  return shown === 0 ? files(total) : `and ${number(total - shown)} more`;
+}
+
+/** A file with the facts that hold for it alone. */
+export function entry(file: MailFile, facts: string[]): FileEntry {
+  const named = displayCopy(file.s3_key) === file.s3_key;
+  return {
+    bucket: file.s3_bucket,
+    key: file.s3_key,
+    size: file.size_bytes === null ? "" : size(file.size_bytes),
+    facts: [
+      ...facts,
+      ...(file.version_id === "" ? [] : [`version ${file.version_id}`]),
+      ...(named ? [] : ["its name has characters that cannot be shown"]),
+    ],
+  };
+}
+
+/** As desktops count: in thousands, with one decimal where it tells something. */
+function size(bytes: number): string {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let n = bytes;
+  let unit = 0;
+  while (n >= 999.5 && unit < units.length - 1) {
+    n /= 1000;
+    unit += 1;
+  }
+  if (unit === 0) return `${n} ${n === 1 ? "byte" : "bytes"}`;
+  return `${n < 9.95 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
+}
+
+/** Why this person gets the mail, and who writes it. */
+export function footer({ file_count, readers, first_read_at }: MailContents): Paragraph[] {
+  const one = file_count === 1;
+  return [
+    [
+      `Why you get this mail: ${one ? "a read of this file" : "reads of these files"}`,
+      ...by(readers),
+      ` failed${one ? "" : ", the first"} on ${moment(first_read_at)}, because ${one ? "it was" : "they were"} in archive storage. `,
+      "If that was not you, tell whoever looks after Thaw: the address may be wrong.",
+    ],
+    [
+      "Thaw notices failed reads of archived files in Amazon S3, restores the files and writes to the people who wait.",
+    ],
+  ];
+}
+
+/** " with access key AKIA... and by arn:aws:...": whose reads these were. */
+function by(readers: string[]): Inline[] {
+  if (readers.length === 0) return [" under your name"];
+  const shown = readers.slice(0, READERS_SHOWN);
+  const left = readers.length - shown.length;
+  const parts = shown.flatMap((reader, index): Inline[] => {
+    const last = index === shown.length - 1 && left === 0;
+    const before = index === 0 ? " " : last ? " and " : ", ";
+    return [before + (reader.includes(":") ? "by " : "with access key "), { code: reader }];
+  });
+  return left === 0 ? parts : [...parts, ` and ${number(left)} more`];
+}

@@ -1,0 +1,277 @@
+import { setImmediate as turn } from "node:timers/promises";
+
+import { describe, expect, test } from "vitest";
+
+import { GroupCommit, Overloaded } from "../../server/postgres/group_commit.ts";
+import { isBadRow, isConflict, isUnavailable } from "../../server/postgres/errors.ts";
+
+const LIMITS = { batch_size: 10, queue_size: 100 };
+
+/** An error as `pg` throws it. */
+const pgError = (code: string, more: object = {}): Error => Object.assign(new Error(code), { code, ...more });
+
+/** Answers n with n * 10, and notes the batches. */
+function tenfold(before: (items: number[]) => Promise<void> | void = () => undefined) {
+  const batches: number[][] = [];
+  const write = async (items: number[]): Promise<number[]> => {
+    batches.push(items);
+    await turn();
+    await before(items);
+    return items.map((item) => item * 10);
+  };
+  return { batches, write };
+}
+
+const outcome = (push: Promise<unknown>): Promise<unknown> =>
+  push.catch((error: unknown) => (error as Error).message);
+
+describe("GroupCommit", () => {
+  test("what arrives together is written together, and each gets its own answer", async () => {
+    const { batches, write } = tenfold();
+    const group = new GroupCommit(write, LIMITS);
+
+    expect(await Promise.all([3, 1, 2].map((item) => group.push(item)))).toEqual([30, 10, 20]);
+    expect(batches).toEqual([[3, 1, 2]]);
+  });
+
+  test("one write is in flight; what arrives meanwhile goes with the next", async () => {
+    let writing = 0;
+    const at_once: number[] = [];
+    const { batches, write } = tenfold();
+    const group = new GroupCommit<number, number>(async (items) => {
+      at_once.push(++writing);
+      const results = await write(items);
+      writing--;
+      return results;
+    }, LIMITS);
+
+    const pushes: Promise<number>[] = [];
+    for (let item = 0; item < 25; item++) {
+      pushes.push(group.push(item));
+      if (item % 4 === 0) await turn();
+    }
+    const results = await Promise.all(pushes);
+
+    expect(results).toEqual(Array.from({ length: 25 }, (_, item) => item * 10));
+    expect(Math.max(...at_once)).toBe(1);
+    expect(batches.length).toBeLessThan(25);
+    expect(batches.flat()).toEqual(Array.from({ length: 25 }, (_, item) => item));
+  });
+
+  test("no batch is larger than it may be", async () => {
+    const { batches, write } = tenfold();
+    const group = new GroupCommit(write, LIMITS);
+
+    await Promise.all(Array.from({ length: 24 }, (_, item) => group.push(item)));
+
+    expect(batches.map((batch) => batch.length)).toEqual([10, 10, 4]);
+  });
+
+  test("only the items that Postgres refuses fail, the others of their batch are written", async () => {
+    const written: number[] = [];
+    const { write } = tenfold((items) => {
+      if (items.some((item) => item === 3 || item === 8)) throw pgError("22P05");
+      written.push(...items);
+    });
+    const group = new GroupCommit(write, LIMITS);
+
+    const results = await Promise.all(Array.from({ length: 10 }, (_, item) => outcome(group.push(item))));
+
+    expect(results).toEqual([0, 10, 20, "22P05", 40, 50, 60, 70, "22P05", 90]);
+    expect(written).toEqual([0, 1, 2, 4, 5, 6, 7, 9]);
+  });
+
+  test("a conflict is tried again, and nobody notices", async () => {
+    const errors = [
+      pgError("40P01"),
+      pgError("40001"),
+      pgError("23503", { constraint: "restore_requests_follow_restore" }),
+    ];
+    const { batches, write } = tenfold(() => {
+      const error = errors.shift();
+      if (error) throw error;
+    });
+    const group = new GroupCommit(write, LIMITS);
+
+    expect(await Promise.all([group.push(1), group.push(2)])).toEqual([10, 20]);
+    expect(batches).toEqual([
+      [1, 2],
+      [1, 2],
+      [1, 2],
+      [1, 2],
+    ]);
+  });
+
+  test("a conflict that does not end is thrown in the end", async () => {
+    const { batches, write } = tenfold(() => {
+      throw pgError("40P01");
+    });
+    const group = new GroupCommit(write, LIMITS);
+
+    expect(await outcome(group.push(1))).toBe("40P01");
+    expect(batches.length).toBe(5);
+  });
+
+  test("Postgres is away: all who wait hear so at once, and the next who comes is tried again", async () => {
+    let away = true;
+    const { batches, write } = tenfold(() => {
+      if (away) throw pgError("ECONNREFUSED");
+    });
+    const group = new GroupCommit(write, LIMITS);
+
+    const results = await Promise.all(Array.from({ length: 35 }, (_, item) => outcome(group.push(item))));
+    expect(new Set(results)).toEqual(new Set(["ECONNREFUSED"]));
+    expect(batches.length).toBe(1);
+
+    away = false;
+    expect(await group.push(7)).toBe(70);
+  });
+
+  test("Postgres goes away while a batch is taken apart: whoever has an answer keeps it", async () => {
+    let writes = 0;
+    const { batches, write } = tenfold(() => {
+      writes++;
+      if (writes === 1) throw pgError("23514");
+      if (writes === 3) throw new Error("Connection terminated unexpectedly");
+    });
+    const group = new GroupCommit(write, { batch_size: 4, queue_size: 100 });
+
+    const results = await Promise.all([1, 2, 3, 4, 5].map((item) => outcome(group.push(item))));
+
+    const lost = "Connection terminated unexpectedly";
+    expect(results).toEqual([10, 20, lost, lost, lost]);
+    expect(batches).toEqual([
+      [1, 2, 3, 4],
+      [1, 2],
+      [3, 4],
+    ]);
+  });
+
+  test("an error that is neither fails its batch only", async () => {
+    const { write } = tenfold((items) => {
+      if (items.includes(1)) throw pgError("42883");
+    });
+    const group = new GroupCommit(write, { batch_size: 2, queue_size: 100 });
+
+    expect(await Promise.all([1, 2, 3].map((item) => outcome(group.push(item))))).toEqual([
+      "42883",
+      "42883",
+      30,
+    ]);
+  });
+
+  test("who meets a lock waits beside the queue, and only who is still locked out fails", async () => {
+    let locked = [3, 8];
+    const { batches, write } = tenfold((items) => {
+      if (items.some((item) => locked.includes(item))) throw pgError("55P03");
+    });
+    const group = new GroupCommit(write, LIMITS, async (items) => {
+      const held = items.map((item) => locked.includes(item));
+      // Somebody lets go of one of them just then.
+      locked = [3];
+      return held;
+    });
+
+    const results = await Promise.all(Array.from({ length: 12 }, (_, item) => outcome(group.push(item))));
+
+    expect(results).toEqual([0, 10, 20, "55P03", 40, 50, 60, 70, 80, 90, 100, 110]);
+    // One wait for the whole batch, not one for each half; the queue goes on without the two.
+    expect(batches.slice(0, 3)).toEqual([
+      [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+      [3, 8],
+      [0, 1, 2, 4, 5, 6, 7, 9],
+    ]);
+    expect(batches).toContainEqual([10, 11]);
+  });
+
+  test("a lock that nobody can see halves its batch, and the other half waits for nobody", async () => {
+    const { batches, write } = tenfold((items) => {
+      if (items.includes(1)) throw pgError("55P03");
+    });
+    const group = new GroupCommit(write, LIMITS, async (items) => items.map(() => false));
+
+    const results = await Promise.all([0, 1, 2, 3].map((item) => outcome(group.push(item))));
+
+    expect(results).toEqual([0, "55P03", 20, 30]);
+    expect(batches).toContainEqual([2, 3]);
+  });
+
+  test.for(["57014", "Query read timeout"])(
+    "a batch that is too slow fails alone, and the queue behind it lives on (%s)",
+    async (error) => {
+      const { batches, write } = tenfold((items) => {
+        if (items.includes(1)) throw error === "57014" ? pgError(error) : new Error(error);
+      });
+      const group = new GroupCommit(write, { batch_size: 2, queue_size: 100 });
+
+      expect(await Promise.all([0, 1, 2, 3].map((item) => outcome(group.push(item))))).toEqual([
+        error,
+        error,
+        20,
+        30,
+      ]);
+      // Its callers have their answer by then: trying its halves would only make the others late.
+      expect(batches).toEqual([
+        [0, 1],
+        [2, 3],
+      ]);
+    },
+  );
+
+  test("beyond the bound of the queue callers are turned away, and there is room again later", async () => {
+    const { write } = tenfold();
+    const group = new GroupCommit(write, { batch_size: 2, queue_size: 3 });
+
+    const pushes = [1, 2, 3, 4].map((item) => group.push(item));
+    await expect(pushes[3]).rejects.toBeInstanceOf(Overloaded);
+    expect(await Promise.all(pushes.slice(0, 3))).toEqual([10, 20, 30]);
+    expect(await group.push(5)).toBe(50);
+  });
+});
+
+describe("what an error of Postgres means", () => {
+  test.for([
+    ["22P05", "bad row"],
+    ["23514", "bad row"],
+    ["54000", "bad row"],
+    ["40P01", "conflict"],
+    ["40001", "conflict"],
+    ["08006", "unavailable"],
+    ["25006", "unavailable"],
+    ["53300", "unavailable"],
+    ["57P01", "unavailable"],
+    ["57P03", "unavailable"],
+    ["28P01", "unavailable"],
+    ["3D000", "unavailable"],
+    ["ECONNREFUSED", "unavailable"],
+    ["ECONNRESET", "unavailable"],
+    // As long as an SQLSTATE, and none.
+    ["EPIPE", "unavailable"],
+    ["ENOENT", "unavailable"],
+    ["ENETUNREACH", "unavailable"],
+    ["42883", "none of these"],
+    ["ERR_INVALID_ARG_TYPE", "none of these"],
+  ] as const)("%s: %s", ([code, meaning]) => {
+    const error = pgError(code);
+    expect([isBadRow(error), isConflict(error), isUnavailable(error)]).toEqual([
+      meaning === "bad row",
+      meaning === "conflict",
+      meaning === "unavailable",
+    ]);
+  });
+
+  test.for([
+    "Connection terminated unexpectedly",
+    "timeout exceeded when trying to connect",
+    "Query read timeout",
+    "Client has encountered a connection error and is not queryable",
+  ])("%s: unavailable", (message) => {
+    expect(isUnavailable(new Error(message))).toBe(true);
+  });
+
+  test("an error of our own is none of these", () => {
+    for (const error of [new Error("unreachable"), undefined, null, "text"]) {
+      expect([isBadRow(error), isConflict(error), isUnavailable(error)]).toEqual([false, false, false]);
+    }
+  });
+});

@@ -1,0 +1,124 @@
+/** Behind a real PgBouncer: what works, and what the rest is told. */
+import { execFile } from "node:child_process";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { describe, expect } from "vitest";
+
+import { waitFor } from "../support/database.ts";
+import { PGBOUNCER, startPgBouncer, type PgBouncer } from "../support/pgbouncer.ts";
+import { ROOT, test as base } from "../support/processes.ts";
+import { BUCKET, JANE, requestBody } from "../support/thaw.ts";
+
+const test = base.extend<{ pgbouncer: PgBouncer; tiny: PgBouncer }>({
+  pgbouncer: async ({ databaseUrl }, use) => {
+    const pgbouncer = await startPgBouncer(databaseUrl);
+    await use(pgbouncer);
+    await pgbouncer.stop();
+  },
+  /** One connection of Postgres' for each mode, for all that come. */
+  tiny: async ({ databaseUrl }, use) => {
+    const pgbouncer = await startPgBouncer(databaseUrl, 1);
+    await use(pgbouncer);
+    await pgbouncer.stop();
+  },
+});
+
+interface Ended {
+  code: number;
+  output: string;
+}
+
+/** `npm run users | doctor`, with these settings. */
+const run = (program: string[], env: Record<string, string>): Promise<Ended> =>
+  new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [join(ROOT, ...(program[0] ?? "").split("/")), ...program.slice(1)],
+      { cwd: tmpdir(), env: { PATH: process.env["PATH"], ...env }, timeout: 25_000 },
+      (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), output: stdout + stderr }),
+    );
+  });
+
+const COMMANDS = [
+  ["server/main.ts", "migrate"],
+  ["server/main.ts", "server"],
+  ["server/main.ts", "worker"],
+  ["server/cli/users.ts", "list"],
+];
+
+describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
+  test("in session mode: all of Thaw works behind it, with settings of its own", async ({
+    world,
+    pgbouncer,
+    pool,
+  }) => {
+    const DATABASE_URL = pgbouncer.url("session");
+    await pool.query("insert into aws_key_user_map values ($1, 'jane@example.com')", [JANE]);
+    await pool.query(
+      "do $$ begin execute format('alter database %I set datestyle = German', current_database()); end $$",
+    );
+    world.s3.putObject({ bucket: BUCKET, key: "a.bin", storage_class: "GLACIER", body: "a" });
+    expect(await run(["server/cli/users.ts", "list"], { ...world.settings, DATABASE_URL })).toMatchObject({
+      code: 0,
+    });
+
+    const thaw = world.run(["migrate", "server", "worker"], { DATABASE_URL });
+    expect(await thaw.post("/restore/request", requestBody("a.bin"))).toMatchObject({ status: 200 });
+    await waitFor("the mail", async () => world.resend.mails.length === 1);
+
+    // The one lock that says that the worker lives, and the job that comes by NOTIFY, need a connection of their own.
+    const { output } = await run(["server/cli/doctor/doctor.ts"], { ...world.settings, DATABASE_URL });
+    expect(output).toMatch(/^ok {4}Postgres: answers/m);
+    expect(output).toMatch(/^ok {4}worker: connected/m);
+    expect(thaw.output()).not.toMatch(/"level":"(warn|error|fatal)"/);
+    thaw.child.kill("SIGTERM");
+    expect(await thaw.end()).toBe(0);
+  });
+
+  test.for(["transaction", "statement"] as const)(
+    "in %s mode: every process says so, and what to do, instead of losing its settings",
+    async (mode, { world, pgbouncer }) => {
+      const env = { ...world.settings, DATABASE_URL: pgbouncer.url(mode) };
+      for (const command of COMMANDS) {
+        const { code, output } = await run(command, env);
+        expect(output, command.join(" ")).toMatch(
+          /^DATABASE_URL leads through a pooler in transaction mode.*pool_mode=session.*README, "Poolers"/,
+        );
+        expect(output.trim().split("\n")).toHaveLength(1);
+        expect(code).toBe(1);
+      }
+      const { output } = await run(["server/cli/doctor/doctor.ts"], env);
+      expect(output).toMatch(/^FAIL {2}Postgres: .*transaction mode.*pool_mode=session/m);
+    },
+  );
+
+  test("knows transaction mode while other clients keep the pooler busy", async ({ world, pgbouncer }) => {
+    const env = { ...world.settings, DATABASE_URL: pgbouncer.url("transaction") };
+    const ended = await Promise.all(
+      Array.from({ length: 4 }, () => run(["server/cli/users.ts", "list"], env)),
+    );
+    for (const { output } of ended) expect(output).toMatch(/pooler in transaction mode/);
+  });
+
+  test("refuses a start-up parameter: it is named, with what to do", async ({ world, pgbouncer }) => {
+    for (const parameters of ["?options=-c%20jit%3Doff", "?statement_timeout=1000"]) {
+      const DATABASE_URL = pgbouncer.url("session", parameters);
+      const { code, output } = await run(["server/main.ts", "server"], { ...world.settings, DATABASE_URL });
+      expect(output).toMatch(
+        /^Postgres cannot be used: unsupported startup parameter: (options|statement_timeout)\. .*DATABASE_URL and PGOPTIONS.*ignore_startup_parameters/,
+      );
+      expect(code).toBe(1);
+    }
+  });
+
+  test("has too few connections: nobody waits for ever", async ({ world, tiny }) => {
+    for (const command of COMMANDS) {
+      const { code, output } = await run(command, { ...world.settings, DATABASE_URL: tiny.url("session") });
+      expect(output, command.join(" ")).toMatch(
+        /^Postgres cannot be used: .*without a free connection.*default_pool_size/,
+      );
+      expect(code).toBe(1);
+    }
+  });
+});

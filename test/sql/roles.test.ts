@@ -1,0 +1,539 @@
+/** The four database roles: each does its work, and can do nothing else. No superuser takes part. */
+import { chown, copyFile, chmod, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+
+import { Client, Pool } from "pg";
+import { describe, expect } from "vitest";
+
+import { waitFor } from "../support/database.ts";
+import type { PrivatePostgres } from "../support/private_postgres.ts";
+import { ROOT, test as base } from "../support/processes.ts";
+import { aRead, one, query, WAITS } from "../support/rows.ts";
+import { BUCKET, JANE, requestBody } from "../support/thaw.ts";
+
+const ROLES = ["thaw_migrator", "thaw_server", "thaw_worker", "thaw_reader"] as const;
+type RoleName = (typeof ROLES)[number];
+
+interface Roles {
+  urlOf(role: RoleName | "admin" | "somebody", host?: string): string;
+  /** Connected as that role. */
+  as(role: RoleName | "admin" | "somebody"): Pool;
+  migrate(): Promise<void>;
+  /** In their database, by the superuser who made it. */
+  asSuperuser(statement: string): Promise<void>;
+}
+
+/** A Postgres whose roles were made as the README says, by an administrator who is no superuser. */
+const test = base.extend<{ roles: Roles }>({
+  roles: async ({ postgres, world }, use) => {
+    const pools = new Map<string, Pool>();
+    const urlOf: Roles["urlOf"] = (role, host = "127.0.0.1") => {
+      const url = new URL(postgres.url);
+      Object.assign(url, { username: role, password: role, hostname: host });
+      url.pathname = role === "admin" ? "/postgres" : "/thaw_prod";
+      return url.href;
+    };
+    const as: Roles["as"] = (role) => {
+      const pool = pools.get(role) ?? new Pool({ connectionString: urlOf(role) });
+      pool.on("error", () => undefined);
+      pools.set(role, pool);
+      return pool;
+    };
+    const superuser = new Client({ connectionString: postgres.url });
+    await superuser.connect();
+    await superuser.query("create role admin login createrole createdb password 'admin'");
+    await superuser.query("create role somebody login password 'somebody'");
+    await superuser.end();
+    await as("admin").query(await readFile(join(ROOT, "sql/roles.sql"), "utf8"));
+    for (const role of ROLES) await as("admin").query(`alter role ${role} password '${role}'`);
+    await as("admin").query("create database thaw_prod owner thaw_migrator");
+    const asSuperuser: Roles["asSuperuser"] = async (statement) => {
+      const url = new URL(postgres.url);
+      url.pathname = "/thaw_prod";
+      const client = new Client({ connectionString: url.href });
+      await client.connect();
+      try {
+        await client.query(statement);
+      } finally {
+        await client.end();
+      }
+    };
+    await asSuperuser("revoke create on schema public from public");
+    await asSuperuser("grant create on schema public to thaw_migrator");
+    await use({
+      urlOf,
+      as,
+      asSuperuser,
+      async migrate() {
+        const migration = world.run(["migrate"], { DATABASE_URL: urlOf("thaw_migrator") });
+        expect(await migration.end(), migration.output()).toBe(0);
+      },
+    });
+    for (const pool of pools.values()) await pool.end();
+  },
+});
+
+const DENIED = /permission denied/;
+
+/** Names of our functions that run with their owner's rights and that this role may call. */
+const callable = async (pool: Pool): Promise<string[]> =>
+  (
+    await query(
+      pool,
+      `select p.proname::text as name from pg_proc p
+        where p.pronamespace = 'public'::regnamespace and p.prosecdef and has_function_privilege(p.oid, 'execute') order by 1`,
+    )
+  ).map((row) => row["name"] as string);
+
+/** Of what it owns it could change the code, and others would run it. */
+const ownedByWorker = async (pool: Pool): Promise<unknown> =>
+  (
+    await one(
+      pool,
+      "select count(*)::int as count from pg_shdepend where refobjid = 'thaw_worker'::regrole and deptype = 'o'",
+    )
+  )["count"];
+
+/** What this role may do with the tables and views of both schemas, as "table: right". */
+const rightsOf = async (pool: Pool): Promise<string[]> =>
+  (
+    await query(
+      pool,
+      `select n.nspname || '.' || c.relname || ': ' || right_name as it
+         from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) right_name
+        where n.nspname in ('public', 'graphile_worker') and c.relkind in ('r', 'p', 'v')
+          and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, right_name)
+        order by 1`,
+    )
+  ).map((row) => row["it"] as string);
+
+test("a server and a worker with a role each bring a read to its end, and no role is a superuser", async ({
+  roles,
+  world,
+}) => {
+  await roles.migrate();
+  expect(
+    await query(
+      roles.as("admin"),
+      "select rolname from pg_roles where rolname ~ 'thaw_|admin' and (rolsuper or rolbypassrls)",
+    ),
+  ).toEqual([]);
+  const { s3, resend } = world;
+  s3.putObject({ bucket: BUCKET, key: "a", storage_class: "GLACIER", body: "a" });
+  await roles
+    .as("thaw_migrator")
+    .query("insert into aws_key_user_map values ($1, 'jane@example.com')", [JANE]);
+  const server = world.run(["server"], { DATABASE_URL: roles.urlOf("thaw_server") });
+  const worker = world.run(["worker"], { DATABASE_URL: roles.urlOf("thaw_worker") });
+
+  expect(await server.post("/restore/request", requestBody("a"))).toMatchObject({ status: 200 });
+  await waitFor("S3 to be asked", async () => s3.counts.get("RestoreObject 202") === 1);
+  await waitFor("the first mail", async () => resend.mails.length === 1);
+  s3.finishRestore({ bucket: BUCKET, key: "a" });
+  const restore_expires_at = s3.look({ bucket: BUCKET, key: "a" })?.expires_at?.toISOString();
+  expect(
+    await server.post("/restore/completed", { s3_bucket: BUCKET, s3_key: "a", restore_expires_at }),
+  ).toMatchObject({
+    body: { updated: 1 },
+  });
+  await waitFor("the ready mail", async () => resend.mails.length === 2);
+  expect((await fetch(`${await server.url()}/readyz`)).status).toBe(200);
+
+  // What needs rights that only some tasks use: a poll, people found later, a gate shut, what is over closed.
+  const owner = roles.as("thaw_migrator");
+  await owner.query("update restores set head_wanted_at = now(), status_at = now() - interval '1 hour'");
+  await owner.query(
+    "select nudge(task) from unnest(array['poll_pending_restores', 'resolve_users', 'pre_notify']) task",
+  );
+  await waitFor(
+    "the HEAD",
+    async () => (await query(owner, "select from restores where head_wanted_at is null")).length === 1,
+  );
+  await waitFor(
+    "an empty queue",
+    async () =>
+      (await query(owner, "select from graphile_worker.jobs where task_identifier <> 'post_notify'"))
+        .length === 0,
+  );
+  expect(worker.output()).not.toMatch(/"level":"(error|fatal)"/);
+
+  worker.child.kill("SIGTERM");
+  server.child.kill("SIGTERM");
+  expect([await worker.end(), await server.end()]).toEqual([0, 0]);
+  expect(await query(owner, "select from workers")).toEqual([]);
+});
+
+describe("what a role may not do", () => {
+  test("the server: anything but hand in events", async ({ roles }) => {
+    await roles.migrate();
+    const server = roles.as("thaw_server");
+    expect(await rightsOf(server)).toEqual([]);
+    expect(await callable(server)).toEqual([
+      "applied_sql_files",
+      "complete_restores",
+      "locked_reads",
+      "request_restores",
+    ]);
+    for (const statement of [
+      "select * from restores",
+      "select * from stuck_requests",
+      "select claim_restores_to_trigger(1)",
+      "select reap_dead_workers()",
+      "select nudge('trigger_restores')",
+      "select graphile_worker.add_job('trigger_restores')",
+      "select retry_restore(gen_random_uuid())",
+      "select * from thaw_migrations",
+      "create table mine (id int)",
+      "set role thaw_migrator",
+    ]) {
+      await expect(server.query(statement), statement).rejects.toThrow(DENIED);
+    }
+  });
+
+  test("the worker: own anything, or write what the functions do not write", async ({ roles }) => {
+    await roles.migrate();
+    const worker = roles.as("thaw_worker");
+    expect(await ownedByWorker(worker)).toBe(0);
+    const jobTables = ["_private_job_queues", "_private_jobs", "_private_known_crontabs", "_private_tasks"];
+    expect(await rightsOf(worker)).toEqual([
+      ...jobTables.flatMap((table) =>
+        ["delete", "insert", "select", "update"].map((right) => `graphile_worker.${table}: ${right}`),
+      ),
+      ...["graphile_worker.jobs", "graphile_worker.migrations"].map((table) => `${table}: select`),
+      "public.announcements: select",
+      "public.mail_gate: select",
+      "public.notifications: select",
+      "public.restore_requests: select",
+      "public.restores: select",
+    ]);
+    for (const statement of [
+      "update restores set status = 'restored'",
+      "update notifications set status = 'sent', sent_at = now()",
+      "insert into notifications (id, kind, email, body, status) values (gen_random_uuid(), 'pre', 'a@b', '{}', 'sent')",
+      "select * from aws_key_user_map",
+      "select request_restores('[]', '{}')",
+      "select * from import_users('[]')",
+      "create table mine (id int)",
+      "set role thaw_migrator",
+    ]) {
+      await expect(worker.query(statement), statement).rejects.toThrow(DENIED);
+    }
+  });
+
+  test("the worker: have the owner run its code when our functions add a job", async ({ roles }) => {
+    await roles.migrate();
+    const worker = roles.as("thaw_worker");
+    const { definition } = await one(
+      worker,
+      `select pg_get_functiondef(p.oid) as definition from pg_proc p
+        where p.pronamespace = 'graphile_worker'::regnamespace and p.proname = 'add_job'`,
+    );
+    const booby_trapped = (definition as string).replace(
+      /\bbegin\b/i,
+      "begin if current_user <> 'thaw_worker' then grant select on public.aws_key_user_map to thaw_worker; end if;",
+    );
+    expect(booby_trapped).not.toBe(definition);
+    await worker.query(
+      "create function pg_temp.mine() returns trigger language plpgsql as 'begin return new; end'",
+    );
+    for (const statement of [
+      booby_trapped,
+      "create function graphile_worker.mine() returns int language sql as 'select 1'",
+      "create trigger mine before insert on graphile_worker._private_jobs for each row execute function pg_temp.mine()",
+      "create rule mine as on insert to graphile_worker._private_jobs do also select 1",
+      "create policy mine on graphile_worker._private_jobs using (true)",
+      "alter table graphile_worker._private_jobs alter payload set default '{}'",
+      "alter table graphile_worker._private_jobs add check (true)",
+      "create or replace view graphile_worker.jobs as select 1",
+      "delete from graphile_worker.migrations",
+    ]) {
+      await expect(worker.query(statement), statement).rejects.toThrow(/permission denied|must be owner/);
+    }
+    await worker.query("select nudge('pre_notify')");
+    await expect(worker.query("select * from aws_key_user_map")).rejects.toThrow(DENIED);
+  });
+
+  test("a reader: see more than views and jobs", async ({ roles }) => {
+    await roles.migrate();
+    const reader = roles.as("thaw_reader");
+    expect(await rightsOf(reader)).toEqual([
+      "graphile_worker.jobs: select",
+      "public.mail_status: select",
+      "public.request_status: select",
+      "public.stuck_requests: select",
+      "public.untold_requests: select",
+    ]);
+    expect(await callable(reader)).toEqual([]);
+    for (const view of [
+      "request_status",
+      "mail_status",
+      "stuck_requests",
+      "untold_requests",
+      "graphile_worker.jobs",
+    ]) {
+      expect(await query(reader, `select * from ${view}`), view).toEqual([]);
+    }
+    expect((await reader.query("select * from mail_status")).fields.map((field) => field.name)).not.toContain(
+      "body",
+    );
+    // Whatever a view calls it: none shows what a mail says, nor the map.
+    expect(
+      await query(
+        roles.as("thaw_migrator"),
+        `select distinct w.ev_class::regclass::text as view, d.refobjid::regclass || '.' || a.attname as shows
+           from pg_depend d
+           join pg_rewrite w on w.oid = d.objid and d.classid = 'pg_rewrite'::regclass
+           join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+          where d.refclassid = 'pg_class'::regclass and has_table_privilege('thaw_reader', w.ev_class, 'select')
+            and (d.refobjid::regclass || '.' || a.attname = 'notifications.body' or d.refobjid::regclass::text ~ '_user_map$')`,
+      ),
+    ).toEqual([]);
+    for (const statement of [
+      "select * from restore_requests",
+      "select body from notifications",
+      "select * from aws_key_user_map",
+      "select payload from graphile_worker._private_jobs",
+      "select request_restores('[]', '{}')",
+    ]) {
+      await expect(reader.query(statement), statement).rejects.toThrow(DENIED);
+    }
+  });
+
+  test("anybody else who may connect: anything", async ({ roles }) => {
+    await roles.migrate();
+    const somebody = roles.as("somebody");
+    expect(await rightsOf(somebody)).toEqual([]);
+    expect(await callable(somebody)).toEqual([]);
+  });
+
+  test("a caller: slip a table of its own under a function", async ({ roles }) => {
+    await roles.migrate();
+    const client = await roles.as("thaw_server").connect();
+    await client.query("create temp table restores (id uuid)");
+    await client.query("create temp table restore_requests (id uuid)");
+    await client.query("set search_path = pg_temp, public");
+    await client.query("select * from public.request_restores($1, $2)", [JSON.stringify([aRead()]), WAITS]);
+    client.release(true);
+    expect(await one(roles.as("thaw_migrator"), "select count(*)::int as count from restores")).toEqual({
+      count: 1,
+    });
+  });
+});
+
+test("a client that vanishes keeps no lock for long, and a reader cannot write nor ask for ever", async ({
+  roles,
+}) => {
+  const settingsOf = async (role: RoleName): Promise<string[]> =>
+    (await one(roles.as("admin"), "select rolconfig from pg_roles where rolname = $1", [role]))["rolconfig"];
+  expect(await settingsOf("thaw_server")).toEqual(["idle_in_transaction_session_timeout=30s"]);
+  expect(await settingsOf("thaw_worker")).toEqual(["idle_in_transaction_session_timeout=60s"]);
+  expect((await settingsOf("thaw_reader")).toSorted()).toEqual([
+    "default_transaction_read_only=on",
+    "idle_in_transaction_session_timeout=60s",
+    "statement_timeout=60s",
+  ]);
+});
+
+describe("too few rights", () => {
+  test("a worker whose role has mere grants refuses to start, and says what to do", async ({
+    roles,
+    world,
+  }) => {
+    await roles.migrate();
+    // Enough to start and to see no job: row-level security hides them all from who is not the owner.
+    const owner = roles.as("thaw_migrator");
+    await owner.query(`grant usage on schema graphile_worker to somebody`);
+    await owner.query(`grant all on all tables in schema graphile_worker to somebody`);
+    await owner.query(`grant all on all functions in schema public to somebody`);
+    await owner.query(`grant all on all tables in schema public to somebody`);
+    const worker = world.run(["worker"], { DATABASE_URL: roles.urlOf("somebody") });
+
+    expect(await worker.end()).toBe(1);
+
+    expect(worker.output()).toContain("The database role somebody has too few rights for a worker.");
+    expect(worker.output()).toContain("thaw_worker");
+  });
+
+  test("server and worker do not start with each other's role", async ({ roles, world }) => {
+    await roles.migrate();
+    for (const [role, wrong] of [
+      ["server", "thaw_worker"],
+      ["worker", "thaw_server"],
+      ["server", "thaw_reader"],
+    ] as const) {
+      const process = world.run([role], { DATABASE_URL: roles.urlOf(wrong) });
+      expect(await process.end(), wrong).toBe(1);
+      expect(process.output()).toContain(`The database role ${wrong} has too few rights for a ${role}.`);
+    }
+  });
+
+  test("a database that is older than its roles is handed over by the next migration", async ({
+    roles,
+    world,
+    postgres,
+  }) => {
+    const url = new URL(postgres.url);
+    const superuser = new Pool({ connectionString: url.href });
+    await superuser.query("alter role thaw_worker rename to thaw_worker_later");
+    await roles.migrate();
+    await superuser.query("alter role thaw_worker_later rename to thaw_worker");
+    await superuser.query("alter role thaw_worker password 'thaw_worker'");
+    await superuser.end();
+    const env = { DATABASE_URL: roles.urlOf("thaw_worker") };
+    const tooEarly = world.run(["worker"], env);
+    expect(await tooEarly.end()).toBe(1);
+    expect(tooEarly.output()).toContain("npm run migrate");
+
+    await roles.migrate();
+
+    const worker = world.run(["worker"], env);
+    await worker.says("worker ready");
+    await waitFor(
+      "its jobs",
+      async () => (await query(roles.as("thaw_migrator"), "select from graphile_worker.jobs")).length === 0,
+    );
+  });
+});
+
+describe("too many rights", () => {
+  test("who may create in schema public, and is not the owner, refuses to start, and says what to do", async ({
+    roles,
+    world,
+  }) => {
+    // As Postgres 14 makes every database. An operator of the server's own would be the owner's to run.
+    await roles.asSuperuser(
+      "alter schema public owner to current_user; grant usage, create on schema public to public",
+    );
+    await roles.migrate();
+    let mend = "";
+    for (const role of ["server", "worker"] as const) {
+      const process = world.run([role], { DATABASE_URL: roles.urlOf(`thaw_${role}`) });
+      expect(await process.end(), role).toBe(1);
+      expect(process.output()).toContain(`The database role thaw_${role} may create in schema public`);
+      mend = /Let a superuser run in this database: (.*) \(README/.exec(process.output())?.[1] ?? "";
+    }
+    const owner = world.run(["server", "worker"], { DATABASE_URL: roles.urlOf("thaw_migrator") });
+    await owner.says("server ready");
+
+    await roles.asSuperuser(mend);
+
+    await expect(
+      roles.as("thaw_server").query("create function public.mine() returns int language sql as 'select 1'"),
+    ).rejects.toThrow(DENIED);
+    await world.run(["server"], { DATABASE_URL: roles.urlOf("thaw_server") }).says("server ready");
+    await world.run(["worker"], { DATABASE_URL: roles.urlOf("thaw_worker") }).says("worker ready");
+    await roles.migrate();
+  });
+
+  test("to create in schema public is taken from everybody by a migration that can", async ({ roles }) => {
+    // Only its owner can. Since 15 that is whoever owns the database; on 14 a superuser has to say so.
+    await roles.asSuperuser(`do $$ begin
+      if current_setting('server_version_num')::int < 150000 then alter schema public owner to thaw_migrator; end if;
+    end $$`);
+    await roles.asSuperuser("grant create on schema public to public");
+    await roles.migrate();
+    await expect(roles.as("somebody").query("create table public.mine (id int)")).rejects.toThrow(DENIED);
+  });
+
+  test("a worker that owns graphile-worker's schema, as in release 3, loses it, and goes on working", async ({
+    roles,
+    world,
+  }) => {
+    await roles.migrate();
+    const worker = roles.as("thaw_worker");
+    await roles
+      .as("thaw_migrator")
+      .query(await readFile(join(import.meta.dirname, "../fixtures/releases/3/privileges.sql"), "utf8"));
+    expect(await ownedByWorker(worker)).toBeGreaterThan(10);
+    const started = world.run(["worker"], { DATABASE_URL: roles.urlOf("thaw_worker") });
+    await started.says("worker ready");
+
+    await roles.migrate();
+
+    expect(await ownedByWorker(worker)).toBe(0);
+    await worker.query("select nudge('resolve_users')");
+    await waitFor(
+      "its jobs",
+      async () => (await query(worker, "select from graphile_worker.jobs")).length === 0,
+    );
+    expect(started.output()).not.toMatch(/"level":"(error|fatal)"/);
+    started.child.kill("SIGTERM");
+    expect(await started.end()).toBe(0);
+    await world.run(["worker"], { DATABASE_URL: roles.urlOf("thaw_worker") }).says("worker ready");
+  });
+});
+
+test("a role that may not migrate says so, and whom to ask", async ({ roles, world }) => {
+  const started = async (role: "thaw_server" | "thaw_worker") => {
+    const refusing = world.run(["migrate", "server", "worker"], { DATABASE_URL: roles.urlOf(role) });
+    expect(await refusing.end()).toBe(1);
+    return refusing.output();
+  };
+  const empty = await started("thaw_server");
+  expect(empty).toMatch(/^The database role thaw_server may not migrate: permission denied for [^\n]*\n$/);
+  expect(empty).toContain("Run npm run migrate as the owner of the database (thaw_migrator)");
+  await roles.migrate();
+  for (const role of ["thaw_server", "thaw_worker"] as const) {
+    const output = await started(role);
+    expect(output).toMatch(new RegExp(`^The database role ${role} may not migrate: [^\\n]*\\n$`));
+    expect(output).toContain("Run npm run migrate as thaw_migrator, who owns the tables");
+    expect(output).toContain("npm run server");
+  }
+});
+
+describe("TLS", () => {
+  const TLS = join(import.meta.dirname, "../fixtures/tls");
+
+  /** Lets nobody in without TLS from here on. */
+  const withTls = async (postgres: PrivatePostgres): Promise<void> => {
+    const { uid, gid } = await stat(postgres.dataDirectory);
+    for (const name of ["server.pem", "server.key"]) {
+      const path = join(postgres.dataDirectory, name);
+      await copyFile(join(TLS, name), path);
+      await chmod(path, 0o600);
+      await chown(path, uid, gid);
+    }
+    const client = new Client({ connectionString: postgres.url });
+    await client.connect();
+    for (const [setting, value] of [
+      ["ssl_cert_file", "server.pem"],
+      ["ssl_key_file", "server.key"],
+      ["ssl", "on"],
+    ]) {
+      await client.query(`alter system set ${setting} = '${value}'`);
+    }
+    await client.query("select pg_reload_conf()");
+    await client.end();
+  };
+
+  test("is used and checked as the URL says", async ({ roles, postgres, world }) => {
+    await roles.migrate();
+    await withTls(postgres);
+    const urlWith = (parameters: string): string =>
+      `${roles.urlOf("thaw_server", "localhost")}?${parameters}`;
+    const trusted = `sslmode=verify-full&sslrootcert=${join(TLS, "ca.pem")}`;
+    await waitFor("TLS", async () => {
+      const client = new Client({ connectionString: urlWith(trusted) });
+      await client.connect();
+      await client.end();
+      return true;
+    });
+
+    const server = world.run(["server"], { DATABASE_URL: urlWith(trusted) });
+    await server.url();
+    expect(
+      await query(
+        roles.as("thaw_server"),
+        `select distinct s.ssl from pg_stat_ssl s join pg_stat_activity a on a.pid = s.pid
+          where a.usename = 'thaw_server' and a.application_name like 'thaw%'`,
+      ),
+    ).toEqual([{ ssl: true }]);
+
+    const stranger = world.run(["server"], {
+      DATABASE_URL: urlWith(`sslmode=verify-full&sslrootcert=${join(TLS, "other_ca.pem")}`),
+    });
+    expect(await stranger.end()).toBe(1);
+    expect(stranger.output()).toMatch(/Postgres cannot be used: .*certificate/);
+  });
+});
