@@ -1,23 +1,4 @@
--- What people and the program read. Applied again whenever its text changes, before transitions.sql.
-
--- What each person has not been told yet, since when, one view per kind (an index serves the order of one, and none that of
--- their union). The one definition of "untold": the notify tasks, and whoever looks in psql. Readable files are held back while
--- S3 is asked whether they still are.
-create or replace view untold_pre as
-  select q.id as request_id, lower(q.email) as person, q.restore_id, greatest(q.requested_at, q.status_at) as since
-    from restore_requests q
-   where q.pre_notification_id is null and q.restore_status = 'pending' and q.email is not null;
-
-create or replace view untold_post as
-  select q.id as request_id, lower(q.email) as person, q.restore_id, greatest(q.requested_at, q.status_at) as since
-    from restore_requests q
-   where q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
-     and not exists (select from restores r where r.id = q.restore_id and r.head_wanted_at is not null);
-
-create or replace view untold_requests as
-  select request_id, 'pre'::notification_kind as kind, person, restore_id, since from untold_pre
-  union all
-  select request_id, 'post'::notification_kind, person, restore_id, since from untold_post;
+-- What people read in psql.
 
 -- What an operator should look at, why, and what to do about it. Empty when all is well.
 -- Each branch finds its rows by an index on the time it asks for, and their readers by key (offset 0: row by row), so that it

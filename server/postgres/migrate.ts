@@ -27,13 +27,16 @@ interface SqlFile {
   text: string;
   sha256: string;
   /**
-   * Numbered files run once and are never edited. Views and transitions replace what they define when their text
-   * changes. Privileges run each time: those replaced have lost theirs, and roles may have come since.
+   * Numbered files run once and are never edited. A page replaces what it defines when its text changes. Privileges run each
+   * time: what was replaced has lost its own, and roles may have been added since.
    */
   runs: "once" | "when_changed" | "always";
 }
 
-/** The files of `sql/` in the order they run: numbered migrations, views, transitions, privileges. */
+/** One per subject, in an order in which each finds the functions and views that its own are made of. */
+const PAGES = ["rules", "people", "transitions", "mails", "workers", "retention", "operators", "views"];
+
+/** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */
 function sqlFiles(directory: string): SqlFile[] {
   const numbered = readdirSync(directory)
     .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
@@ -44,8 +47,7 @@ function sqlFiles(directory: string): SqlFile[] {
   };
   return [
     ...numbered.map((name) => file(name, "once")),
-    file("views.sql", "when_changed"),
-    file("transitions.sql", "when_changed"),
+    ...PAGES.map((name) => file(`${name}.sql`, "when_changed")),
     file("privileges.sql", "always"),
   ];
 }
@@ -119,7 +121,7 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
   const ran: string[] = [];
   const files = sqlFiles(directory);
   const isNew = ({ name, sha256 }: SqlFile) => applied.get(name)?.has(sha256) !== true;
-  const next = files.find((file) => isNew(file) && (file.runs === "once" || file.name === "views.sql"));
+  const next = files.find((file) => isNew(file) && (file.runs === "once" || viewsOf([file]).length > 0));
   if (next !== undefined) {
     await client.query(lockAll(files)).catch((error: unknown) => {
       throw new MigrationError(`sql/${next.name}: ${reasonOf(error)}`, { cause: error });

@@ -1,6 +1,5 @@
 import { S3Client } from "@aws-sdk/client-s3";
 
-import type { WorkerConfig } from "../config.ts";
 import { answerOf } from "./answer.ts";
 
 /** One attempt of one call. HEAD and restore are answered in well under a second; ten mean a dead connection. */
@@ -24,10 +23,13 @@ export class NoCredentials extends Error {
   }
 }
 
-export type S3ClientSettings = Pick<
-  WorkerConfig,
-  "AWS_REGION" | "AWS_ENDPOINT_URL_S3" | "S3_FORCE_PATH_STYLE" | "S3_CONCURRENCY"
->;
+/** By the names of the settings that give them. */
+export interface S3ClientSettings {
+  AWS_REGION?: string | undefined;
+  AWS_ENDPOINT_URL_S3?: string | undefined;
+  S3_FORCE_PATH_STYLE: "true" | "false";
+  S3_CONCURRENCY: number;
+}
 
 /**
  * A client per region, and where each bucket lies.

@@ -6,7 +6,6 @@ import {
   type S3Client,
 } from "@aws-sdk/client-s3";
 
-import type { WorkerConfig } from "../config.ts";
 import { answerOf, isSigned, NotFromS3 } from "./answer.ts";
 import { S3Clients, type S3ClientSettings } from "./clients.ts";
 import type { Trouble } from "./trouble.ts";
@@ -62,7 +61,7 @@ export interface S3 {
 }
 
 /** S3 as Thaw needs it: two calls, and what their answers mean (source: see storage_class.ts). */
-export function createS3(settings: S3ClientSettings & Pick<WorkerConfig, "RESTORE_DAYS">): S3 {
+export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }): S3 {
   const clients = new S3Clients(settings);
   const words = new Map<string, { until_ms: number; refusal: Promise<unknown> }>();
 

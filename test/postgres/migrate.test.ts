@@ -25,8 +25,14 @@ const ALL = [
   "0007_claimed_at.sql",
   "0008_mail_pages.sql",
   "0009_claims.sql",
-  "views.sql",
+  "rules.sql",
+  "people.sql",
   "transitions.sql",
+  "mails.sql",
+  "workers.sql",
+  "retention.sql",
+  "operators.sql",
+  "views.sql",
   "privileges.sql",
 ];
 
@@ -123,7 +129,7 @@ describe("migrating", () => {
     expect(await grace(empty)).toBe("00:05:00");
   });
 
-  test("runs a new numbered file, and changed views and transitions", async ({ empty, directory }) => {
+  test("runs a new numbered file, and changed pages", async ({ empty, directory }) => {
     await migrate(empty, directory);
     writeFileSync(join(directory, "0099_more.sql"), "create table more (id integer);");
     appendFileSync(
@@ -131,7 +137,7 @@ describe("migrating", () => {
       "\ncreate or replace view all_more as select * from more;\n",
     );
     appendFileSync(join(directory, "transitions.sql"), graceOf(6));
-    expect(await migrate(empty, directory)).toEqual(["0099_more.sql", "views.sql", "transitions.sql"]);
+    expect(await migrate(empty, directory)).toEqual(["0099_more.sql", "transitions.sql", "views.sql"]);
     expect(await grace(empty)).toBe("00:06:00");
     expect(await query(empty, "select * from all_more")).toEqual([]);
   });

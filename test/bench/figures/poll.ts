@@ -39,31 +39,36 @@ async function bareMemory(world: World, count: number): Promise<number> {
   return memory;
 }
 
+const FEW = 1_000;
+const MANY = 100_000;
+/** A burst as large as those that figure 13 restores. */
+const ALL = 300_000;
+
 /** Node collects garbage late where memory is there: a limit shows what is needed. */
 const LIMITED_HEAP = { NODE_OPTIONS: "--max-old-space-size=512" };
 
 export async function poll(world: World): Promise<Result[]> {
-  const few = await round(world, 1_000);
-  const many = await round(world, 100_000);
-  const limited = (await round(world, 100_000, LIMITED_HEAP)).memory;
-  const limitedFew = (await round(world, 1_000, LIMITED_HEAP)).memory;
-  const bare = await bareMemory(world, 100_000);
-  const bareFew = await bareMemory(world, 1_000);
+  const few = await round(world, FEW);
+  const all = await round(world, ALL);
+  const limited = (await round(world, MANY, LIMITED_HEAP)).memory;
+  const limitedFew = (await round(world, FEW, LIMITED_HEAP)).memory;
+  const bare = await bareMemory(world, MANY);
+  const bareFew = await bareMemory(world, FEW);
   const memory = { number: 10, unit: "MiB", against: "1,000 objects" };
   return [
     {
       ...memory,
-      figure: "peak memory of a worker that polls 100,000 objects",
-      value: many.memory,
+      figure: "peak memory of a worker that polls 300,000 objects",
+      value: all.memory,
       peer: few.memory,
-      ratio: many.memory / few.memory,
+      ratio: all.memory / few.memory,
       goal: "<= 1.3",
-      met: many.memory <= 1.3 * few.memory,
-      remark: `${many.per_second.toFixed(0)} objects/s`,
+      met: all.memory <= 1.3 * few.memory,
+      remark: `${all.per_second.toFixed(0)} objects/s`,
     },
     {
       ...memory,
-      figure: "the same, a bare loop of HEAD",
+      figure: "a bare loop of HEAD, 100,000 objects",
       value: bare,
       peer: bareFew,
       ratio: bare / bareFew,
@@ -72,7 +77,7 @@ export async function poll(world: World): Promise<Result[]> {
     },
     {
       ...memory,
-      figure: "the same, the worker in a heap of 512 MiB",
+      figure: "the worker in a heap of 512 MiB, 100,000 objects",
       value: limited,
       peer: limitedFew,
       ratio: limited / limitedFew,
@@ -82,12 +87,12 @@ export async function poll(world: World): Promise<Result[]> {
     {
       number: 10,
       figure: "S3 calls per polled object",
-      value: many.calls,
+      value: all.calls,
       against: "one",
       peer: 1,
-      ratio: many.calls,
+      ratio: all.calls,
       goal: "<= 1",
-      met: many.calls <= 1,
+      met: all.calls <= 1,
     },
   ];
 }

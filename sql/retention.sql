@@ -1,0 +1,59 @@
+-- What is old goes.
+
+-- closed -> gone: what was over p_age ago, a page at a time, with its readers and the mails that tell of nothing else.
+-- Whoever has still to be told keeps his restore; a mail that was refused or is unknown keeps it twice as long. Answers how many. One at a time: two would
+-- leave a mail that both share.
+create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
+
+create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
+language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+  set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+  v_ids uuid[];
+  v_mails uuid[];
+begin
+  if not pg_try_advisory_xact_lock(forget_lock()) then return 0; end if;
+
+  v_ids := array(
+    select r.id from restores r
+     where r.closed_at <= now() - p_age
+       -- offset 0: restore by restore, or all who wait for anything would be gone through for each.
+       and not exists (select from (select * from restore_requests o where o.restore_id = r.id offset 0) q
+                        where q.email is not null and q.post_notification_id is null
+                          and not exists (select from announcements a where a.restore_id = r.id and a.kind = 'post' and a.person = lower(q.email)))
+       and not exists (select from (select * from announcements o where o.restore_id = r.id offset 0) a
+                        cross join lateral (select m.status from notifications m where m.id = a.notification_id offset 0) n
+                        where n.status = 'sealed' or (n.status <> 'sent' and r.closed_at > now() - 2 * p_age))
+     order by r.closed_at limit p_limit for update skip locked);
+
+  with announced as (
+    delete from announcements a where a.restore_id = any (v_ids) returning a.notification_id as id),
+  asked as (
+    delete from restore_requests q where q.restore_id = any (v_ids) returning q.pre_notification_id, q.post_notification_id)
+  select array_agg(distinct m.id) into v_mails
+    from (select id from announced union all select pre_notification_id from asked union all select post_notification_id from asked) m
+   where m.id is not null;
+  delete from restores r where r.id = any (v_ids);
+
+  -- Each with the earlier ones that it was sent instead of.
+  with recursive over as (
+    select m.id from unnest(v_mails) as m (id)
+     where not exists (select from announcements a where a.notification_id = m.id offset 0)
+       and not exists (select from restore_requests q where q.pre_notification_id = m.id offset 0)
+       and not exists (select from restore_requests q where q.post_notification_id = m.id offset 0)
+    union
+    select n.id from over o cross join lateral (select s.id from notifications s where s.superseded_by = o.id offset 0) n)
+  delete from notifications n where n.id = any (array(select o.id from over o));
+  return cardinality(v_ids);
+end
+$$;
+
+-- Jobs that failed for good are kept a day for whoever looks, then they only make graphile-worker's table long.
+-- What they nudged is long done by the next nudge. Answers how many.
+create or replace function forget_failed_jobs() returns integer
+language sql volatile as $$
+  select count(*)::integer
+    from graphile_worker.complete_jobs(array(
+      select j.id from graphile_worker.jobs j
+       where j.attempts >= j.max_attempts and coalesce(j.locked_at, j.updated_at) < now() - interval '1 day'))
+$$;

@@ -1,0 +1,62 @@
+-- Workers come and go: a living worker holds an advisory lock; what dead ones held is given back.
+
+-- What this database has been migrated with, for processes that may not read tables.
+create or replace function applied_sql_files() returns table (name text, sha256 text)
+language sql stable as $$
+  select m.name, m.sha256 from thaw_migrations m
+$$;
+
+-- Whoever lives holds this lock, on a connection that does nothing else.
+create or replace function worker_lock(p_worker text) returns bigint language sql immutable as $$ select hashtextextended(p_worker, 0) $$;
+
+-- To be called on the connection that lives and dies with the worker. The lock comes first: a row without it is a dead worker's.
+create or replace function enter_worker(p_worker text) returns void
+language plpgsql volatile as $$
+begin
+  perform pg_advisory_lock(worker_lock(p_worker));
+  insert into workers (id) values (p_worker) on conflict do nothing;
+end
+$$;
+
+-- The last word of a worker that was told to stop: what it had claimed and not begun is everybody's again.
+create or replace function leave_worker(p_worker text) returns void
+language plpgsql volatile as $$
+begin
+  delete from workers w where w.id = p_worker;
+  perform give_back(array[p_worker]);
+end
+$$;
+
+-- Gives back what dead workers held. Taking a living worker's rows away would be wasteful, not wrong: its reports are
+-- guarded by claim_id, and mails by their key. Answers how many had died.
+create or replace function reap_dead_workers() returns integer
+language plpgsql volatile as $$
+declare
+  v_dead text[];
+begin
+  v_dead := array(select w.id from workers w
+                   where pg_postmaster_start_time() < now() - reconnect_grace() and pg_try_advisory_xact_lock(worker_lock(w.id)));
+  if v_dead = '{}' then return 0; end if;
+  delete from workers w where w.id = any (v_dead);
+  perform give_back(v_dead);
+  return cardinality(v_dead);
+end
+$$;
+
+-- Claims at once instead of when their lease ends, and graphile-worker's jobs, which it would keep locked for four hours.
+create or replace function give_back(p_workers text[]) returns void
+language plpgsql volatile as $$
+begin
+  -- A row that several workers died with may be what kills them: it waits until its lease ends.
+  perform lock_restores(array(select r.id from restores r
+                               where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null));
+  update restores r set attempt_after = now(), claim_id = null
+   where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null
+     and (r.attempts <= 3 or r.failure_code = 'SlowDown');
+  update notifications n set attempt_after = now(), claim_id = null
+   where n.status = 'sealed' and n.claimed_by = any (p_workers) and n.claim_id is not null and n.attempts <= 3;
+
+  perform graphile_worker.force_unlock_workers(p_workers);
+  perform nudge('trigger_restores'), nudge('poll_pending_restores'), nudge('pre_notify'), nudge('post_notify');
+end
+$$;
