@@ -36,7 +36,7 @@ const EACH = 20;
  * Open restores, a quarter in each state, of people with as many files each: those of every second person are due (all of
  * them recent where `anyDue` is false). A third of the people are known; twenty readers are not looked up yet.
  */
-export async function addOpen(pool: Pool, count: number, anyDue = true): Promise<void> {
+export async function addOpen(pool: Pool | PoolClient, count: number, anyDue = true): Promise<void> {
   await pool.query(
     `with n as (select n / $2::int as file, n % $2::int as person, (enum_range(null::restore_status))[1 + n / $2::int % 4] as status, gen_random_uuid() as restore,
                        n % 2 = 1 and $3 as due, case when n % 2 = 1 and $3 then now() - interval '2 days' else now() end as at from generate_series(0, $1::int - 1) n),
