@@ -47,7 +47,7 @@ end
 $$;
 
 -- People who are due, those with the oldest news first; some of them, and none only when there is none. p_passed: whom this
--- run has tried already. (p_after: processes of an earlier release walk in order of person.)
+-- run has tried already. p_after: not used; the release before passes ''.
 create or replace function due_people(p_kind notification_kind, p_quiet interval, p_max_wait interval,
                                       p_limit integer, p_after text default '', p_passed text[] default '{}') returns setof text
 -- In the order of the index on since, as far as somebody is found: nothing is sorted or joined but what that takes. So a look
@@ -63,13 +63,13 @@ begin
   loop
     execute format(
       'with oldest as materialized (
-         select u.person, u.since from untold_%s u where u.since <= now() - least($2, $3) order by u.since limit $6)
+         select u.person, u.since from untold_%s u where u.since <= now() - least($2, $3) order by u.since limit $5)
        select (select count(*) from oldest),
               array(select p.person
-                      from (select o.person from oldest o where o.person > $4 and o.person <> all ($5)
+                      from (select o.person from oldest o where o.person <> all ($4)
                              group by o.person order by min(o.since), o.person offset 0) p
-                     where is_due($1, p.person, $2, $3) limit $7)', p_kind)
-      into v_seen, v_people using p_kind, p_quiet, p_max_wait, p_after, p_passed, v_rows, p_limit;
+                     where is_due($1, p.person, $2, $3) limit $6)', p_kind)
+      into v_seen, v_people using p_kind, p_quiet, p_max_wait, p_passed, v_rows, p_limit;
     if v_people <> '{}' or v_seen < v_rows then
       return query select unnest(v_people);
       return;
@@ -171,13 +171,6 @@ begin
   end if;
   return next;
 end
-$$;
-
--- The same for processes of an earlier release: a page a mail.
-create or replace function seal_notification(p_id uuid, p_kind notification_kind, p_person text,
-                                             p_quiet interval, p_max_wait interval) returns integer
-language sql volatile as $$
-  select announced from seal_page(p_id, p_kind, p_person, p_quiet, p_max_wait)
 $$;
 
 -- The next page of a mail that is being written; answers how many requests it took. 0: all is attached that this person had not
@@ -289,9 +282,10 @@ begin
 end
 $$;
 
--- Whether the gate keeps mails of this sender back at p_at. (No sender: a process of an earlier release, which waits for all.)
+-- Whether the gate holds back mails of this sender at p_at. It is shut for one sender, or (null) for all; a caller that names no
+-- sender counts as each of them.
 create or replace function is_shut(g mail_gate, p_sender text, p_at timestamptz) returns boolean language sql immutable as $$
-  select g.closed_until > p_at and (g.sender is null or p_sender is null or g.sender = p_sender)
+  select g.closed_until > p_at and coalesce(g.sender = p_sender, true)
 $$;
 
 -- The next turn to call Resend, for whoever has such a mail to send: in how many milliseconds it is. All workers together keep
@@ -325,8 +319,8 @@ begin
 end
 $$;
 
--- Mails to send, while the gate is open. p_has_turn: the caller has waited for its turn; else (processes of an earlier
--- release) there must be one just now. uncertain_since_before is what a definite refusal puts back. A mail that may have
+-- Mails to send, while the gate is open; the caller has waited for its turn (take_mail_turn). p_has_turn: not used; the release
+-- before passes true. uncertain_since_before is what a definite refusal puts back. A mail that may have
 -- been sent longer ago than Resend remembers is never sent again: sealed -> unknown.
 create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null, p_has_turn boolean default false,
                                                p_sender text default null)
@@ -335,7 +329,6 @@ returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_be
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_gate mail_gate;
-  v_claimed integer;
 begin
   update notifications n
      set status = 'unknown', failure_code = 'unknown_outcome',
@@ -343,18 +336,18 @@ begin
            to_char(n.uncertain_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(n.failure_message, 'none'))
    where n.id in (select o.id from notifications o
                    where o.kind = p_kind and o.status = 'sealed' and o.attempt_after <= now()
-                     and o.uncertain_since <= now() - resend_remembers()
+                     and o.uncertain_since <= now() - idempotency_key_lifetime()
                      for update skip locked);
 
-  -- One claim after the other: two at once would take the same turn.
+  -- Locked, to see a gate that another worker is shutting just now.
   select g.* into v_gate from mail_gate g for update;
-  if is_shut(v_gate, p_sender, now()) or (v_gate.next_call_at > clock_timestamp() and not p_has_turn) then return; end if;
+  if is_shut(v_gate, p_sender, now()) then return; end if;
 
   return query
     with due as (
       select d.id, d.uncertain_since from notifications d
        where d.kind = p_kind and d.status = 'sealed' and d.body is not null and d.attempt_after <= now()
-         and coalesce(d.uncertain_since, now()) > now() - resend_remembers()
+         and coalesce(d.uncertain_since, now()) > now() - idempotency_key_lifetime()
        order by d.attempt_after limit p_limit for update skip locked)
     update notifications n
        set attempts = n.attempts + 1, attempt_after = now() + retry_delay(n.attempts + 1), claim_id = gen_random_uuid(), claimed_by = p_worker,
@@ -362,10 +355,6 @@ begin
       from due
      where n.id = due.id
     returning n.id, n.claim_id, n.email::text, n.body, due.uncertain_since, v_gate.calls_per_second;
-  get diagnostics v_claimed = row_count;
-  if v_claimed = 0 or p_has_turn then return; end if;
-
-  update mail_gate g set next_call_at = clock_timestamp() + v_claimed * call_interval(v_gate.calls_per_second);
 end
 $$;
 

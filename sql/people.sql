@@ -45,7 +45,7 @@ declare
 begin
   v_ids := array(select q.id from restore_requests q where not q.user_resolved order by q.id limit p_limit for no key update skip locked);
   if v_ids = '{}' then
-    if exists (select from restore_requests q where not q.user_resolved) then perform look_again_soon(); end if;
+    if exists (select from restore_requests q where not q.user_resolved) then perform resolve_again_soon(); end if;
     return resolve_unknown(p_limit, p_notify_waits, p_session_domains);
   end if;
   perform nudge_known(resolve_page(v_ids, p_session_domains), p_notify_waits);
@@ -98,7 +98,7 @@ begin
   perform nudge_known(v_resolved, p_notify_waits);
   if cardinality(v_free) < cardinality(v_known) then
     v_look.started_at := now() - second_look_after();
-    perform look_again_soon();
+    perform resolve_again_soon();
   end if;
 
   update second_look s
@@ -148,7 +148,7 @@ end
 $$;
 
 -- Passed by: whoever holds them (S3's answer is just being noted) tells nobody when they are free. One look for all of them.
-create or replace function look_again_soon() returns void
+create or replace function resolve_again_soon() returns void
 language plpgsql volatile as $$
 begin
   perform graphile_worker.add_job('resolve_users', run_at := now() + interval '1 second', max_attempts := 3,
@@ -158,7 +158,7 @@ $$;
 
 -- What a map keeps of an id: a role's ARN, as the console shows it, means its sessions. These do not have the role's path, so
 -- all roles under a path cannot be said.
-create or replace function map_entry(p_id text) returns text language sql immutable as $$
+create or replace function normalized_map_id(p_id text) returns text language sql immutable as $$
   select case
     when p_id ~ '^arn:[^:]+:iam::[^:]*:role/(.*/)?[^/*]+\*$|^arn:[^:]+:iam::[^:]*:role/\*$'
       then regexp_replace(p_id, '^arn:([^:]+):iam::([^:]*):role/(.*/)?([^/]+)$', 'arn:\1:sts::\2:assumed-role/\4')
@@ -169,8 +169,8 @@ $$;
 -- What import_users would make of each entry of [{id, email}], and what is wrong with it; null: nothing.
 create or replace function check_users(p_users jsonb) returns table (ord bigint, id text, email text, id_problem text, address_problem text)
 language sql immutable as $$
-  select u.ord, map_entry(u.id), u.email,
-         case when u.id like 'arn:%' then principal_problem(map_entry(u.id)) else access_key_problem(u.id) end, address_problem(u.email)
+  select u.ord, normalized_map_id(u.id), u.email,
+         case when u.id like 'arn:%' then principal_problem(normalized_map_id(u.id)) else access_key_problem(u.id) end, address_problem(u.email)
     from rows from (jsonb_to_recordset(p_users) as (id text, email text)) with ordinality as u (id, email, ord)
    order by u.ord
 $$;

@@ -10,10 +10,7 @@ declare
   v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
     'settle_restores',
-    -- One by one they were called by workers of before, which run on during a deploy.
-    'lock_restores', 'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
-    'note_restores_checked', 'note_restore_troubles',
-    'due_people', 'seal_notification', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
+    'due_people', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
     'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',
     'note_notification_refused', 'shut_mail_gate', 'note_mail_limit',

@@ -43,7 +43,7 @@ create or replace function mail_stays_fresh() returns interval language sql immu
 -- Nobody takes a turn to call Resend that is further ahead than a second; a new pace may stretch that.
 create or replace function mail_turn_horizon() returns interval language sql immutable as $$ select interval '5 seconds' $$;
 -- Resend remembers an idempotency key for 24 hours; an hour in hand, also for a clock that is set back meanwhile.
-create or replace function resend_remembers() returns interval language sql immutable as $$ select interval '23 hours' $$;
+create or replace function idempotency_key_lifetime() returns interval language sql immutable as $$ select interval '23 hours' $$;
 
 -- Between two calls of Resend: 3 percent slower than it allows, for some calls are quicker on their way than others, and
 -- one too many in a second stops all mail for a second.
@@ -80,7 +80,7 @@ create or replace function was_asked_too_early(r restores) returns boolean langu
 $$;
 
 -- Whether S3's trouble with it has lasted long enough to give up.
-create or replace function is_hopeless(r restores) returns boolean language sql stable as $$
+create or replace function retries_exhausted(r restores) returns boolean language sql stable as $$
   select r.failing_since <= now() - give_up_after() and r.attempts >= give_up_tries()
 $$;
 

@@ -496,7 +496,7 @@ begin
      set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, claim_id = null, head_wanted_at = null
     from parse_outcomes(p_outcomes) o
    where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id and r.attempt_after > now()
-     and is_hopeless(r);
+     and retries_exhausted(r);
   if found then perform nudge('post_notify', p_notify_waits); end if;
 
   -- A restored object that S3 will not tell us about: its word that it was restored has to do, for as long as it said.
@@ -506,7 +506,7 @@ begin
            failing_since = null, failure_code = null, failure_message = null
       from parse_outcomes(p_outcomes) o
      where r.id = o.id and r.status = 'restored' and r.closed_at is null and r.claim_id = o.claim_id and r.attempt_after > now()
-       and is_hopeless(r)
+       and retries_exhausted(r)
     returning r.id, r.restore_expires_at)
   select array_agg(b.id) filter (where b.restore_expires_at <= now()), count(*) > 0 into v_over, v_believed from believed b;
   if v_believed then perform nudge('post_notify', interval '0' || p_notify_waits); end if;

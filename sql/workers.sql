@@ -23,7 +23,7 @@ create or replace function leave_worker(p_worker text) returns void
 language plpgsql volatile as $$
 begin
   delete from workers w where w.id = p_worker;
-  perform give_back(array[p_worker]);
+  perform release_work(array[p_worker]);
 end
 $$;
 
@@ -38,13 +38,13 @@ begin
                    where pg_postmaster_start_time() < now() - reconnect_grace() and pg_try_advisory_xact_lock(worker_lock(w.id)));
   if v_dead = '{}' then return 0; end if;
   delete from workers w where w.id = any (v_dead);
-  perform give_back(v_dead);
+  perform release_work(v_dead);
   return cardinality(v_dead);
 end
 $$;
 
 -- Claims at once instead of when their lease ends, and graphile-worker's jobs, which it would keep locked for four hours.
-create or replace function give_back(p_workers text[]) returns void
+create or replace function release_work(p_workers text[]) returns void
 language plpgsql volatile as $$
 begin
   -- A row that several workers died with may be what kills them: it waits until its lease ends.
