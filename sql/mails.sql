@@ -19,12 +19,12 @@
 create or replace view untold_pre as
   select q.id as request_id, lower(q.email) as person, q.restore_id, greatest(q.requested_at, q.status_at) as since
     from restore_requests q
-   where q.pre_notification_id is null and q.restore_status = 'pending' and q.email is not null;
+   where is_untold_pre(q);
 
 create or replace view untold_post as
   select q.id as request_id, lower(q.email) as person, q.restore_id, greatest(q.requested_at, q.status_at) as since
     from restore_requests q
-   where q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
+   where is_untold_post(q)
      and not exists (select from restores r where r.id = q.restore_id and r.head_wanted_at is not null);
 
 create or replace view untold_requests as

@@ -18,8 +18,8 @@ begin
     select r.id from restores r
      where r.closed_at <= now() - p_age
        -- offset 0: restore by restore, or all who wait for anything would be gone through for each.
-       and not exists (select from (select * from restore_requests o where o.restore_id = r.id offset 0) q
-                        where q.email is not null and q.post_notification_id is null
+       and not exists (select from (select o.email, is_untold_post(o) as is_untold from restore_requests o where o.restore_id = r.id offset 0) q
+                        where q.is_untold
                           and not exists (select from announcements a where a.restore_id = r.id and a.kind = 'post' and a.person = lower(q.email)))
        and not exists (select from (select * from announcements o where o.restore_id = r.id offset 0) a
                         cross join lateral (select m.status from notifications m where m.id = a.notification_id offset 0) n

@@ -84,6 +84,22 @@ create or replace function retries_exhausted(r restores) returns boolean languag
   select r.failing_since <= now() - give_up_after() and r.attempts >= give_up_tries()
 $$;
 
+-- What a reader has still to be told of their restore: pre, that it has begun; post, how it ended. Partial indexes repeat these
+-- conditions (0008_mail_pages.sql).
+create or replace function is_untold_pre(q restore_requests) returns boolean language sql immutable as $$
+  select q.pre_notification_id is null and q.restore_status = 'pending' and q.email is not null
+$$;
+
+create or replace function is_untold_post(q restore_requests) returns boolean language sql immutable as $$
+  select q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
+$$;
+
+-- Whether a reader of a restore that is over still waits to be told. An unknown reader does for unknown_reader_wait() after
+-- p_since: the map may name them yet.
+create or replace function awaits_post(q restore_requests, p_since timestamptz) returns boolean language sql stable as $$
+  select is_untold_post(q) or (q.post_notification_id is null and q.email is null and p_since > now() - unknown_reader_wait())
+$$;
+
 -- When a restore is over: a read event newer than this needs a new one. Null while S3 has not answered.
 create or replace function over_at(r restores) returns timestamptz language sql stable as $$
   select case

@@ -595,8 +595,7 @@ language sql volatile as $$
      set restore_id = n.id, restore_status = n.status, status_at = n.status_at
     from restores o
     join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null
-   where o.id = any (p_closed) and q.restore_id = o.id and q.post_notification_id is null
-     and (q.email is not null or q.requested_at > now() - unknown_reader_wait())
+   where o.id = any (p_closed) and q.restore_id = o.id and awaits_post(q, q.requested_at)
      and not exists (select from restore_requests t where t.restore_id = n.id and t.reader = q.reader)
 $$;
 
@@ -624,8 +623,7 @@ begin
      where d.closed_at is null and d.status = 'restored' and d.head_wanted_at is null
        and coalesce(d.restore_expires_at, d.status_at) <= now() and over_at(d) <= now()
        and (d.restore_expires_at is not null
-            or not exists (select from restore_requests q where q.restore_id = d.id and q.post_notification_id is null
-                              and (q.email is not null or d.status_at > now() - unknown_reader_wait())))
+            or not exists (select from restore_requests q where q.restore_id = d.id and awaits_post(q, d.status_at)))
      order by coalesce(d.restore_expires_at, d.status_at) limit p_limit - cardinality(v_ids) for update skip locked);
   update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null where r.id = any (v_ids);
   return cardinality(v_ids);
