@@ -55,7 +55,7 @@ $$;
 -- People who are due (is_due), those with the oldest news first. It may return fewer than p_limit, but none only if nobody is due.
 -- p_passed: people that this run has tried already. p_after: not used; the release before passes ''.
 --
--- Recipe: by index. It walks the index on since only until somebody is found, and sorts no more than that. So the cost does not
+-- Recipe: row by row, by index. It walks the index on since only until people are found, and sorts no more. So the cost does not
 -- depend on how many are due, nor on the history; only people with old news who go on reading, and those in p_passed, are walked
 -- through first. since <= now() - least(quiet, longest wait) is what is_due implies: it ends the walk early.
 create or replace function due_people(p_kind notification_kind, p_quiet interval, p_max_wait interval,
