@@ -36,8 +36,8 @@
 -- lock_timeout: Thaw itself locks nothing for longer than 200 ms. A longer lock is an operator's, or of a process that hangs, and
 -- must not hold up the other reads of the batch (the server gives them 1.9 seconds).
 --
--- Recipe: page by key, row by row, by index, one plan. Planned for the tables of the moment, a batch of 64 took 5 ms or 170 ms; a plan made
--- while the tables were empty scans all of them later.
+-- Recipe: page by key, row by row, by index, one plan. Planned for the tables of the moment, a batch of 64 took 5 ms or 170 ms; a
+-- plan made while the tables were empty scans all of them later.
 create or replace function request_restores(p_requests jsonb, p_notify_waits interval[], p_session_domains text[] default '{}')
 returns table (read_id uuid, request_id uuid, duplicate boolean)
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
