@@ -472,9 +472,9 @@ begin
 end
 $$;
 
--- Stays sealed: Resend certainly did not accept it, for a reason that is not this mail's (rate, quota, API key, sender). The claim is
--- undone, and the gate is shut: for all mails, or for those of one sender (p_sender). This mail goes to the end of the queue: if
--- it was the cause after all, the others are sent before it shuts the gate again.
+-- Stays sealed: Resend certainly did not accept it, for a reason that is not this mail's (rate, quota, API key, sender). The claim
+-- is undone, and the gate is shut: for all mails, or for those of one sender (p_sender). This mail goes to the end of the queue:
+-- if it was the cause after all, the others are sent before it shuts the gate again.
 create or replace function shut_mail_gate(p_id uuid, p_claim_id uuid, p_uncertain_since timestamptz,
                                           p_wait interval, p_code text, p_reason text, p_sender text default null) returns void
 language plpgsql volatile as $$

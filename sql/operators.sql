@@ -33,8 +33,8 @@ begin
 end
 $$;
 
--- Sends a mail once more, with a new idempotency key. Resend will not recognise it, so a person may get it twice: that is why only an
--- operator does this. Returns the id of the new notification.
+-- Sends a mail once more, with a new idempotency key. Resend will not recognise it, so a person may get it twice: that is why only
+-- an operator does this. Returns the id of the new notification.
 create or replace function resend_notification(p_id uuid) returns uuid
 -- lock_timeout: any database user can take the advisory lock below and keep it.
 language plpgsql volatile set lock_timeout = '3s' as $$

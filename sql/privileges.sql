@@ -43,9 +43,9 @@ begin
     execute format('alter function %s set jit = off set max_parallel_workers_per_gather = 0', v_object.signature);
   end loop;
 
-  -- A role that may create an operator in a schema on our functions' search path can make their owner run its code. Postgres 14 allows
-  -- this to all roles, and only the schema's owner can revoke it. If we are not the owner, server and worker refuse to start
-  -- (server/postgres/rights.ts).
+  -- A role that may create an operator in a schema on our functions' search path can make their owner run its code. Postgres 14
+  -- allows this to all roles, and only the schema's owner can revoke it. If we are not the owner, server and worker refuse to
+  -- start (server/postgres/rights.ts).
   if has_schema_privilege('public', 'public', 'create')
      and (select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'public') then
     revoke create on schema public from public;

@@ -3,8 +3,9 @@
 -- At most one run deletes at a time: each of two would keep a mail that the other's restores still use.
 create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
 
--- closed -> deleted: restores that were over p_age ago, a page at a time, with their readers and the mails that tell of nothing else.
--- A restore stays while a reader has still to be told, and twice as long if a mail of it is failed or unknown. Returns how many.
+-- closed -> deleted: restores that were over p_age ago, a page at a time, with their readers and the mails that tell of nothing
+-- else. A restore stays while a reader has still to be told, and twice as long if a mail of it is failed or unknown. Returns how
+-- many.
 -- Recipe: page by key, row by row, by index, one plan. (Without row by row, all requests that are untold anywhere could be read
 -- for each restore.)
 create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer

@@ -12,8 +12,8 @@
 --                 index, with a limit, locking what it takes and skipping what is locked. Then the change, by primary key:
 --                 where id = any (that array). If the change joined its page instead, the planner would not know the limit: with
 --                 half of the table waiting it hashes the whole table for fifty rows.
---   row by row    A subquery with offset 0, mostly in cross join lateral or exists. Postgres cannot merge it into a join, so it stays
---                 an index lookup for each outer row.
+--   row by row    A subquery with offset 0, mostly in cross join lateral or exists. Postgres cannot merge it into a join, so it
+--                 stays an index lookup for each outer row.
 --   by index      set enable_seqscan = off, and where needed enable_bitmapscan, enable_sort, enable_hashjoin, enable_mergejoin: an
 --                 index exists that makes these needless. privileges.sql also turns off JIT and parallel workers for each such
 --                 function: the estimated cost of such a plan is high, and JIT compilation takes longer than the page.
