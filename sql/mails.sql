@@ -57,7 +57,7 @@ $$;
 --
 -- Recipe: row by row, by index. It walks the index on since only until people are found, and sorts no more. So the cost does not
 -- depend on how many are due, nor on the history; only people with old news who go on reading, and those in p_passed, are walked
--- through first. since <= now() - least(quiet, longest wait) is what is_due implies: it ends the walk early.
+-- through first. since <= now() - least(quiet, longest wait) follows from is_due, and ends the walk early.
 create or replace function due_people(p_kind notification_kind, p_quiet interval, p_max_wait interval,
                                       p_limit integer, p_after text default '', p_passed text[] default '{}') returns setof text
 language plpgsql stable

@@ -23,7 +23,7 @@
 --                 plan assumes ten, and would compare each row with each.
 -- test/sql/plans.test.ts checks the plan of each recurring statement, at size.
 
--- CloudTrail delivers events minutes late: a read event up to this long after restored_at can be of an earlier read.
+-- CloudTrail delivers events minutes late: a read up to this long after restored_at counts as made before it.
 create or replace function late_read_grace() returns interval language sql immutable as $$ select interval '5 minutes' $$;
 -- The answer to a Completed event counts at most this many readers per restore, so that it takes a millisecond at most.
 create or replace function readers_counted() returns integer language sql immutable as $$ select 1000 $$;
