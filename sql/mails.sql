@@ -1,30 +1,36 @@
--- The outbox: one row of notifications per mail. Its body is written once and never changes, its id is the idempotency key.
+-- The outbox: one row of notifications per mail. Its body is written once and never changes; its id is the idempotency key.
 --
---   (none) -> being written               seal_page                        attaches what a person has not been told yet
---   being written -> sealed               seal_page, freeze_notification   the body is frozen
---   sealed -> sent                        mark_notification_sent           Resend took it: a fact, so also from failed, unknown
---   sealed -> failed                      mark_notification_undeliverable  Resend will never take it (an address, mostly)
---   sealed -> unknown                     claim_notifications              no clear answer for as long as Resend remembers a key
---                                         mark_notification_undeliverable  Resend took another mail under this key
---   being written, sealed -> (none)       unseal_stale_notifications       certainly not taken, and old: written anew later
---   sent, failed, unknown -> sent again   resend_notification              a new row replaces it (operators.sql)
---   -> gone                               forget_old_restores              with its restores (retention.sql)
+--   from -> to                        function                         why
+--   (none) -> sealed                  seal_page                        a person is due; all of it fits in one page
+--   (none) -> being written           seal_page                        a full page is attached; there may be more
+--   being written -> sealed           freeze_notification              seal_more has attached the rest
+--   sealed, failed, unknown -> sent   mark_notification_sent           Resend accepted it: a fact, whatever the row said before
+--   sealed -> failed                  mark_notification_undeliverable  Resend will never accept it (the address, mostly)
+--   sealed -> unknown                 claim_notifications              no clear answer for as long as Resend remembers the key
+--                                     mark_notification_undeliverable  Resend has another mail under this key
+--   being written, sealed -> deleted  unseal_stale_notifications       certainly not accepted, and out of date: untold again
+--   sent, failed, unknown -> replaced resend_notification              an operator sends it again: a new row, sealed (operators.sql)
+--   sent, failed, unknown -> deleted  forget_old_restores              with the last restore that it tells of (retention.sql)
 --
--- Between sealed and sent, a claim is a lease: claim_notifications makes it, the outcome or its end returns the mail. The gate
--- (mail_gate) is the rate limiter and the circuit breaker that all workers share: take_mail_turn, shut_mail_gate.
+-- status knows sealed, sent, failed, unknown. Being written is sealed without a body: nobody sends it. Replaced: superseded_by is
+-- set, and the status stays. The caller of seal_page inserts the row, in the same transaction (server/worker/mails.ts).
+--
+-- A sealed mail is sent under a claim (claim_notifications), which is a lease. It ends with an arrow above, or the mail stays
+-- sealed and is sent again later: note_notification_uncertain, note_notification_refused, shut_mail_gate, the end of the lease,
+-- or a dead worker (workers.sql). mail_gate is the rate limiter (take_mail_turn, note_mail_limit) and the circuit breaker
+-- (shut_mail_gate) that all workers share.
 
--- What each person has not been told yet, since when, one view per kind (an index serves the order of one, and none that of
--- their union). The one definition of "untold": the notify tasks, and whoever looks in psql. Readable files are held back while
--- S3 is asked whether they still are.
+-- What each person is still to be told, and since when (is_untold_pre, is_untold_post). Readable files are held back while S3 is
+-- asked whether they still are. One view per kind, because an index can give the order of one, but not of their union.
 create or replace view untold_pre as
   select q.id as request_id, lower(q.email) as person, q.restore_id, greatest(q.requested_at, q.status_at) as since
     from restore_requests q
-   where q.pre_notification_id is null and q.restore_status = 'pending' and q.email is not null;
+   where is_untold_pre(q);
 
 create or replace view untold_post as
   select q.id as request_id, lower(q.email) as person, q.restore_id, greatest(q.requested_at, q.status_at) as since
     from restore_requests q
-   where q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
+   where is_untold_post(q)
      and not exists (select from restores r where r.id = q.restore_id and r.head_wanted_at is not null);
 
 create or replace view untold_requests as
@@ -32,10 +38,10 @@ create or replace view untold_requests as
   union all
   select request_id, 'post'::notification_kind, person, restore_id, since from untold_post;
 
--- Whether a person has something to hear and their debounce window has ended: nothing new for p_quiet, or the oldest thing
--- p_max_wait old. Not while a mail of theirs is being written: that takes in all of it.
+-- The debounce: whether this person has news and their window has ended, because nothing new came for p_quiet, or the oldest news is
+-- p_max_wait old. Not while a mail of theirs is being written: that mail will include the news.
+-- Recipe: one plan, by index (from either end of the window).
 create or replace function is_due(p_kind notification_kind, p_person text, p_quiet interval, p_max_wait interval) returns boolean
--- By index, from either end, whatever the statistics say.
 language plpgsql stable set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 begin
@@ -46,13 +52,14 @@ begin
 end
 $$;
 
--- People who are due, those with the oldest news first; some of them, and none only when there is none. p_passed: whom this
--- run has tried already. (p_after: processes of an earlier release walk in order of person.)
+-- People who are due (is_due), those with the oldest news first. It may return fewer than p_limit, but none only if nobody is due.
+-- p_passed: people that this run has tried already. p_after: not used; the release before passes ''.
+--
+-- Recipe: row by row, by index. It walks the index on since only until people are found, and sorts no more. So the cost does not
+-- depend on how many are due, nor on the history; only people with old news who go on reading, and those in p_passed, are walked
+-- through first. since <= now() - least(quiet, longest wait) follows from is_due, and ends the walk early.
 create or replace function due_people(p_kind notification_kind, p_quiet interval, p_max_wait interval,
                                       p_limit integer, p_after text default '', p_passed text[] default '{}') returns setof text
--- In the order of the index on since, as far as somebody is found: nothing is sorted or joined but what that takes. So a look
--- costs the same however many are due and however long the history is; only people with old news who go on reading, and whom
--- this run could not write to, are gone through before the others.
 language plpgsql stable
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -63,13 +70,13 @@ begin
   loop
     execute format(
       'with oldest as materialized (
-         select u.person, u.since from untold_%s u where u.since <= now() - least($2, $3) order by u.since limit $6)
+         select u.person, u.since from untold_%s u where u.since <= now() - least($2, $3) order by u.since limit $5)
        select (select count(*) from oldest),
               array(select p.person
-                      from (select o.person from oldest o where o.person > $4 and o.person <> all ($5)
+                      from (select o.person from oldest o where o.person <> all ($4)
                              group by o.person order by min(o.since), o.person offset 0) p
-                     where is_due($1, p.person, $2, $3) limit $7)', p_kind)
-      into v_seen, v_people using p_kind, p_quiet, p_max_wait, p_after, p_passed, v_rows, p_limit;
+                     where is_due($1, p.person, $2, $3) limit $6)', p_kind)
+      into v_seen, v_people using p_kind, p_quiet, p_max_wait, p_passed, v_rows, p_limit;
     if v_people <> '{}' or v_seen < v_rows then
       return query select unnest(v_people);
       return;
@@ -79,7 +86,8 @@ begin
 end
 $$;
 
--- Locks a page of what this person has not been told, the oldest first, up to p_until. The restores first, then the requests.
+-- Locks a page of what this person is still to be told, the oldest first, up to p_until: the restores, then the requests.
+-- Recipe: page by key, by index, fresh plan.
 create or replace function lock_untold(p_kind notification_kind, p_person text, p_until timestamptz) returns uuid[]
 language plpgsql volatile set plan_cache_mode = force_custom_plan
   set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -91,7 +99,8 @@ begin
   perform from restores r
    where r.id = any (array(select distinct q.restore_id from restore_requests q where q.id = any (v_page)))
    order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
-  -- None that an earlier mail told: who marks it sent holds that mail, for which attach_requests waits, and waits for them.
+  -- No request that an earlier mail has told meanwhile: marking that mail sent locks the mail and then its requests, and
+  -- attach_requests waits for the mail. Holding one of its requests here would be a deadlock.
   return array(
     select q.id from restore_requests q
      where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.request_id = any (v_page))
@@ -99,7 +108,9 @@ begin
 end
 $$;
 
--- Attaches to notification p_id what of these locked requests is still untold, and answers how many restores that are.
+-- Attaches those of these locked requests that are still untold to notification p_id; returns how many restores it announces. A
+-- restore that an earlier mail announced to this person (under another key of theirs) is attached to that mail, and not counted.
+-- Recipe: by index, fresh plan.
 create or replace function attach_requests(p_id uuid, p_kind notification_kind, p_person text, p_locked uuid[]) returns integer
 language plpgsql volatile set plan_cache_mode = force_custom_plan
   set enable_seqscan = off set enable_mergejoin = off as $$
@@ -122,7 +133,7 @@ begin
     returning restore_id)
   select coalesce(array_agg(a.restore_id), '{}') into v_new from announced a;
 
-  -- The rest an earlier mail told. It may be marked sent just now: wait, so that nobody told looks untold.
+  -- The rest was announced by an earlier mail. If that is being marked as sent just now, wait, to read its final status.
   v_told := array(select unnest(v_restores) except select unnest(v_new));
   perform from notifications n
    where n.id in (select a.notification_id from announcements a
@@ -145,13 +156,13 @@ begin
 end
 $$;
 
--- Attaches to notification p_id a page of what this person is due to hear; announced: how many restores that are.
--- 0: nothing due (another worker was faster), or all of it was told before under another key of theirs; then
--- there is no mail to write. Else the caller inserts notification p_id before it commits (the foreign keys are checked then):
--- rendered, or without a body when the page is full; seal_more attaches the rest, and freeze_notification gives it its body.
+-- Attaches to notification p_id a page of what this person is due to be told. announced: how many restores. 0: nothing is due
+-- (another worker was faster), or all of it was announced before under another key of theirs; then there is no mail to write.
+-- Else the caller inserts notification p_id before it commits (the foreign keys are deferred until then): rendered, or without a
+-- body if the page is full; then seal_more attaches the rest, and freeze_notification stores the body.
 create or replace function seal_page(p_id uuid, p_kind notification_kind, p_person text, p_quiet interval, p_max_wait interval)
 returns table (announced integer, is_full boolean)
--- Rows that somebody keeps locked must not hold up everybody else's mail.
+-- lock_timeout: locked rows of one person must not hold up the mails of others.
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_locked uuid[];
@@ -159,13 +170,13 @@ begin
   announced := 0;
   is_full := false;
   if is_due(p_kind, p_person, p_quiet, p_max_wait) then
-    -- Lock first, then look: a second worker waits here, and then finds nothing due. What comes in between is
-    -- left to the next mail.
+    -- Lock, then check again: a second worker waits here, and then finds nothing due. What comes in between is left to the
+    -- next mail.
     v_locked := lock_untold(p_kind, p_person, now());
     if is_due(p_kind, p_person, p_quiet, p_max_wait) then
       announced := attach_requests(p_id, p_kind, p_person, v_locked);
       is_full := cardinality(v_locked) = mail_page();
-      -- Whoever writes on may die.
+      -- The nudge is due later if this worker has to go on: it is for the case that it dies.
       if announced > 0 then perform nudge(p_kind || '_notify', array[case when is_full then interval '1 minute' else '0' end]); end if;
     end if;
   end if;
@@ -173,15 +184,8 @@ begin
 end
 $$;
 
--- The same for processes of an earlier release: a page a mail.
-create or replace function seal_notification(p_id uuid, p_kind notification_kind, p_person text,
-                                             p_quiet interval, p_max_wait interval) returns integer
-language sql volatile as $$
-  select announced from seal_page(p_id, p_kind, p_person, p_quiet, p_max_wait)
-$$;
-
--- The next page of a mail that is being written; answers how many requests it took. 0: all is attached that this person had not
--- been told when it was begun (what comes while it is written is the next mail's: it ends though they go on reading).
+-- Attaches the next page to a mail that is being written; returns how many requests it locked. 0: all is attached that was untold
+-- when the mail was begun. (News since then are left to the next mail, so that a person who goes on reading gets this one.)
 create or replace function seal_more(p_id uuid) returns integer
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
@@ -196,8 +200,8 @@ begin
 end
 $$;
 
--- Gives a mail its body, once. p_requests: of how many it tells; false when that is not what is attached (another worker writes
--- it as well), or when it grew old or got its body meanwhile.
+-- Stores the body of a mail, once. p_requests: how many requests it was rendered from; false if another number is attached (another
+-- worker writes the same mail), or if the mail has gone out of date or got its body meanwhile.
 create or replace function freeze_notification(p_id uuid, p_email text, p_body text, p_requests integer) returns boolean
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
@@ -215,8 +219,8 @@ begin
 end
 $$;
 
--- Mails that somebody began to write a minute ago, and has perhaps died since. Two who write on one do no harm: a page at a
--- time is attached, and one body counts.
+-- Mails whose writing began over a minute ago; the worker has perhaps died. Two workers on one mail do no harm: pages are attached
+-- one at a time, and only one body is stored.
 create or replace function unfinished_notifications(p_kind notification_kind) returns setof uuid
 language sql stable as $$
   select n.id from notifications n
@@ -224,10 +228,10 @@ language sql stable as $$
      and n.created_at > now() - mail_stays_fresh() and n.created_at <= now() - interval '1 minute'
 $$;
 
--- sealed -> untold again: Resend has certainly not taken this mail, and what it says has grown old while the gate was
--- shut (the copies may have expired, the sender been mended), or it was never written to its end. Its people get one new mail
--- with all their news. A page at a time, the body first, for without one nobody sends it; answers 0 when there is none left, or
--- only such whose requests somebody keeps locked: these wait, and hold up no other.
+-- being written, sealed -> deleted, and its requests untold again: Resend has certainly not accepted this mail, and it went out of
+-- date while the gate was shut (copies may have expired, MAIL_FROM may have been corrected), or it was never completed. Its person
+-- gets one new mail with all their news. One page per call: first the body goes, so that nobody sends it, then its requests are
+-- detached. Returns 0 if no such mail is left, or only mails whose requests are locked; those are skipped until the next run.
 create or replace function unseal_stale_notifications(p_kind notification_kind, p_sender text default null) returns integer
 language plpgsql volatile as $$
 declare
@@ -240,6 +244,7 @@ begin
      where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
        and n.created_at <= now() - mail_stays_fresh()
        and not exists (select from mail_gate g where is_shut(g, p_sender, now()))
+       -- Not what an operator sent again: that is sent as it is.
        and not exists (select from notifications o where o.superseded_by = n.id)
      order by n.created_at for update skip locked
   loop
@@ -262,9 +267,9 @@ begin
 end
 $$;
 
--- Locks a page of the requests of a mail, or of those that are not marked as told yet: of those that nobody else has locked,
--- for whoever works through a mail's requests waits for nobody. (Somebody's open transaction would keep all mail waiting; and
--- restores that move lock their requests in the order of S3's answers, which a wait could turn into a circle.)
+-- Locks a page of a mail's requests (p_unmarked: of those not marked as told yet), skipping locked ones. Waiting could stop all mail
+-- for one open transaction. And a deadlock would be possible: a restore that changes status locks its requests through the
+-- foreign key, in the order of S3's answers. Recipe: one plan, by index.
 create or replace function lock_attached(p_id uuid, p_unmarked boolean) returns uuid[]
 language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
@@ -279,7 +284,7 @@ begin
 end
 $$;
 
--- Whether there are such requests, whoever has them locked.
+-- Whether such requests exist, locked or not. Recipe: one plan, by index.
 create or replace function has_attached(p_id uuid, p_unmarked boolean) returns boolean
 -- Volatile: it must see what was marked just before, in the same expression.
 language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
@@ -289,18 +294,19 @@ begin
 end
 $$;
 
--- Whether the gate keeps mails of this sender back at p_at. (No sender: a process of an earlier release, which waits for all.)
+-- Whether the gate holds back mails of this sender at p_at. It is shut for one sender, or (null) for all; a caller that names no
+-- sender counts as each of them.
 create or replace function is_shut(g mail_gate, p_sender text, p_at timestamptz) returns boolean language sql immutable as $$
-  select g.closed_until > p_at and (g.sender is null or p_sender is null or g.sender = p_sender)
+  select g.closed_until > p_at and coalesce(g.sender = p_sender, true)
 $$;
 
--- The next turn to call Resend, for whoever has such a mail to send: in how many milliseconds it is. All workers together keep
--- the pace that Resend's answers tell, and who comes late for a turn holds up no other. It is taken only when it is no further
--- ahead than p_within; else ask again after that time: what an operator changes meanwhile counts at once. Null: nothing is due,
--- or the gate is shut for so long that another job is as good.
+-- Reserves the next send slot ("turn") in the rate limit that all workers share, and returns the wait in milliseconds. A worker that
+-- uses its slot late delays no other. Nothing is reserved if the slot is further ahead than p_within (null: always reserve): then
+-- ask again after that time, so that an operator's change of the gate counts at once. Null: no mail of this kind is due, or the
+-- gate stays shut for over 5 seconds; its opening has a job of its own.
 create or replace function take_mail_turn(p_kind notification_kind, p_sender text default null, p_within interval default null)
 returns double precision
--- Whoever keeps the gate locked must not stop all mail for long.
+-- lock_timeout: if the gate stays locked, try again later instead of waiting for ever.
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_gate mail_gate;
@@ -313,7 +319,7 @@ begin
   end if;
   select g.* into v_gate from mail_gate g for update;
   if is_shut(v_gate, p_sender, clock_timestamp() + interval '5 seconds') then return null; end if;
-  -- Further ahead than anybody takes a turn: Postgres' clock was set back (a failover, a snapshot), and nobody waits for those.
+  -- A slot further ahead than any worker reserves: Postgres' clock was set back (a failover, a snapshot). Nobody waits for those.
   v_next := least(v_gate.next_call_at, clock_timestamp() + mail_turn_horizon());
   v_turn := greatest(v_next, case when is_shut(v_gate, p_sender, clock_timestamp()) then v_gate.closed_until end, clock_timestamp());
   if v_turn > clock_timestamp() + p_within then
@@ -325,17 +331,17 @@ begin
 end
 $$;
 
--- Mails to send, while the gate is open. p_has_turn: the caller has waited for its turn; else (processes of an earlier
--- release) there must be one just now. uncertain_since_before is what a definite refusal puts back. A mail that may have
--- been sent longer ago than Resend remembers is never sent again: sealed -> unknown.
+-- Mails to send, while the gate is open; the caller has waited for its turn (take_mail_turn). p_has_turn: not used; the release
+-- before passes true. From its first claim on a mail may have been sent: uncertain_since. uncertain_since_before is the value before
+-- this claim, which a definite refusal puts back. A mail that may have been sent longer ago than Resend remembers its key is
+-- never sent again: sealed -> unknown.
 create or replace function claim_notifications(p_kind notification_kind, p_limit integer, p_worker text default null, p_has_turn boolean default false,
                                                p_sender text default null)
 returns table (id uuid, claim_id uuid, email text, body text, uncertain_since_before timestamptz, calls_per_second double precision)
--- A claim lasts milliseconds; whoever keeps the gate locked must not stop all mail for long.
+-- lock_timeout: as in take_mail_turn.
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_gate mail_gate;
-  v_claimed integer;
 begin
   update notifications n
      set status = 'unknown', failure_code = 'unknown_outcome',
@@ -343,18 +349,18 @@ begin
            to_char(n.uncertain_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(n.failure_message, 'none'))
    where n.id in (select o.id from notifications o
                    where o.kind = p_kind and o.status = 'sealed' and o.attempt_after <= now()
-                     and o.uncertain_since <= now() - resend_remembers()
+                     and o.uncertain_since <= now() - idempotency_key_lifetime()
                      for update skip locked);
 
-  -- One claim after the other: two at once would take the same turn.
+  -- Locked, to see a gate that another worker is shutting just now.
   select g.* into v_gate from mail_gate g for update;
-  if is_shut(v_gate, p_sender, now()) or (v_gate.next_call_at > clock_timestamp() and not p_has_turn) then return; end if;
+  if is_shut(v_gate, p_sender, now()) then return; end if;
 
   return query
     with due as (
       select d.id, d.uncertain_since from notifications d
        where d.kind = p_kind and d.status = 'sealed' and d.body is not null and d.attempt_after <= now()
-         and coalesce(d.uncertain_since, now()) > now() - resend_remembers()
+         and coalesce(d.uncertain_since, now()) > now() - idempotency_key_lifetime()
        order by d.attempt_after limit p_limit for update skip locked)
     update notifications n
        set attempts = n.attempts + 1, attempt_after = now() + retry_delay(n.attempts + 1), claim_id = gen_random_uuid(), claimed_by = p_worker,
@@ -362,15 +368,11 @@ begin
       from due
      where n.id = due.id
     returning n.id, n.claim_id, n.email::text, n.body, due.uncertain_since, v_gate.calls_per_second;
-  get diagnostics v_claimed = row_count;
-  if v_claimed = 0 or p_has_turn then return; end if;
-
-  update mail_gate g set next_call_at = clock_timestamp() + v_claimed * call_interval(v_gate.calls_per_second);
 end
 $$;
 
--- What Resend's answers say of its limit. It counts for a whole team, and may change: the turns that are taken already are
--- as many in the new pace.
+-- Stores the rate limit that Resend's answers tell. It is one for the whole Resend team, and may change. As many slots stay
+-- reserved as before, at the new rate.
 create or replace function note_mail_limit(p_calls_per_second double precision) returns void
 language sql volatile as $$
   update mail_gate g
@@ -379,8 +381,8 @@ language sql volatile as $$
    where g.calls_per_second <> p_calls_per_second
 $$;
 
--- sealed, failed, unknown -> sent: a fact, whoever held the claim. Only now the readers count as told: the first page of them
--- with it, the others by mark_more_readers.
+-- sealed, failed, unknown -> sent: a fact, so it needs no claim. Only now the readers are marked as told: the first page of them
+-- here, the rest by mark_more_readers. Returns whether a rest is left.
 create or replace function mark_notification_sent(p_id uuid, p_resend_id text) returns boolean
 language plpgsql volatile as $$
 declare
@@ -393,14 +395,14 @@ begin
   if not found then return false; end if;
   if mark_readers(p_id) < mail_page() and not has_attached(p_id, true) then return false; end if;
   update notifications n set has_marks_left = true where n.id = p_id;
-  -- Whoever marks them may die.
+  -- In case this worker dies before it has marked the rest.
   perform nudge(v_kind || '_notify', array[interval '1 minute']);
   return true;
 end
 $$;
 
--- Marks the next page of readers of a mail that is sent. False: there is none left of this kind, or only such as somebody keeps
--- locked: a later run marks these.
+-- Marks the next page of readers of a sent mail. False: none is left for mails of this kind, or only locked ones, which a later run
+-- marks.
 create or replace function mark_more_readers(p_kind notification_kind) returns boolean
 language plpgsql volatile as $$
 declare
@@ -421,7 +423,7 @@ begin
 end
 $$;
 
--- Answers how many it marked.
+-- Marks a page of this mail's readers as told; returns how many.
 create or replace function mark_readers(p_id uuid) returns integer
 language plpgsql volatile as $$
 declare
@@ -435,7 +437,7 @@ begin
 end
 $$;
 
--- sealed -> failed (Resend will never take it) or unknown (it took something else under this key).
+-- sealed -> failed (Resend will never accept it) or unknown (it has another mail under this key).
 create or replace function mark_notification_undeliverable(p_id uuid, p_status notification_status, p_code text, p_message text) returns void
 language sql volatile as $$
   update notifications n
@@ -443,7 +445,7 @@ language sql volatile as $$
    where n.id = p_id and n.status = 'sealed' and p_status in ('failed', 'unknown')
 $$;
 
--- No arrow: perhaps sent, perhaps not. Tried again under the same key when the claim's delay is over.
+-- Stays sealed: perhaps sent, perhaps not. It is sent again, with the same key, when the lease of its claim ends.
 create or replace function note_notification_uncertain(p_id uuid, p_claim_id uuid, p_code text, p_message text) returns void
 language plpgsql volatile as $$
 declare
@@ -456,8 +458,8 @@ begin
 end
 $$;
 
--- No arrow: Resend certainly did not take it, because of a sender that it was frozen with and that is ours no more. That says
--- nothing about other mails: it waits alone until its claim's delay is over, under its key, and its horizon runs on.
+-- Stays sealed: Resend certainly did not accept it, because of the sender in its body, which MAIL_FROM no longer names. Other mails
+-- are not concerned: only this one waits, until the lease of its claim ends. uncertain_since is as before the claim.
 create or replace function note_notification_refused(p_id uuid, p_claim_id uuid, p_uncertain_since timestamptz, p_code text, p_reason text) returns void
 language plpgsql volatile as $$
 declare
@@ -470,14 +472,14 @@ begin
 end
 $$;
 
--- No arrow: Resend certainly did not take it, for a reason that is not this mail's (rate, quota, key, sender). The claim is undone,
--- and the gate stays shut: for everybody, or for one sender (p_sender). Whoever shut it goes to the end of the queue, so that
--- what the gate keeps back is tried before it: were the reason this mail's after all, it would shut it again.
+-- Stays sealed: Resend certainly did not accept it, for a reason that is not this mail's (rate, quota, API key, sender). The claim
+-- is undone, and the gate is shut: for all mails, or for those of one sender (p_sender). This mail goes to the end of the queue:
+-- if it was the cause after all, the others are sent before it shuts the gate again.
 create or replace function shut_mail_gate(p_id uuid, p_claim_id uuid, p_uncertain_since timestamptz,
                                           p_wait interval, p_code text, p_reason text, p_sender text default null) returns void
 language plpgsql volatile as $$
 begin
-  -- No longer than five minutes: an operator may open the gate before its time.
+  -- At most five minutes: an operator may open the gate earlier, and this mail must not wait much longer than the others.
   update notifications n
      set attempts = n.attempts - 1, attempt_after = now() + least(p_wait, interval '5 minutes'), uncertain_since = p_uncertain_since,
          claim_id = null, failure_code = p_code, failure_message = p_reason
@@ -486,7 +488,7 @@ begin
 end
 $$;
 
--- Shuts the gate. A longer wait stands, with its reason, unless it was one sender's only and this is everybody's.
+-- Shuts the gate. A longer wait that is set already stays, with its reason, unless it is for one sender and this one is for all.
 create or replace function pause_mail(p_wait interval, p_reason text, p_sender text default null) returns void
 language plpgsql volatile as $$
 begin

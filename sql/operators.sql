@@ -1,6 +1,6 @@
--- What operators call in psql. README.md, "Operating", has an example of each.
+-- Functions that operators call in psql. README.md, "Operating", has an example of each.
 
--- Tries again now, whatever state it is in. Takes the id of a restore or of a request; says what it did.
+-- Retries an open restore now, in any state. Takes the id of a restore or of a request; returns a sentence that says what it did.
 create or replace function retry_restore(p_id uuid) returns text
 language plpgsql volatile as $$
 declare
@@ -33,16 +33,16 @@ begin
 end
 $$;
 
--- Sends a mail once more, under a new key: Resend will not recognise it, so a person may get it twice. That is
--- for an operator to decide, and this is how. Answers the new notification's id.
+-- Sends a mail once more, with a new idempotency key. Resend will not recognise it, so a person may get it twice: that is why only
+-- an operator does this. Returns the id of the new notification.
 create or replace function resend_notification(p_id uuid) returns uuid
--- Anybody who may connect can take an advisory lock: nobody waits for ever for it.
+-- lock_timeout: any database user can take the advisory lock below and keep it.
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_old notifications;
   v_new uuid := gen_random_uuid();
 begin
-  -- What is sent again must not be forgotten meanwhile.
+  -- Retention must not delete the mail meanwhile.
   perform pg_advisory_xact_lock(forget_lock());
   select n.* into v_old from notifications n where n.id = p_id for update;
   if not found then

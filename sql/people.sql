@@ -1,13 +1,13 @@
--- Who reads: the maps, and the look-up of the person behind a key, a role or a session.
+-- Readers and their addresses: the maps, and the lookup of the person behind an access key, a role or a session.
 
--- The text as an address, when it is one and its domain is among p_domains; else null.
+-- The text as an address, if it is one and its domain is in p_domains; else null.
 create or replace function address_within(p_text text, p_domains text[]) returns email_address
 language sql immutable as $$
   select case when lower(split_part(p_text, '@', 2)) = any (p_domains) and address_problem(p_text) is null then p_text::email_address end
 $$;
 
--- Whose read it is, and by which rule; no row: nobody's whom we could write to. p_session_domains: whose session
--- names are trusted to be addresses (whoever may assume a role may choose the name); empty: none.
+-- The address of a reader, and the rule that found it; no row: no usable address. p_session_domains: the domains of which a
+-- session name is trusted as an address (anyone who may assume a role chooses its session name); empty: none.
 create or replace function find_person(p_access_key_id text, p_principal text, p_source_identity text, p_session_domains text[])
 returns table (email email_address, resolved_by resolution_rule)
 language sql stable rows 1 as $$
@@ -17,7 +17,7 @@ language sql stable rows 1 as $$
           union all
           select m.email, 'principal', 0 from aws_principal_user_map m where m.principal = p_principal
           union all
-          -- All prefixes that it has, by index: the cost is the ARN's length, whatever the map holds.
+          -- Every prefix of the ARN is looked up by index: the cost depends on the ARN's length, not on the size of the map.
           select m.email, 'principal_prefix', length(m.principal) from aws_principal_user_map m
            where m.principal like '%*'
              and m.principal = any (array(select left(p_principal, n) || '*' from generate_series(0, length(p_principal)) n))
@@ -26,18 +26,19 @@ language sql stable rows 1 as $$
           union all
           select address_within(substring(p_principal from '^arn:[^:]+:sts::[0-9]*:(?:assumed-role/[^/]+|federated-user)/(.+)$'), p_session_domains),
                  'session_name', 0) f
-   -- Maps of before took addresses that reach nobody.
+   -- The maps may hold unusable addresses that were entered before 0006_people.sql refused them.
    where f.email is not null and address_problem(f.email) is null
    order by f.resolved_by, f.prefix_length desc
    limit 1
 $$;
 
--- How long a reader whom nobody knew waits for the next look: the crontab's step, less what a run may come early. An entry that is
--- newer than the last look (or was being written then) brings it at once.
+-- How long an unknown reader waits for the next lookup: the crontab's 5 minutes, less what a run may come early. A map entry that
+-- is newer than the last lookup (or was being written then) starts the next one at once.
 create or replace function second_look_after() returns interval language sql immutable as $$ select interval '4 minutes 30 seconds' $$;
 
--- Fills in addresses, a page at a time; answers 0 when nothing is left to look at. An email once on a row stays.
--- A reader whom no rule knows is resolved to nobody, and looked up again while the restore is open.
+-- Fills in addresses, a page at a time; returns 0 when nothing is left. An address once on a row stays. A reader whom no rule
+-- finds is marked as looked up (user_resolved, no email), and is looked up again while the restore is open.
+-- Recipe: page by key, by index.
 create or replace function resolve_requests(p_limit integer, p_notify_waits interval[], p_session_domains text[] default '{}') returns integer
 language plpgsql volatile set enable_seqscan = off as $$
 declare
@@ -45,7 +46,7 @@ declare
 begin
   v_ids := array(select q.id from restore_requests q where not q.user_resolved order by q.id limit p_limit for no key update skip locked);
   if v_ids = '{}' then
-    if exists (select from restore_requests q where not q.user_resolved) then perform look_again_soon(); end if;
+    if exists (select from restore_requests q where not q.user_resolved) then perform resolve_again_soon(); end if;
     return resolve_unknown(p_limit, p_notify_waits, p_session_domains);
   end if;
   perform nudge_known(resolve_page(v_ids, p_session_domains), p_notify_waits);
@@ -53,8 +54,8 @@ begin
 end
 $$;
 
--- The second look, a page of readers whom nobody knew: each by its key to its restore, and to the map. What is still unknown is not
--- written. One walk at a time, whoever goes on with it.
+-- The second lookup: a page of unknown readers, each by key in restores and in the maps. Rows that stay unknown are not written.
+-- There is one walk at a time, in second_look; any worker continues it. Recipe: page by key, by index.
 create or replace function resolve_unknown(p_limit integer, p_notify_waits interval[], p_session_domains text[]) returns integer
 language plpgsql volatile set enable_seqscan = off as $$
 declare
@@ -98,7 +99,7 @@ begin
   perform nudge_known(v_resolved, p_notify_waits);
   if cardinality(v_free) < cardinality(v_known) then
     v_look.started_at := now() - second_look_after();
-    perform look_again_soon();
+    perform resolve_again_soon();
   end if;
 
   update second_look s
@@ -108,14 +109,14 @@ begin
 end
 $$;
 
--- Looks up these requests (locked by the caller); answers how many are known now. A row that Postgres does not take with its
--- address stays nobody's, and the others are filled in.
+-- Looks up these requests (locked by the caller); returns how many have an address now. If Postgres refuses a row with its
+-- address, that row stays unknown and the others are filled in. Recipe: by index.
 create or replace function resolve_page(p_ids uuid[], p_session_domains text[]) returns integer
 language plpgsql volatile set enable_seqscan = off as $$
 declare
   v_known integer;
 begin
-  -- Each reader once: one of a hundred thousand files may be nobody's.
+  -- Each reader is looked up once, however many requests they have.
   with readers as materialized (
     select d.*, p.email, p.resolved_by
       from (select distinct q.access_key_id, q.principal, q.source_identity from restore_requests q where q.id = any (p_ids)) d
@@ -138,6 +139,7 @@ exception when data_exception or integrity_constraint_violation or program_limit
 end
 $$;
 
+-- Readers have become known: they may be due a mail now, or when their debounce window ends.
 create or replace function nudge_known(p_known integer, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 begin
@@ -147,8 +149,9 @@ begin
 end
 $$;
 
--- Passed by: whoever holds them (S3's answer is just being noted) tells nobody when they are free. One look for all of them.
-create or replace function look_again_soon() returns void
+-- Rows were skipped because they are locked (S3's answer is just being noted). Nothing announces when they are free, so look
+-- again in a second; the job_key makes it one job for all of them.
+create or replace function resolve_again_soon() returns void
 language plpgsql volatile as $$
 begin
   perform graphile_worker.add_job('resolve_users', run_at := now() + interval '1 second', max_attempts := 3,
@@ -156,9 +159,9 @@ begin
 end
 $$;
 
--- What a map keeps of an id: a role's ARN, as the console shows it, means its sessions. These do not have the role's path, so
--- all roles under a path cannot be said.
-create or replace function map_entry(p_id text) returns text language sql immutable as $$
+-- The form in which a map keeps an id: a role's ARN, as the console shows it, becomes the prefix of its sessions' ARNs. These lack
+-- the role's path, so an entry for all roles under a path is not possible.
+create or replace function normalized_map_id(p_id text) returns text language sql immutable as $$
   select case
     when p_id ~ '^arn:[^:]+:iam::[^:]*:role/(.*/)?[^/*]+\*$|^arn:[^:]+:iam::[^:]*:role/\*$'
       then regexp_replace(p_id, '^arn:([^:]+):iam::([^:]*):role/(.*/)?([^/]+)$', 'arn:\1:sts::\2:assumed-role/\4')
@@ -166,16 +169,16 @@ create or replace function map_entry(p_id text) returns text language sql immuta
   end
 $$;
 
--- What import_users would make of each entry of [{id, email}], and what is wrong with it; null: nothing.
+-- How import_users would store each entry of [{id, email}], and what is wrong with it; null: nothing.
 create or replace function check_users(p_users jsonb) returns table (ord bigint, id text, email text, id_problem text, address_problem text)
 language sql immutable as $$
-  select u.ord, map_entry(u.id), u.email,
-         case when u.id like 'arn:%' then principal_problem(map_entry(u.id)) else access_key_problem(u.id) end, address_problem(u.email)
+  select u.ord, normalized_map_id(u.id), u.email,
+         case when u.id like 'arn:%' then principal_problem(normalized_map_id(u.id)) else access_key_problem(u.id) end, address_problem(u.email)
     from rows from (jsonb_to_recordset(p_users) as (id text, email text)) with ordinality as u (id, email, ord)
    order by u.ord
 $$;
 
--- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN or a prefix that ends in *. Whom nobody knew is
+-- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN, or a prefix that ends in *. Unknown readers are
 -- looked up again at once.
 create or replace function import_users(p_users jsonb) returns table (added integer, changed integer)
 language sql volatile as $$

@@ -1,8 +1,8 @@
--- Who may do what (roles.sql makes the roles). Applied by every migration, last. A role that does not exist is passed over:
+-- The rights of each role (roles.sql creates the roles). Applied last, by every migration. A role that does not exist is skipped:
 -- a Thaw whose processes all connect as the owner needs none of them.
 --
--- Whatever a process calls runs with its owner's rights (security definer), and finds our tables whatever its caller put
--- on the search path.
+-- The functions that processes call run with their owner's rights (security definer), and with a search path of their own, so
+-- that a caller's search path cannot put other tables under them.
 
 do $$
 declare
@@ -10,10 +10,7 @@ declare
   v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
     'settle_restores',
-    -- One by one they were called by workers of before, which run on during a deploy.
-    'lock_restores', 'mark_restores_pending', 'mark_restores_restored', 'mark_restores_failed', 'mark_restores_lost', 'mark_restores_expired',
-    'note_restores_checked', 'note_restore_troubles',
-    'due_people', 'seal_notification', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
+    'due_people', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
     'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',
     'note_notification_refused', 'shut_mail_gate', 'note_mail_limit',
@@ -36,8 +33,8 @@ begin
     end if;
   end loop;
 
-  -- A function that pins its plans turns JIT and parallel workers off for every caller, psql too: with enable_seqscan off a plan
-  -- that cannot do without costs so much on paper that JIT, on by default, would compile it at each call.
+  -- Functions that pin their plans also turn off JIT and parallel workers, for every caller: where enable_seqscan is off and a plan
+  -- still needs a sequential scan, its estimated cost is so high that JIT, which is on by default, would compile it at each call.
   for v_object in
     select p.oid::regprocedure as signature from pg_proc p
      where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole
@@ -46,16 +43,17 @@ begin
     execute format('alter function %s set jit = off set max_parallel_workers_per_gather = 0', v_object.signature);
   end loop;
 
-  -- Whoever creates an operator in a schema that our functions search has their owner run it. Postgres 14 lets everybody, and
-  -- only the schema's owner can end that; where it is not us, server and worker refuse to start (server/postgres/rights.ts).
+  -- A role that may create an operator in a schema on our functions' search path can make their owner run its code. Postgres 14
+  -- allows this to all roles, and only the schema's owner can revoke it. If we are not the owner, server and worker refuse to
+  -- start (server/postgres/rights.ts).
   if has_schema_privilege('public', 'public', 'create')
      and (select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'public') then
     revoke create on schema public from public;
   end if;
 
   if v_has_worker then
-    -- Our functions call graphile-worker's with their owner's rights: who owns those could put any code there, as the worker
-    -- could after earlier versions of this file.
+    -- Our functions call graphile-worker's with their owner's rights: the owner of graphile-worker's functions could put any code
+    -- there. Early versions of this file made the worker their owner; this takes it back.
     if (select n.nspowner = 'thaw_worker'::regrole from pg_namespace n where n.nspname = 'graphile_worker') then
       reassign owned by thaw_worker to current_user;
     end if;
@@ -65,15 +63,16 @@ begin
     for v_object in
       select c.oid, c.oid::regclass as name from pg_class c
        where c.relnamespace = 'graphile_worker'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'migrations'
-    loop -- its migrations are not the worker's to write
+    loop -- the worker may not write graphile-worker's migrations
       execute format('grant insert, update, delete on %s to thaw_worker', v_object.name);
-      -- With mere grants graphile-worker starts, and silently runs nothing: row-level security hides all from who is not the owner.
+      -- With grants alone graphile-worker starts and silently runs nothing: row-level security hides all jobs from a role that is
+      -- not the owner.
       if not exists (select from pg_policy p where p.polrelid = v_object.oid and p.polname = 'thaw_worker') then
         execute format('create policy thaw_worker on %s to thaw_worker using (true)', v_object.name);
       end if;
     end loop;
 
-    -- What a mail says is read under the same locks that seal it; its body is the worker's to write, once.
+    -- The worker renders a mail in the transaction that seals it, so it reads these tables itself, and inserts the mail.
     grant select on restores, restore_requests, announcements, notifications, mail_gate to thaw_worker;
     grant insert (id, kind, email, body) on notifications to thaw_worker;
   end if;

@@ -1,10 +1,13 @@
--- What is old goes.
+-- Deletes what is old.
 
--- closed -> gone: what was over p_age ago, a page at a time, with its readers and the mails that tell of nothing else.
--- Whoever has still to be told keeps his restore; a mail that was refused or is unknown keeps it twice as long. Answers how many. One at a time: two would
--- leave a mail that both share.
+-- At most one run deletes at a time: each of two would keep a mail that the other's restores still use.
 create or replace function forget_lock() returns bigint language sql immutable as $$ select hashtextextended('forget_old_restores', 0) $$;
 
+-- closed -> deleted: restores that were over p_age ago, a page at a time, with their readers and the mails that tell of nothing
+-- else. A restore stays while a reader has still to be told, and twice as long if a mail of it is failed or unknown. Returns how
+-- many.
+-- Recipe: page by key, row by row, by index, one plan. (Without row by row, all requests that are untold anywhere could be read
+-- for each restore.)
 create or replace function forget_old_restores(p_age interval, p_limit integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
   set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -17,9 +20,9 @@ begin
   v_ids := array(
     select r.id from restores r
      where r.closed_at <= now() - p_age
-       -- offset 0: restore by restore, or all who wait for anything would be gone through for each.
-       and not exists (select from (select * from restore_requests o where o.restore_id = r.id offset 0) q
-                        where q.email is not null and q.post_notification_id is null
+       -- A reader who was told under another key of theirs (announcements) is not to be told again.
+       and not exists (select from (select o.email, is_untold_post(o) as is_untold from restore_requests o where o.restore_id = r.id offset 0) q
+                        where q.is_untold
                           and not exists (select from announcements a where a.restore_id = r.id and a.kind = 'post' and a.person = lower(q.email)))
        and not exists (select from (select * from announcements o where o.restore_id = r.id offset 0) a
                         cross join lateral (select m.status from notifications m where m.id = a.notification_id offset 0) n
@@ -35,7 +38,7 @@ begin
    where m.id is not null;
   delete from restores r where r.id = any (v_ids);
 
-  -- Each with the earlier ones that it was sent instead of.
+  -- Each mail together with the earlier ones that it replaced (superseded_by).
   with recursive over as (
     select m.id from unnest(v_mails) as m (id)
      where not exists (select from announcements a where a.notification_id = m.id offset 0)
@@ -48,8 +51,8 @@ begin
 end
 $$;
 
--- Jobs that failed for good are kept a day for whoever looks, then they only make graphile-worker's table long.
--- What they nudged is long done by the next nudge. Answers how many.
+-- Jobs that failed for good are kept for a day, for operators to look at, and then deleted, or graphile-worker's table would grow.
+-- The work that they nudged was done after a later nudge. Returns how many.
 create or replace function forget_failed_jobs() returns integer
 language sql volatile as $$
   select count(*)::integer

@@ -1,26 +1,26 @@
--- The four roles, none of them a superuser. Once per Postgres server, by whoever may create roles there:
+-- The four roles, none of them a superuser. Run once per Postgres server, as a role that may create roles:
 --
 --   psql "$ADMIN_URL" -f sql/roles.sql
 --   psql "$ADMIN_URL" -c "create database thaw owner thaw_migrator"
 --   psql "$ADMIN_URL" -c '\connect thaw' -c "revoke create on schema public from public; grant create on schema public to thaw_migrator"
 --
--- then give each a password (alter role thaw_server password '...') and its own DATABASE_URL. What each may do stands in
--- privileges.sql, which every `npm run migrate` applies: also to a database that is older than its roles.
+-- Then give each a password (alter role thaw_server password '...') and its own DATABASE_URL. The rights of each are in
+-- privileges.sql, which every `npm run migrate` applies, also to a database that is older than its roles.
 --
--- The last line is for Postgres 14 and for a database that was upgraded from it, and takes a superuser: there everybody may
--- create in schema public, and could so become the owner (README, "Roles").
+-- The last line is for Postgres 14 and for databases upgraded from it, and needs a superuser: there every role may create objects
+-- in schema public, and could gain the owner's rights by that (README, "Roles").
 
 create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns all tables and functions.
-create role thaw_server login;   -- npm run server. May hand in events, and sees nothing.
+create role thaw_server login;   -- npm run server. May hand in events, and reads no table.
 create role thaw_worker login;   -- npm run worker. Works on graphile-worker's rows, and owns nothing.
 create role thaw_reader login;   -- people and dashboards. Sees the views.
 
--- So that a migration can take back what earlier versions gave to the worker.
+-- So that a migration can take back what early versions gave to the worker.
 grant thaw_worker to thaw_migrator;
--- So that who creates the roles can also create a database for them.
+-- So that the role that creates these can also create a database for them.
 grant thaw_migrator to current_user;
 
--- A client that vanishes in the middle of a transaction must not keep its locks.
+-- A client that vanishes in the middle of a transaction must not keep its locks for long.
 alter role thaw_server set idle_in_transaction_session_timeout = '30s';
 alter role thaw_worker set idle_in_transaction_session_timeout = '60s';
 alter role thaw_reader set idle_in_transaction_session_timeout = '60s';

@@ -1,37 +1,45 @@
--- The state machine of a restore, on one page. Every function takes a set, is guarded by the state it leaves, and adds
--- the job it causes in the same transaction. Each statement of a function sees what was committed before
--- it (read committed), which is why locking and looking are separate statements. Restores are locked before
--- their requests, and in the order of their names, so that nobody waits in a circle.
+-- The state machine of a restore, on one page. Every function works on a set of rows, is guarded by the state they leave, and adds
+-- the job that it causes in the same transaction. Each statement of a function sees what was committed before it (read committed);
+-- so locking a row and reading it are separate statements. To avoid deadlocks, restores are locked before their requests, and in
+-- the order of bucket, key and version.
 --
---   not_started -> pending                mark_restores_pending      S3 accepted (202), or was at it already (409)
---   not_started, pending -> restored      mark_restores_restored     HEAD says readable; nothing else may say so
---   not_started, pending -> failed        mark_restores_failed       gone, overwritten
---                                         note_restore_troubles      24 hours of trouble
---   pending -> not_started                mark_restores_lost         HEAD says archived; the third time: failed
---   restored, failed -> closed            request_restores           a read newer than its end
---                                         close_finished_restores    the sweep
---                                         mark_restores_expired      HEAD says archived again
---                                         retry_restore              an operator's wish (operators.sql)
---   closed -> gone                        forget_old_restores        RETENTION_DAYS (retention.sql)
+--   from -> to                            function                   why
+--   (none) -> not_started                 request_restores           the first read of an object without an open restore
+--                                         reopen_restores            a new one in place of one that it closes
+--   not_started -> pending                mark_restores_pending      S3 accepted (202), or is restoring it already (409)
+--   not_started, pending -> restored      mark_restores_restored     HEAD says readable; nothing else may set this
+--   not_started, pending -> failed        mark_restores_failed       HEAD says that it is gone or overwritten
+--                                         note_restore_troubles      S3 failed for 24 hours and ten tries
+--   pending -> not_started                mark_restores_lost         accepted, and yet HEAD says archived: S3 lost it
+--   pending -> failed                     mark_restores_lost         ... for the third time
+--   restored, failed -> closed            request_restores           a read newer than its end (over_at)
+--                                         close_finished_restores    its end has passed
+--   restored -> closed                    mark_restores_expired      HEAD says archived again, or gone
+--                                         note_restore_troubles      past its expiry, and S3 failed for 24 hours and ten tries
+--   failed -> closed                      retry_restore              an operator retries it (operators.sql)
+--   closed -> deleted                     forget_old_restores        older than RETENTION_DAYS (retention.sql)
 --
--- Events move nothing: complete_restores asks for a HEAD at once (head_wanted_at), and HEAD moves the row.
+-- closed is not a status: closed_at is set, and the status stays. The last three of -> closed call reopen_restores, which opens a
+-- new restore for the readers who still need one. Events move nothing: complete_restores asks for a HEAD at once
+-- (head_wanted_at), and its answer moves the row.
 --
 -- Who may call what: privileges.sql.
 
 -- -------------------------------------------------------------------------------------- events come in
 
--- Failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
--- source_identity?, region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: after how long a mail may be
--- due (the quiet window, the longest wait). Answers each id with its row; duplicate: an earlier read made it.
--- Raises serialization_failure when a restore closes under its hands: call again; lock_not_available when somebody keeps a
--- row of one of them locked: locked_reads tells which.
+-- Takes failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
+-- source_identity?, region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: the debounce times after which a
+-- mail may be due (the quiet window, the longest wait). Returns each id with its request; duplicate: an earlier read created it.
+-- Raises serialization_failure if a restore closes meanwhile: call again; lock_not_available if a row of one of these reads stays
+-- locked: locked_reads tells which.
+--
+-- lock_timeout: Thaw itself locks nothing for longer than 200 ms. A longer lock is an operator's, or of a process that hangs, and
+-- must not hold up the other reads of the batch (the server gives them 1.9 seconds).
+--
+-- Recipe: page by key, row by row, by index, one plan. Planned for the tables of the moment, a batch of 64 took 5 ms or 170 ms; a
+-- plan made while the tables were empty scans all of them later.
 create or replace function request_restores(p_requests jsonb, p_notify_waits interval[], p_session_domains text[] default '{}')
 returns table (read_id uuid, request_id uuid, duplicate boolean)
--- Read by read, by index, whatever the statistics say (hence lateral and offset 0, too): planned for the tables of the moment, a
--- batch of 64 took 5 ms or 170; a plan made while they were empty goes through all of them when they are not any more; and
--- planning anew each time is half the work.
--- Thaw itself locks nothing for longer than 200 ms: whoever waits longer waits for an operator, or for something that hangs, and
--- must not keep everybody else's reads with him (they have 1.9 seconds).
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -42,8 +50,8 @@ declare
   v_unresolved boolean;
   v_answered integer;
 begin
-  -- One entry per object and reader, in key order so that two servers lock in the same order.
-  -- An event from the future would stay "newer" for ever: it counts as of now.
+  -- One entry per object and reader, in key order, so that all servers lock in the same order.
+  -- (parse_reads: an event time in the future counts as now, or the read would stay "newer" for ever.)
   select array_agg((g.id, g.s3_bucket, g.s3_key, g.version_id, g.access_key_id, g.principal, g.account_id,
                     g.source_identity, g.reader, g.region, g.event_id, g.event_time, g.read_count)::object_read
                    order by g.s3_bucket, g.s3_key, g.version_id, g.reader)
@@ -57,7 +65,7 @@ begin
            group by p.s3_bucket, p.s3_key, p.version_id, p.reader) g;
 
   -- restored, failed -> closed: over before this read was made (the copy expired, or the failure is old).
-  -- The lock (as wherever something closes) is one that the lock of a reader's insert below waits for.
+  -- for update, as wherever a restore closes: it conflicts with the key share lock that attaching a reader takes below.
   update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null
    where r.id = any (array(
     select o.id from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3 order by 1, 2, 3) i
@@ -66,7 +74,7 @@ begin
                             and o.closed_at is null and o.head_wanted_at is null and i.event_time > over_at(o) for update) o));
 
   -- -> not_started: the first read of an object without an open restore. A late delivery starts nothing.
-  -- It bears the id of the read that opened it, so that the log lines of both can be told to belong together.
+  -- The restore gets the id of the read that opened it, so that the log lines of both can be matched.
   with opened as (
     insert into restores (id, s3_bucket, s3_key, version_id, region)
     select (array_agg(i.id order by i.reader))[1], i.s3_bucket, i.s3_key, i.version_id, max(i.region)
@@ -84,13 +92,12 @@ begin
                         where r.s3_bucket = o.s3_bucket and r.s3_key = o.s3_key and r.version_id = o.version_id and r.closed_at is not null
                         order by r.closed_at desc limit 1) l on true;
 
-  -- Whoever still waits to hear of the last one, closed by this read or by the sweep, waits for the new one.
+  -- Readers who still wait to be told of the last restore, closed by this read or by the sweep, move to the new one.
   if v_closed is not null then
     perform move_untold_requests(v_closed);
   end if;
 
-  -- The reader's own row; a repeat is only counted. The lock keeps the status from moving between our
-  -- look at it and our insert.
+  -- The reader's own row; a repeat is only counted. The key share lock keeps the status as we read it until our insert.
   with attached as (
     insert into restore_requests as q (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity,
                                        email, user_resolved, resolved_by, restore_status, status_at, read_count, last_read_at, last_event_id)
@@ -117,8 +124,9 @@ begin
   if v_new_statuses && array['restored', 'failed']::restore_status[] then perform nudge('post_notify', p_notify_waits); end if;
   if v_unresolved then perform nudge('resolve_users'); end if;
 
-  -- A read failed although we believe the object readable: S3 must say, and nobody is told "ready" before.
-  -- (restored_at, for an index that has the status would do as well as the object's where the statistics know of no row.)
+  -- A read failed although the row says readable: ask S3 by HEAD, and tell nobody "ready" before it answers.
+  -- (restored_at is not null, instead of status: with the status, a planner whose statistics say "no rows" might choose an index
+  -- on the status instead of the object's.)
   update restores r set head_wanted_at = now()
    where r.id = any (array(
     select o.id from (select s3_bucket, s3_key, version_id, max(event_time) as event_time from unnest(v_reads) group by 1, 2, 3 order by 1, 2, 3) i
@@ -146,7 +154,7 @@ begin
      where q.id is not null
      order by p.ord;
   get diagnostics v_answered = row_count;
-  -- Closed between our look for an open restore and our insert: those reads belong to no restore yet.
+  -- A restore closed between our search for an open one and our insert: these reads belong to no restore yet.
   if v_answered < jsonb_array_length(p_requests) then
     raise exception 'a restore closed while it was being read' using errcode = 'serialization_failure', hint = 'Call again.';
   end if;
@@ -165,8 +173,8 @@ language sql stable as $$
          with ordinality as p (id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity, region, event_id, event_time, ord)
 $$;
 
--- Whether this very reader already had a restore of this object that ended after the read was made: then the
--- event comes from a replayed or delayed queue, and a paid restore must not start by it.
+-- Whether this reader already had a restore of this object that ended after the read was made. Then the event comes from a
+-- replayed or delayed queue, and must not start a paid restore. Recipe: row by row.
 create or replace function is_late(i object_read) returns boolean language sql stable as $$
   select exists (select from restores r
                   where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
@@ -175,8 +183,8 @@ create or replace function is_late(i object_read) returns boolean language sql s
                  offset 0)
 $$;
 
--- Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?}]) meet a row that somebody keeps locked: the
--- object's open restore (any version's), or its reader's own row. A look that waits for nobody.
+-- Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?}]) need a row that is locked: the object's open restore
+-- (of any version), or its reader's own row. It waits for no row lock. Recipe: one plan, by index.
 create or replace function locked_reads(p_reads jsonb) returns setof uuid
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -256,8 +264,8 @@ language sql stable as $$
   offset 0 -- event by event: else all that is open is joined with the events where the statistics know of no row
 $$;
 
--- Has S3 asked at once, or as soon as a claim under way has ended, or S3 takes calls again. For rows that the caller has
--- locked; answers which statuses they have.
+-- Makes a HEAD due for these rows, which the caller has locked: now, or when the current claim or S3's throttling ends. Returns
+-- their statuses.
 create or replace function want_head(p_ids uuid[]) returns restore_status[]
 language sql volatile as $$
   with wanted as (
@@ -280,8 +288,9 @@ $$;
 
 -- -------------------------------------------------------------------------------------- S3 is asked
 
--- A page of objects to restore. The claim is a lease: whoever dies with it lets go of the rows by itself. Its lock
--- (no key update) does not skip rows that somebody is reading just now. Every outcome uses its claim up.
+-- Claims a page of objects to restore. The claim is a lease: if the worker dies, its rows become due when it expires. claim_id is
+-- the fencing token; each outcome ends the claim. (no key update: a POST for the object, which locks key share, does not make
+-- the row look locked.) Recipe: page by key, by index.
 create or replace function claim_restores_to_trigger(p_limit integer, p_worker text default null) returns setof restores
 language sql volatile set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
   update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
@@ -293,9 +302,9 @@ language sql volatile set enable_seqscan = off set enable_bitmapscan = off set e
   returning r.*
 $$;
 
--- A page of objects to ask S3 about: first those that an event asks for, then those pending that were
--- not looked at for p_poll_after. One run walks the index once (p_after_checked, p_after_id: where the last
--- page ended), so rows in back-off are not read again for each page.
+-- Claims a page of objects to ask S3 about: first those with an event to confirm, then those pending that were not checked for
+-- p_poll_after. A run walks the index once (p_after_checked, p_after_id: where the last page ended), so rows in backoff are not
+-- read again for each page. Recipe: page by key, by index, one plan.
 create or replace function claim_restores_to_poll(p_limit integer, p_poll_after interval,
                                                   p_after_checked timestamptz default '-infinity',
                                                   p_after_id uuid default '00000000-0000-0000-0000-000000000000',
@@ -324,7 +333,7 @@ begin
 end
 $$;
 
--- What a task learned about a page: [{id, claim_id, code?, message?, storage_class?, ...}].
+-- What a task found out about a page: [{id, claim_id, code?, message?, storage_class?, ...}].
 create or replace function parse_outcomes(p_outcomes jsonb)
 returns table (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint, etag text,
                pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
@@ -335,14 +344,13 @@ language sql stable as $$
       etag text, pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
 $$;
 
--- Notes a page of outcomes in one statement, and so in one transaction. Each says by its transition which of the following
--- functions moves its row.
+-- Applies a page of outcomes in one transaction. The field transition of each names the function below that moves its row.
 create or replace function settle_restores(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
   v_kind record;
 begin
-  -- All locks first, in the one order that everybody takes them.
+  -- All locks first, in one order: one lock_restores per transition would not be in order.
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   for v_kind in
     select o ->> 'transition' as transition, jsonb_agg(o) as outcomes from jsonb_array_elements(p_outcomes) o group by 1 order by 1
@@ -360,7 +368,7 @@ begin
 end
 $$;
 
--- not_started -> pending: S3 is at it. A fact, so whoever held the claim. (An event may have asked for a HEAD.)
+-- not_started -> pending: S3 is restoring it. A fact, so it needs no claim. (An event may have asked for a HEAD meanwhile.)
 create or replace function mark_restores_pending(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
@@ -382,7 +390,7 @@ begin
 end
 $$;
 
--- not_started, pending -> restored: HEAD says that it can be read.
+-- not_started, pending -> restored: HEAD says that it is readable.
 create or replace function mark_restores_restored(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 begin
@@ -398,7 +406,7 @@ begin
 end
 $$;
 
--- not_started, pending -> failed: S3 says that there is nothing (left) to restore.
+-- not_started, pending -> failed: HEAD says that there is nothing (left) to restore.
 create or replace function mark_restores_failed(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 begin
@@ -411,8 +419,8 @@ begin
 end
 $$;
 
--- pending -> not_started: accepted a while ago, and archived again without having been readable. Only HEAD may
--- say so, and only to who still holds the claim: a worker that slept brings old news.
+-- pending -> not_started, the third time failed: accepted a while ago, and archived without having been readable. Only HEAD may
+-- say so, and only the current claim holder may report it: a paused worker's view is stale.
 create or replace function mark_restores_lost(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
@@ -437,7 +445,7 @@ begin
   if 'not_started' = any (v_statuses) then perform nudge('trigger_restores'); end if;
   if 'failed' = any (v_statuses) then perform nudge('post_notify', p_notify_waits); end if;
 
-  -- Too soon to tell: look again once the grace is over. Or an event has come since S3 was asked: look again now.
+  -- Too soon to tell: check again after the grace time. Or an event has come since the claim: check again now.
   with too_soon as (
     update restores r
        set head_wanted_at = least(coalesce(r.head_wanted_at, now()), now()), attempts = 0, claim_id = null,
@@ -451,8 +459,8 @@ begin
 end
 $$;
 
--- No arrow: S3 answered, and nothing has changed. That it still restores is no answer to an event which said that it is done:
--- S3 is asked again, at once when the event came after the question.
+-- No transition: S3 answered, and nothing has changed. If an event said that the restore is done and S3 is still restoring, S3 is
+-- asked again: at once if the event came after the claim, else with a growing delay.
 create or replace function note_restores_checked(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
@@ -463,7 +471,7 @@ begin
   with checked as (
     update restores r
        set last_checked_at = now(),
-           -- Not later than now, whatever becomes of the clock: the next question comes after it.
+           -- Not later than now, even if the clock was set back: the next claim must come after it (was_asked_too_early).
            head_wanted_at = case when r.status = 'pending' and r.head_wanted_at is not null then least(r.head_wanted_at, now()) end,
            restore_expires_at = case when r.status = 'restored' then o.restore_expires_at end,
            attempts = 0,
@@ -476,13 +484,13 @@ begin
   select bool_or(c.status = 'restored'), array_agg(distinct c.wait) filter (where c.head_wanted_at is not null)
     into v_readable, v_waits from checked c;
   perform nudge('poll_pending_restores', v_waits);
-  -- Whoever was held back while S3 was asked can be told now.
+  -- Ready mails that were held back while S3 was asked may go now.
   if v_readable then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
 end
 $$;
 
--- No arrow at first: trouble is noted where everybody can see it, and the claim's delay runs on. After 24
--- hours without a break: not_started, pending -> failed. Only the claim's holder may report.
+-- S3 failed. At first no transition: the error is stored where operators see it, and the row stays in backoff until the claim's
+-- lease ends. When retries are exhausted: not_started, pending -> failed. Only the current claim holder may report.
 create or replace function note_restore_troubles(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
@@ -496,17 +504,17 @@ begin
      set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, claim_id = null, head_wanted_at = null
     from parse_outcomes(p_outcomes) o
    where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id and r.attempt_after > now()
-     and is_hopeless(r);
+     and retries_exhausted(r);
   if found then perform nudge('post_notify', p_notify_waits); end if;
 
-  -- A restored object that S3 will not tell us about: its word that it was restored has to do, for as long as it said.
+  -- A restored object that S3 fails to answer for: rely on its last answer, until the expiry that this gave. After it: -> closed.
   with believed as (
     update restores r
        set head_wanted_at = null, attempts = 0, attempt_after = now(), claim_id = null,
            failing_since = null, failure_code = null, failure_message = null
       from parse_outcomes(p_outcomes) o
      where r.id = o.id and r.status = 'restored' and r.closed_at is null and r.claim_id = o.claim_id and r.attempt_after > now()
-       and is_hopeless(r)
+       and retries_exhausted(r)
     returning r.id, r.restore_expires_at)
   select array_agg(b.id) filter (where b.restore_expires_at <= now()), count(*) > 0 into v_over, v_believed from believed b;
   if v_believed then perform nudge('post_notify', interval '0' || p_notify_waits); end if;
@@ -527,7 +535,7 @@ begin
 end
 $$;
 
--- restored -> closed: HEAD says that it is archived again (or gone: the new restore will find out).
+-- restored -> closed: HEAD says that it is archived again, or gone (then the new restore finds that out and fails).
 create or replace function mark_restores_expired(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 begin
@@ -537,8 +545,8 @@ begin
 end
 $$;
 
--- restored, failed -> closed, and a new restore in its place. Comes along: whoever was not told yet, and whoever read it since;
--- with p_everyone all readers (an operator's retry of a failed one). Answers the new restores' ids.
+-- restored, failed -> closed, and a new restore in its place, if it has readers who need one: readers who have no post mail, and
+-- readers who read it after its end; with p_everyone all readers (an operator retries a failed one). Returns the new ids.
 create or replace function reopen_restores(p_restore_ids uuid[], p_everyone boolean default false) returns setof uuid
 language plpgsql volatile as $$
 declare
@@ -546,12 +554,12 @@ declare
 begin
   perform lock_restores(p_restore_ids);
 
-  -- A copy was over, for all we know, when S3 last called it readable: a read since then is not late.
+  -- closed_at of a copy is when S3 last called it readable: a read after that is not a late delivery.
   with over as (
     update restores r
        set head_wanted_at = null, claim_id = null,
            closed_at = case r.status when 'failed' then now() else least(now(), greatest(r.status_at + late_read_grace(), r.last_checked_at)) end,
-           -- Whatever is told of it from now on, is not that it can be read.
+           -- A mail that is rendered from now on must not call it readable.
            restore_expires_at = case r.status when 'restored' then least(r.restore_expires_at, now()) end
      where r.id = any (p_restore_ids) and r.closed_at is null and r.status in ('restored', 'failed')
     returning r.id)
@@ -563,6 +571,7 @@ begin
     from restores r
    where r.id = any (v_closed)
      and exists (select from restore_requests q where q.restore_id = r.id
+                    -- Wider than awaits_post: unknown readers count here however long they have waited.
                     and (p_everyone or q.post_notification_id is null or q.last_read_at > r.closed_at))
    order by r.s3_bucket, r.s3_key, r.version_id
       on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing;
@@ -587,24 +596,24 @@ begin
 end
 $$;
 
--- Requests of closed restores whose readers have not heard how it ended go to the object's open restore. Those whom nobody
--- knows, not for ever: they would become more with each restore.
+-- Moves requests of closed restores whose readers have not been told how it ended to the object's open restore. Unknown readers
+-- move for a limited time only (awaits_post), or their number would grow with each restore.
 create or replace function move_untold_requests(p_closed uuid[]) returns void
 language sql volatile as $$
   update restore_requests q
      set restore_id = n.id, restore_status = n.status, status_at = n.status_at
     from restores o
     join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null
-   where o.id = any (p_closed) and q.restore_id = o.id and q.post_notification_id is null
-     and (q.email is not null or q.requested_at > now() - unknown_reader_wait())
+   where o.id = any (p_closed) and q.restore_id = o.id and awaits_post(q, q.requested_at)
      and not exists (select from restore_requests t where t.restore_id = n.id and t.reader = q.reader)
 $$;
 
--- restored, failed -> closed, a page at a time; answers how many. Late or early does not matter: closed_at is
--- when the restore was over, not when we noticed. Without an expiry it is over once everyone is told. One sweep at a time,
--- whatever the number of workers: its pages shall not add up to what readers notice. Who comes second leaves it to the first.
+-- At most one sweep runs at a time, however many workers: the row locks of several pages together would delay POSTs.
 create or replace function close_lock() returns bigint language sql immutable as $$ select hashtextextended('close_finished_restores', 0) $$;
 
+-- restored, failed -> closed, a page at a time; returns how many, 0 also while another worker sweeps. When it runs does not matter:
+-- closed_at is when the restore was over, not when we noticed. A restore without expiry is over once all its readers are told.
+-- Recipe: page by key, by index, one plan.
 create or replace function close_finished_restores(p_limit integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
@@ -613,7 +622,7 @@ declare
 begin
   if not pg_try_advisory_xact_lock(close_lock()) then return 0; end if;
 
-  -- A doubt (head_wanted_at) is S3's to settle.
+  -- Not while a HEAD is wanted: its answer decides.
   v_ids := array(
     select d.id from restores d
      where d.closed_at is null and d.status = 'failed' and d.head_wanted_at is null
@@ -624,8 +633,7 @@ begin
      where d.closed_at is null and d.status = 'restored' and d.head_wanted_at is null
        and coalesce(d.restore_expires_at, d.status_at) <= now() and over_at(d) <= now()
        and (d.restore_expires_at is not null
-            or not exists (select from restore_requests q where q.restore_id = d.id and q.post_notification_id is null
-                              and (q.email is not null or d.status_at > now() - unknown_reader_wait())))
+            or not exists (select from restore_requests q where q.restore_id = d.id and awaits_post(q, d.status_at)))
      order by coalesce(d.restore_expires_at, d.status_at) limit p_limit - cardinality(v_ids) for update skip locked);
   update restores r set closed_at = over_at(r), head_wanted_at = null, claim_id = null where r.id = any (v_ids);
   return cardinality(v_ids);

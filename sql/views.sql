@@ -1,17 +1,16 @@
--- What people read in psql.
+-- Views for people in psql.
 
 -- What an operator should look at, why, and what to do about it. Empty when all is well.
--- Each branch finds its rows by an index on the time it asks for, and their readers by key (offset 0: row by row), so that it
--- finds nothing quickly, too.
+-- Recipe: row by row. Each branch reads an index on the time that it compares, so that it is quick also when it finds nothing.
 create or replace view stuck_requests as
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text as email, q.restore_status::text as status, s.since,
          s.problem, coalesce(s.failure_code, '') as failure_code, coalesce(s.failure_message, '') as failure_message, s.what_to_do
     from (select r.id, r.failing_since as since, 'S3 refuses, or cannot be reached' as problem, r.failure_code, r.failure_message,
-                 'mend what failure_message says, then: select retry_restore(id)' as what_to_do
+                 'fix what failure_message says, then: select retry_restore(id)' as what_to_do
             from restores r
            where r.closed_at is null and r.status <> 'failed' and r.failing_since < now() - interval '15 minutes'
           union all
-          select r.id, greatest(r.status_at, r.head_wanted_at), 'nobody has asked S3 yet', r.failure_code, r.failure_message,
+          select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
                  'is a worker running? see graphile_worker.jobs'
             from restores r
            where (r.status = 'not_started' or r.head_wanted_at is not null) and r.failing_since is null and r.closed_at is null
@@ -41,7 +40,7 @@ create or replace view stuck_requests as
    where n.status <> 'sent' and ((n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
       or (n.status in ('failed', 'unknown') and n.superseded_by is null));
 
--- Who waits for what, and how it stands: one row per restore and reader.
+-- Who waits for which object, and its state: one row per restore and reader.
 create or replace view request_status as
   select q.id, q.s3_bucket, q.s3_key, q.version_id, q.access_key_id, q.principal, q.email::text as email,
          q.restore_status::text as status, q.status_at, q.requested_at, q.read_count, q.last_read_at, q.pre_notified, q.post_notified,
@@ -49,13 +48,13 @@ create or replace view request_status as
          coalesce(r.failure_code, '') as failure_code, coalesce(r.failure_message, '') as failure_message, r.closed_at
     from restore_requests q join restores r on r.id = q.restore_id;
 
--- The mails, without what they say.
+-- The mails, without their bodies.
 create or replace view mail_status as
   select n.id, n.kind::text as kind, n.email::text as email, n.status::text as status, n.created_at, n.sent_at, n.attempts, n.attempt_after,
          n.resend_id, coalesce(n.failure_code, '') as failure_code, coalesce(n.failure_message, '') as failure_message, n.superseded_by
     from notifications n;
 
--- Both maps, and what makes an entry of no use (those that were there before it was refused); null: nothing.
+-- The entries of both maps, and why an entry is unusable (it was entered before 0006_people.sql refused such); null: it is usable.
 create or replace view map_entries as
   select m.access_key_id as id, m.email::text as email, coalesce(access_key_problem(m.access_key_id), address_problem(m.email)) as problem
     from aws_key_user_map m

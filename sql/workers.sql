@@ -1,15 +1,16 @@
--- Workers come and go: a living worker holds an advisory lock; what dead ones held is given back.
+-- Workers come and go. A live worker holds an advisory lock; the claims and jobs of dead ones are released.
 
--- What this database has been migrated with, for processes that may not read tables.
+-- The SQL files that were applied to this database, for processes that may not read tables.
 create or replace function applied_sql_files() returns table (name text, sha256 text)
 language sql stable as $$
   select m.name, m.sha256 from thaw_migrations m
 $$;
 
--- Whoever lives holds this lock, on a connection that does nothing else.
+-- A live worker holds this lock on a dedicated connection.
 create or replace function worker_lock(p_worker text) returns bigint language sql immutable as $$ select hashtextextended(p_worker, 0) $$;
 
--- To be called on the connection that lives and dies with the worker. The lock comes first: a row without it is a dead worker's.
+-- Call it on the connection that lives as long as the worker. The lock comes before the row: a row without a lock means that the
+-- worker is dead.
 create or replace function enter_worker(p_worker text) returns void
 language plpgsql volatile as $$
 begin
@@ -18,17 +19,17 @@ begin
 end
 $$;
 
--- The last word of a worker that was told to stop: what it had claimed and not begun is everybody's again.
+-- A worker that was told to stop calls this last: what it has claimed and not begun becomes due for the others.
 create or replace function leave_worker(p_worker text) returns void
 language plpgsql volatile as $$
 begin
   delete from workers w where w.id = p_worker;
-  perform give_back(array[p_worker]);
+  perform release_work(array[p_worker]);
 end
 $$;
 
--- Gives back what dead workers held. Taking a living worker's rows away would be wasteful, not wrong: its reports are
--- guarded by claim_id, and mails by their key. Answers how many had died.
+-- Releases the work of dead workers; returns how many were dead. To take a live worker's rows by mistake would waste calls, but do
+-- no harm: claim_id guards its reports, and the idempotency key its mails.
 create or replace function reap_dead_workers() returns integer
 language plpgsql volatile as $$
 declare
@@ -38,16 +39,16 @@ begin
                    where pg_postmaster_start_time() < now() - reconnect_grace() and pg_try_advisory_xact_lock(worker_lock(w.id)));
   if v_dead = '{}' then return 0; end if;
   delete from workers w where w.id = any (v_dead);
-  perform give_back(v_dead);
+  perform release_work(v_dead);
   return cardinality(v_dead);
 end
 $$;
 
--- Claims at once instead of when their lease ends, and graphile-worker's jobs, which it would keep locked for four hours.
-create or replace function give_back(p_workers text[]) returns void
+-- Releases claims before their lease ends, and graphile-worker's jobs, which would stay locked for four hours.
+create or replace function release_work(p_workers text[]) returns void
 language plpgsql volatile as $$
 begin
-  -- A row that several workers died with may be what kills them: it waits until its lease ends.
+  -- A row that several workers died with may be the cause: it stays claimed until its lease ends.
   perform lock_restores(array(select r.id from restores r
                                where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null));
   update restores r set attempt_after = now(), claim_id = null

@@ -3,11 +3,10 @@ import { randomUUID } from "node:crypto";
 
 import type { Pool } from "pg";
 
-import { query, WAITS, type Row } from "../support/rows.ts";
+import { query, sealMail, WAITS, type Row } from "../support/rows.ts";
 import { OBJECTS, READERS, type Command } from "./commands.ts";
 import { GIVE_UP_TRIES, type Event, type Truth } from "./model.ts";
 
-const [QUIET, MAX_WAIT] = ["2 minutes", "15 minutes"];
 const DAYS_7 = 7 * 86_400_000;
 
 /** S3 as it really is. */
@@ -253,29 +252,15 @@ export class Play {
   /** As server/worker/mails.ts does it. */
   async #notify(kind: "pre" | "post", resend: Extract<Command, { do: "notify" }>["resend"]): Promise<void> {
     await this.pool.query("select unseal_stale_notifications($1)", [kind]);
-    const people = await query(this.pool, "select person from due_people($1, $2, $3, 100, '') person", [
+    const people = await query(this.pool, "select person from due_people($1, $2, $3, 100) person", [
       kind,
-      QUIET,
-      MAX_WAIT,
+      ...WAITS,
     ]);
     for (const { person } of people) {
       const client = await this.pool.connect();
       const id = randomUUID();
       await client.query("begin");
-      const [sealed] = await query(client, "select seal_notification($1, $2, $3, $4, $5) as announced", [
-        id,
-        kind,
-        person,
-        QUIET,
-        MAX_WAIT,
-      ]);
-      if (sealed?.["announced"] > 0) {
-        await client.query("insert into notifications (id, kind, email, body) values ($1, $2, $3, '{}')", [
-          id,
-          kind,
-          person,
-        ]);
-      }
+      await sealMail(client, id, kind, person);
       await client.query("commit");
       client.release();
     }

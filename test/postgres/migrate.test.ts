@@ -25,6 +25,7 @@ const ALL = [
   "0007_claimed_at.sql",
   "0008_mail_pages.sql",
   "0009_claims.sql",
+  "0010_unused_functions.sql",
   "rules.sql",
   "people.sql",
   "transitions.sql",

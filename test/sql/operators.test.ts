@@ -215,14 +215,14 @@ describe("stuck_requests", () => {
 
   test("tells of a restore that nobody works on", async ({ pool }) => {
     await insertRead(pool, "not_started", { restore: { attempt_after: ago("20 minutes") } });
-    expect(await problems(pool)).toMatchObject([{ problem: "nobody has asked S3 yet" }]);
+    expect(await problems(pool)).toMatchObject([{ problem: "no worker has asked S3 yet" }]);
   });
 
   test("tells of a doubt that nobody looks into, as its readers wait", async ({ pool }) => {
     await insertRead(pool, "restored", {
       restore: { attempt_after: ago("2 days"), head_wanted_at: ago("20 minutes") },
     });
-    expect(await problems(pool)).toMatchObject([{ problem: "nobody has asked S3 yet" }]);
+    expect(await problems(pool)).toMatchObject([{ problem: "no worker has asked S3 yet" }]);
     await pool.query("update restores set head_wanted_at = now()");
     expect(await problems(pool)).toEqual([]);
   });

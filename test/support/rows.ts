@@ -137,6 +137,28 @@ export const insertNotification = (client: Client, more: Row = {}): Promise<Row>
     ...more,
   });
 
+/** Seals what that person is due to hear as server/worker/mails.ts does, in the caller's transaction; returns how many restores. */
+export async function sealMail(
+  client: Client,
+  id: string,
+  kind: "pre" | "post",
+  person: string,
+): Promise<number> {
+  const { announced } = await one<{ announced: number }>(
+    client,
+    "select announced from seal_page($1, $2, $3, $4, $5)",
+    [id, kind, person, ...WAITS],
+  );
+  if (announced > 0) await insertNotification(client, { id, kind, email: person });
+  return announced;
+}
+
+/** Claims a mail that is due if it may be sent just now: takes a turn in Resend's pace, as server/worker/mails.ts does. */
+export async function claimInTurn(client: Client, kind: "pre" | "post"): Promise<Row[]> {
+  const { wait_ms } = await one(client, "select take_mail_turn($1, null, '0') as wait_ms", [kind]);
+  return wait_ms === 0 ? query(client, "select * from claim_notifications($1, 1)", [kind]) : [];
+}
+
 export interface Answer {
   read_id: string;
   request_id: string;

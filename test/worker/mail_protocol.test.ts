@@ -455,6 +455,8 @@ describe("Postgres' clock is set back", () => {
     );
     await thaw.startWorker();
     await waitFor("the mail", async () => thaw.resend.mails.length === 1, 12_000);
+    // Marked a moment after Resend has it.
+    await waitFor("its reader to be marked", async () => (await told(thaw)).every(Boolean));
     expect(await told(thaw)).toEqual([true]);
   });
 

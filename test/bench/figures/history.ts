@@ -64,7 +64,7 @@ export const WORK: Record<string, string> = {
   pre_notify: `select * from due_people('pre', '120 seconds', '900 seconds', ${DUE_PEOPLE}, '')`,
   post_notify: `select * from due_people('post', '120 seconds', '900 seconds', ${DUE_PEOPLE}, '')`,
   "seal of one person":
-    "select seal_notification(gen_random_uuid(), 'post', 'p3@example.com', '120 seconds', '900 seconds')",
+    "select * from seal_page(gen_random_uuid(), 'post', 'p3@example.com', '120 seconds', '900 seconds')",
   "claim of mails": "select * from claim_notifications('post', 2, 'bench')",
   poll_pending_restores:
     "select * from claim_restores_to_poll(50, '23 hours', '-infinity', '00000000-0000-0000-0000-000000000000', 'bench')",
