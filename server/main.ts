@@ -11,7 +11,6 @@ import { reportError } from "./report_error.ts";
 import { isUnavailable } from "./postgres/errors.ts";
 import { Outage } from "./postgres/outage.ts";
 import { rightsProblem } from "./postgres/rights.ts";
-import { watchWorker } from "./worker/watch.ts";
 import { startWorker } from "./worker/worker.ts";
 
 /** Supervisors grant ten seconds before they kill. */
@@ -139,11 +138,7 @@ async function start({ config, roles, stops, log, outage, fatal }: Start): Promi
     config.worker &&
     (await startWorker({ pool: workerPool, config: { ...config, worker: config.worker }, log, fatal }));
   if (worker) {
-    const watch = watchWorker(worker, fatal);
-    stops.push(async () => {
-      watch.stop();
-      await worker.stop();
-    });
+    stops.push(() => worker.stop());
     log.info("worker ready");
   }
   if (config.server) {
@@ -162,9 +157,7 @@ async function start({ config, roles, stops, log, outage, fatal }: Start): Promi
       session_domains: config.SESSION_EMAIL_DOMAINS,
       notReady: async () => {
         if (stopping) return "stopping";
-        return worker?.getsJobs() === false
-          ? "The worker does not get its jobs."
-          : await migrationProblem(pool);
+        return worker?.problem() ?? (await migrationProblem(pool));
       },
       log,
     });

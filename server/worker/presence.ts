@@ -2,7 +2,7 @@ import type pg from "pg";
 
 export interface WorkerPresence {
   /** Comes back when its connection broke, and gives back what dead workers held. */
-  look(): Promise<void>;
+  check(): Promise<void>;
   leave(): Promise<void>;
 }
 
@@ -32,7 +32,7 @@ export async function enterWorker(pool: pg.Pool, worker_id: string): Promise<Wor
   };
   await enter();
   return {
-    async look() {
+    async check() {
       // A connection that a firewall forgot tells nobody: it must be spoken on.
       const held = connection;
       await held?.client.query("select").catch(() => held.letGo());

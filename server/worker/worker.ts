@@ -12,20 +12,25 @@ import { isUnavailable } from "../postgres/errors.ts";
 import { createS3 } from "../s3/s3.ts";
 import { provideWorkerContext } from "./task.ts";
 import { enterWorker } from "./presence.ts";
+import { watch } from "./watch.ts";
 
 const TASKS = ["resolve_users", "trigger_restores", "pre_notify", "post_notify", "poll_pending_restores"];
 
-/** Tasks get this long to end by themselves; then their calls are aborted. */
-const GRACE_MS = 4_000;
-
 export interface RunningWorker {
-  /** False while every try to get a job fails. */
-  getsJobs(): boolean;
-  /** Takes over what dead workers held. Throws when Postgres does not answer. */
-  look(): Promise<void>;
+  /** Why this worker cannot do its work now, or null. */
+  problem(): string | null;
   /** Lets running jobs end and leaves none locked. */
   stop(): Promise<void>;
 }
+
+export interface WorkerTiming {
+  /** Between two checks of this worker, which also take over what dead workers held; a check is one small query. */
+  check_every_ms: number;
+  /** Running jobs get this long to end by themselves; then their calls are aborted. Supervisors kill after 10 s. */
+  grace_ms: number;
+}
+
+const TIMING: WorkerTiming = { check_every_ms: 5_000, grace_ms: 4_000 };
 
 /**
  * Starts graphile-worker on tasks/ and crontab. The pool stays the caller's, and open until stop() has
@@ -36,8 +41,10 @@ export async function startWorker(options: {
   config: Config & { worker: WorkerConfig };
   log: Log;
   fatal: (reason: string) => void;
+  timing?: Partial<WorkerTiming>;
 }): Promise<RunningWorker> {
   const { pool, config, log, fatal } = options;
+  const { check_every_ms, grace_ms } = { ...TIMING, ...options.timing };
   const s3 = createS3(config.worker);
   const context = {
     db: createDatabase(pool),
@@ -62,12 +69,12 @@ export async function startWorker(options: {
   // What was due while no worker ran. First, so that nothing can fail once the worker runs.
   await pool.query("select nudge(task) from unnest($1::text[]) task", [TASKS]);
 
-  let getsJobs = true;
-  for (const event of ["worker:getJob:empty", "job:start"] as const)
-    events.on(event, () => (getsJobs = true));
+  // What the last try to get a job says about this worker.
+  let problem: string | null = null;
+  for (const event of ["worker:getJob:empty", "job:start"] as const) events.on(event, () => (problem = null));
   events.on("worker:getJob:error", ({ error }) => {
-    if (getsJobs) log.warn(causeOf(error), "cannot get jobs");
-    getsJobs = false;
+    if (problem === null) log.warn(causeOf(error), "cannot get jobs");
+    problem = "The worker does not get its jobs.";
   });
 
   const runner = await run({
@@ -78,7 +85,7 @@ export async function startWorker(options: {
     concurrency: config.worker.WORKER_CONCURRENCY,
     events,
     logger: workerLogger(log),
-    preset: { worker: { gracefulShutdownAbortTimeout: GRACE_MS } },
+    preset: { worker: { gracefulShutdownAbortTimeout: grace_ms } },
   });
   const presence = await enterWorker(pool, worker_id).catch(async (error: unknown) => {
     await runner.stop();
@@ -91,11 +98,20 @@ export async function startWorker(options: {
     (error: unknown) => stopping || fatal(`graphile-worker: ${reasonOf(error)}`),
   );
 
+  const watching = watch({
+    check: async () => {
+      await presence.check();
+      return problem;
+    },
+    fatal,
+    check_every_ms,
+  });
+
   return {
-    getsJobs: () => getsJobs,
-    look: () => presence.look(),
+    problem: () => problem,
     async stop() {
       stopping = true;
+      watching.stop();
       await runner.stop();
       // It does not wait for the last "completed" to be written; a job left locked stays so for four hours.
       await noJobLockedBy(pool, worker_id);
