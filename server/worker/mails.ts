@@ -1,18 +1,15 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import type { JobHelpers } from "graphile-worker";
 import { sql } from "kysely";
 
 import type { Database, NotificationKind } from "../postgres/pool.ts";
 import { mailContents } from "../mail/contents.ts";
 import { senderOf, type ClaimedMail } from "../mail/resend.ts";
 import { renderMail } from "../mail/render.ts";
-import { fewRuns } from "./few_runs.ts";
-import { count } from "./job_counts.ts";
 import { isConflict, isTooSlow, isUnavailable } from "../postgres/errors.ts";
 import { walkDue } from "./walk_due.ts";
-import { workerContext, type WorkerContext } from "./task.ts";
+import type { TaskContext } from "./task.ts";
 
 /** People sealed while as many mails go out: neither waits long for the other, and a mail is seldom older than its page. */
 const PAGE = 50;
@@ -30,15 +27,11 @@ const TURN_WITHIN_MS = 1_000;
 const SEAL_TRIES = 3;
 
 /**
- * Tells people of one kind of news: seals what is due, those who have waited longest first, and sends what is sealed. Every
- * step can be repeated; what a dead worker left behind, the next run picks up.
+ * Tells people one kind of news: seals what is due, for those who have waited longest first, and sends what is sealed. Every
+ * step can be repeated: the next run picks up what a dead worker left behind.
  */
-export function notify(kind: NotificationKind, helpers: JobHelpers): Promise<void> {
-  return fewRuns(`${kind}_notify`, 1, helpers, () => tellPeople(workerContext(), kind, helpers.abortSignal));
-}
-
-async function tellPeople(
-  context: WorkerContext,
+export async function tellPeople(
+  context: TaskContext,
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<void> {
@@ -61,7 +54,7 @@ async function tellPeople(
   await sendSealed(context, kind, Infinity, signal);
 }
 
-async function unsealPage({ db, settings }: WorkerContext, kind: NotificationKind): Promise<boolean> {
+async function unsealPage({ db, settings }: TaskContext, kind: NotificationKind): Promise<boolean> {
   const { rows } = await sql<{ unsealed: number }>`
     select unseal_stale_notifications(${kind}, ${settings.MAIL_FROM}) as unsealed`.execute(db);
   return rows[0]?.unsealed !== 0;
@@ -74,7 +67,7 @@ async function unfinished(db: Database, kind: NotificationKind): Promise<string[
 
 /** Seals those who have waited longest, and answers how many people that are. `tried` keeps whom nothing could be sealed for. */
 async function sealPage(
-  context: WorkerContext,
+  context: TaskContext,
   kind: NotificationKind,
   tried: string[],
   signal: AbortSignal,
@@ -85,6 +78,7 @@ async function sealPage(
     context.db,
   );
   const people = rows.map((row) => row.person);
+  context.count("claimed", people.length);
   await walkDue<string>({
     claim: (limit) => Promise.resolve(people.splice(0, limit)),
     work: async (person) => {
@@ -98,7 +92,7 @@ async function sealPage(
 
 /** Whoever cannot be written to (our bug, or rows that somebody keeps locked) is tried again later, and holds up nobody. */
 async function attempt<T>(
-  context: WorkerContext,
+  context: TaskContext,
   kind: NotificationKind,
   work: () => Promise<T>,
 ): Promise<T | undefined> {
@@ -119,7 +113,7 @@ async function attempt<T>(
  * Attaches what is due and freezes the mail: the body never changes again. In one transaction, unless that would lock more
  * than a page of requests: then it is written page by page. Answers whether there was anything to tell.
  */
-async function seal(context: WorkerContext, kind: NotificationKind, person: string): Promise<boolean> {
+async function seal(context: TaskContext, kind: NotificationKind, person: string): Promise<boolean> {
   const id = randomUUID();
   const [quiet, maxWait] = context.notify_waits;
   const page = await context.db.transaction().execute(async (trx) => {
@@ -137,14 +131,14 @@ async function seal(context: WorkerContext, kind: NotificationKind, person: stri
     }
     return { announced, is_full };
   });
-  if (page.announced > 0) count("sealed");
+  if (page.announced > 0) context.count("sealed");
   if (page.announced > 0 && page.is_full) await finish(context, id);
   // A full page that an earlier mail had told: there may be more behind it.
   return page.announced > 0 || page.is_full;
 }
 
 /** Attaches the rest of a mail that is being written, a page at a time, and freezes it. */
-async function finish(context: WorkerContext, id: string): Promise<void> {
+async function finish(context: TaskContext, id: string): Promise<void> {
   const { db } = context;
   for (let frozen = false; !frozen;) {
     for (let more = true; more;) {
@@ -170,7 +164,7 @@ async function finish(context: WorkerContext, id: string): Promise<void> {
 
 /** The mail as Resend gets it, of all that is attached to it by now. */
 async function written(
-  { settings }: WorkerContext,
+  { settings }: TaskContext,
   trx: Database,
   kind: NotificationKind,
   id: string,
@@ -201,7 +195,7 @@ async function markReaders(db: Database, kind: NotificationKind, signal: AbortSi
 
 /** Sends what is sealed, at most `limit` mails. */
 async function sendSealed(
-  context: WorkerContext,
+  context: TaskContext,
   kind: NotificationKind,
   limit: number,
   signal: AbortSignal,
@@ -217,7 +211,7 @@ async function sendSealed(
 
 /** Waits for the next turn to call Resend, and claims a mail that is due. */
 async function claim(
-  { db, worker_id, settings }: WorkerContext,
+  { db, worker_id, settings, count }: TaskContext,
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<ClaimedMail[]> {
@@ -233,13 +227,14 @@ async function claim(
     if (wait_ms > TURN_WITHIN_MS) continue;
     const { rows: mails } = await sql<ClaimedMail>`
       select * from claim_notifications(${kind}, 1, ${worker_id}, true, ${settings.MAIL_FROM})`.execute(db);
+    count("claimed", mails.length);
     // Else somebody was faster, or the gate has been shut.
     if (mails.length > 0) return mails;
   }
 }
 
 async function sendOne(
-  { db, mailer, log, settings }: WorkerContext,
+  { db, mailer, log, settings, count }: TaskContext,
   kind: NotificationKind,
   mail: ClaimedMail,
   signal: AbortSignal,

@@ -1,13 +1,27 @@
-import type { RestoreRow } from "../postgres/pool.ts";
+import { sql } from "kysely";
+
+import type { Database, RestoreRow } from "../postgres/pool.ts";
 import { GroupCommit } from "../postgres/group_commit.ts";
 import { isBadRow } from "../postgres/errors.ts";
-import { count } from "./job_counts.ts";
-import { CALLS_TIMEOUT_MS } from "../s3/s3.ts";
-import { troubleOf } from "../s3/trouble.ts";
-import { outcomeOf, settleRestores, type Finding, type RestoreOutcome } from "./settle_restores.ts";
+import { CALLS_TIMEOUT_MS, type ObjectFacts } from "../s3/s3.ts";
+import type { Tier } from "../s3/storage_class.ts";
+import { troubleOf, type Trouble } from "../s3/trouble.ts";
 import { withTimeLimit } from "../time_limit.ts";
+import type { TaskContext } from "./task.ts";
 import { walkDue } from "./walk_due.ts";
-import { workerContext } from "./task.ts";
+
+/** What S3's answer means for a claimed row, named by the function of sql/transitions.sql that notes it. */
+export type Finding =
+  | ({ transition: "mark_restores_pending"; tier: Tier | null } & ObjectFacts)
+  | ({ transition: "mark_restores_restored"; restore_expires_at: Date | null } & ObjectFacts)
+  | ({ transition: "mark_restores_failed" } & Trouble)
+  | { transition: "mark_restores_lost" }
+  | { transition: "mark_restores_expired" }
+  | { transition: "note_restores_checked"; restore_expires_at: Date | null }
+  | ({ transition: "note_restore_troubles" } & Trouble);
+
+/** A finding about this row, by the holder of this claim. */
+type Outcome = Finding & Pick<RestoreRow, "id" | "claim_id">;
 
 /** S3's answer does not fit our columns (an expiry in the year 12000): that row's trouble alone. */
 const UNNOTED: Finding = {
@@ -27,8 +41,8 @@ const COUNTED_AS: Record<Finding["transition"], string> = {
   note_restore_troubles: "trouble",
 };
 
-/** Of a task's walks at a time: while one waits for an object that hangs, another takes what is new. */
-export const WALKS = 2;
+/** Of a task that asks S3, at a time: while one waits for an object that hangs, another takes what is new. */
+export const RESTORE_RUNS = 2;
 
 /**
  * An outcome waits this long for others: a transaction costs as much as twenty rows of it, and adds jobs of its own. Far
@@ -40,17 +54,23 @@ const NOTE_TOGETHER_MS = 100;
  * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction, while S3 is
  * asked on. Whatever S3 or the network does wrong becomes the row's own trouble and holds up no other.
  */
-export async function restoreWalk(walk: {
-  claim: (limit: number) => Promise<RestoreRow[]>;
-  ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
-  signal: AbortSignal;
-}): Promise<void> {
-  const { log, settings } = workerContext();
-  const stop = walk.signal;
-  const notes = startNoting(settings.S3_CONCURRENCY);
+export async function walkRestores(
+  context: TaskContext,
+  stop: AbortSignal,
+  walk: {
+    claim: (limit: number) => Promise<RestoreRow[]>;
+    ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
+  },
+): Promise<void> {
+  const { log, settings, count } = context;
+  const notes = startNoting(context, settings.S3_CONCURRENCY);
   try {
     await walkDue<RestoreRow>({
-      claim: walk.claim,
+      claim: async (limit) => {
+        const claimed = await walk.claim(limit);
+        count("claimed", claimed.length);
+        return claimed;
+      },
       concurrency: settings.S3_CONCURRENCY,
       signal: stop,
       work: async (restore) => {
@@ -92,9 +112,8 @@ interface Notes {
   end(): Promise<void>;
 }
 
-function startNoting(page_size: number): Notes {
-  const { db, notify_waits, log } = workerContext();
-  const settled = new GroupCommit<RestoreOutcome, void>(
+function startNoting({ db, notify_waits, log }: TaskContext, page_size: number): Notes {
+  const settled = new GroupCommit<Outcome, void>(
     async (outcomes) => {
       await settleRestores(db, notify_waits, outcomes);
       return outcomes.map(() => undefined);
@@ -139,4 +158,11 @@ function startNoting(page_size: number): Notes {
       if (failure !== undefined) throw failure;
     },
   };
+}
+
+const outcomeOf = ({ id, claim_id }: RestoreRow, finding: Finding): Outcome => ({ ...finding, id, claim_id });
+
+/** Notes a page of outcomes, all of them or none. */
+async function settleRestores(db: Database, notify_waits: string[], outcomes: Outcome[]): Promise<void> {
+  await sql`select settle_restores(${JSON.stringify(outcomes)}, ${notify_waits}::interval[])`.execute(db);
 }

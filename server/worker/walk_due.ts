@@ -1,5 +1,3 @@
-import { count } from "./job_counts.ts";
-
 export interface Walk<Row> {
   /** Claims up to `limit` rows that are due; none: the walk is over. */
   claim: (limit: number) => Promise<Row[]>;
@@ -22,7 +20,6 @@ export async function walkDue<Row>({ claim, work, concurrency, signal }: Walk<Ro
 
   const refill = async (): Promise<void> => {
     page = await claim(concurrency);
-    count("claimed", page.length);
     over ||= page.length === 0;
   };
   const next = async (): Promise<Row | undefined> => {

@@ -5,12 +5,11 @@ import type pg from "pg";
 
 import { notifyWaits, type Config, type WorkerConfig } from "../config.ts";
 import { createDatabase } from "../postgres/pool.ts";
-import { countsOf } from "./job_counts.ts";
 import { type Log, reasonOf } from "../log.ts";
 import { createMailer } from "../mail/resend.ts";
 import { isUnavailable } from "../postgres/errors.ts";
 import { createS3 } from "../s3/s3.ts";
-import { provideWorkerContext } from "./task.ts";
+import { closeTasks, countsOf, openTasks } from "./task.ts";
 import { enterWorker } from "./presence.ts";
 import { watch } from "./watch.ts";
 
@@ -59,7 +58,7 @@ export async function startWorker(options: {
   let worker_id = "";
   events.on("pool:create", ({ workerPool }) => {
     worker_id = workerPool.id;
-    provideWorkerContext({ ...context, worker_id });
+    openTasks({ ...context, worker_id });
   });
   events.on("pool:fatalError", ({ action, error }) =>
     fatal(`graphile-worker: ${action}: ${reasonOf(error)}`),
@@ -89,6 +88,7 @@ export async function startWorker(options: {
   });
   const presence = await enterWorker(pool, worker_id).catch(async (error: unknown) => {
     await runner.stop();
+    closeTasks(worker_id);
     throw error;
   });
   let stopping = false;
@@ -115,6 +115,7 @@ export async function startWorker(options: {
       await runner.stop();
       // It does not wait for the last "completed" to be written; a job left locked stays so for four hours.
       await noJobLockedBy(pool, worker_id);
+      closeTasks(worker_id);
       await presence.leave();
       s3.destroy();
     },
