@@ -2,7 +2,7 @@ import { Hono, type Context } from "hono";
 import type pg from "pg";
 import type { z } from "zod";
 
-import { GroupCommit } from "../postgres/group_commit.ts";
+import { Batcher } from "../postgres/batch.ts";
 import { ApiError, bodyEnded, onlyTakes } from "./errors.ts";
 import { restoreCompleted, restoreRequest, type RestoreCompleted, type RestoreRequest } from "./input.ts";
 import type { LoggedEvent, RequestEnv } from "./request_log.ts";
@@ -23,12 +23,11 @@ export interface RouteOptions {
 
 /** The two events of the outside world: a read failed, a restore is said to be complete. */
 export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
-  const requests = new GroupCommit(
+  const requests = new Batcher(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
-    LIMITS,
-    (items) => lockedOf(options, items),
+    { ...LIMITS, lockedOf: (items) => lockedOf(options, items) },
   );
-  const completions = new GroupCommit(
+  const completions = new Batcher(
     (items: (RestoreCompleted & { id: string })[]) => completeRestores(options, items),
     LIMITS,
   );

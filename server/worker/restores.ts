@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 
-import type { Database, RestoreRow } from "../postgres/pool.ts";
-import { GroupCommit } from "../postgres/group_commit.ts";
+import type { RestoreRow } from "../postgres/pool.ts";
+import { Batcher } from "../postgres/batch.ts";
 import { isBadRow } from "../postgres/errors.ts";
 import { CALLS_TIMEOUT_MS, type ObjectFacts } from "../s3/s3.ts";
 import type { Tier } from "../s3/storage_class.ts";
@@ -63,7 +63,7 @@ export async function walkRestores(
   },
 ): Promise<void> {
   const { log, settings, count } = context;
-  const notes = startNoting(context, settings.S3_CONCURRENCY);
+  const outcomes = batch(context);
   try {
     await walkDue<RestoreRow>({
       claim: async (limit) => {
@@ -94,75 +94,29 @@ export async function walkRestores(
         );
         count("asked");
         count(COUNTED_AS[finding.transition]);
-        await notes.add(restore, finding);
+        await outcomes.add({ ...finding, id: restore.id, claim_id: restore.claim_id });
       },
     });
   } finally {
-    await notes.end();
+    await outcomes.end();
   }
 }
 
-interface Notes {
-  /**
-   * Resolves at once, or, for whoever fills a page, when that is noted: S3 is asked no faster than Postgres writes.
-   * @throws when something could not be noted: the walk should end.
-   */
-  add(restore: RestoreRow, finding: Finding): Promise<void>;
-  /** Notes what is left. @throws when something could not be noted: its rows come back by their lease. */
-  end(): Promise<void>;
-}
-
-function startNoting({ db, notify_waits, log }: TaskContext, page_size: number): Notes {
-  const settled = new GroupCommit<Outcome, void>(
+/** Notes outcomes a page at a time: all of a page, or none. */
+function batch({ db, notify_waits, settings, log }: TaskContext): Batcher<Outcome, void> {
+  const settle = (outcomes: Outcome[]) =>
+    sql`select settle_restores(${JSON.stringify(outcomes)}, ${notify_waits}::interval[])`.execute(db);
+  return new Batcher<Outcome, void>(
     async (outcomes) => {
-      await settleRestores(db, notify_waits, outcomes);
+      await settle(outcomes).catch(async (error: unknown) => {
+        const [outcome, ...others] = outcomes;
+        if (!isBadRow(error) || outcome === undefined || others.length > 0) throw error;
+        const { id, claim_id, ...finding } = outcome;
+        log.error({ err: error, restore_id: id, finding }, "cannot note what S3 said");
+        await settle([{ ...UNNOTED, id, claim_id }]);
+      });
       return outcomes.map(() => undefined);
     },
-    // Each of as many lanes waits for one page at most.
-    { batch_size: page_size, queue_size: page_size * page_size },
+    { batch_size: settings.S3_CONCURRENCY, linger_ms: NOTE_TOGETHER_MS },
   );
-  const note = async (restore: RestoreRow, finding: Finding): Promise<void> => {
-    await settled.push(outcomeOf(restore, finding)).catch(async (error: unknown) => {
-      if (!isBadRow(error)) throw error;
-      log.error({ err: error, restore_id: restore.id, finding }, "cannot note what S3 said");
-      await settled.push(outcomeOf(restore, UNNOTED));
-    });
-  };
-
-  let page: [RestoreRow, Finding][] = [];
-  let timer: NodeJS.Timeout | undefined;
-  const noting = new Set<Promise<void>>();
-  let failure: unknown;
-  const notePage = (): Promise<void> => {
-    clearTimeout(timer);
-    timer = undefined;
-    const noted = Promise.all(page.map(([restore, finding]) => note(restore, finding))).then(
-      () => void noting.delete(noted),
-      (error: unknown) => void (failure ??= error),
-    );
-    page = [];
-    noting.add(noted);
-    return noted;
-  };
-  return {
-    async add(restore, finding) {
-      // Whose answers cannot be written down, need not be asked for.
-      if (failure !== undefined) throw failure;
-      page.push([restore, finding]);
-      if (page.length >= page_size) await notePage();
-      else timer ??= setTimeout(() => void notePage(), NOTE_TOGETHER_MS);
-    },
-    async end() {
-      void notePage();
-      await Promise.all(noting);
-      if (failure !== undefined) throw failure;
-    },
-  };
-}
-
-const outcomeOf = ({ id, claim_id }: RestoreRow, finding: Finding): Outcome => ({ ...finding, id, claim_id });
-
-/** Notes a page of outcomes, all of them or none. */
-async function settleRestores(db: Database, notify_waits: string[], outcomes: Outcome[]): Promise<void> {
-  await sql`select settle_restores(${JSON.stringify(outcomes)}, ${notify_waits}::interval[])`.execute(db);
 }
