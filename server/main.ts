@@ -1,7 +1,7 @@
 /** Thaw's processes: `node server/main.ts [migrate] [server] [worker]`, as package.json names them. */
 import { createApp } from "./http/app.ts";
 import { allowClosedOutput, createLog, type Log, reasonOf } from "./log.ts";
-import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
+import { ConfigError, debounceOf, readConfig, type Config, type Role } from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./postgres/pool.ts";
 import { requireUsableDatabase } from "./postgres/database_problem.ts";
 import { startEmbeddedPostgres } from "./postgres/embedded/start.ts";
@@ -153,7 +153,7 @@ async function start({ config, roles, stops, log, outage, fatal }: Start): Promi
     const app = createApp({
       pool,
       secrets: config.server.RESTORE_SECRET,
-      notify_waits: notifyWaits(config),
+      debounce: debounceOf(config),
       session_domains: config.SESSION_EMAIL_DOMAINS,
       notReady: async () => {
         if (stopping) return "stopping";

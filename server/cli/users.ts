@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { sql } from "kysely";
 
 import { allowClosedOutput, createLog } from "../log.ts";
-import { ConfigError, notifyWaits, readConfig, type Config } from "../config.ts";
+import { ConfigError, debounceOf, readConfig, type Config } from "../config.ts";
 import { createDatabase, createPool, type Database } from "../postgres/pool.ts";
 import { requireUsableDatabase } from "../postgres/database_problem.ts";
 import { migrationProblem } from "../postgres/migrate.ts";
@@ -135,7 +135,7 @@ async function resolveWaiting(db: Database, config: Config): Promise<number> {
   };
   const before = await known();
   await resolveRequests(db, {
-    notify_waits: notifyWaits(config),
+    debounce: debounceOf(config),
     session_domains: config.SESSION_EMAIL_DOMAINS,
   });
   return (await known()) - before;

@@ -1,5 +1,7 @@
 import { sql } from "kysely";
 
+import type { Debounce } from "../config.ts";
+import { intervalsOf } from "./debounce.ts";
 import type { Database } from "./pool.ts";
 
 /** Requests resolved per statement: a map filled for the first time may resolve very many. */
@@ -11,13 +13,13 @@ const PAGE = 1000;
  */
 export async function resolveRequests(
   db: Database,
-  rules: { notify_waits: string[]; session_domains: string[] },
+  rules: { debounce: Debounce; session_domains: string[] },
   signal?: AbortSignal,
 ): Promise<number> {
   let looked_up = 0;
   for (;;) {
     const { rows } = await sql<{ touched: number }>`
-      select resolve_requests(${PAGE}, ${rules.notify_waits}::interval[], ${rules.session_domains}::text[]) as touched`.execute(
+      select resolve_requests(${PAGE}, ${intervalsOf(rules.debounce)}::interval[], ${rules.session_domains}::text[]) as touched`.execute(
       db,
     );
     const touched = rows[0]?.touched ?? 0;

@@ -72,9 +72,9 @@ async function sealPage(
   tried: string[],
   signal: AbortSignal,
 ): Promise<number> {
-  const [quiet, maxWait] = context.notify_waits;
+  const { quiet, max_wait } = context.debounce;
   const { rows } = await sql<{ person: string }>`
-    select person from due_people(${kind}, ${quiet}::interval, ${maxWait}::interval, ${PAGE}, '', ${tried}::text[]) person`.execute(
+    select person from due_people(${kind}, ${quiet}::interval, ${max_wait}::interval, ${PAGE}, '', ${tried}::text[]) person`.execute(
     context.db,
   );
   const people = rows.map((row) => row.person);
@@ -115,10 +115,10 @@ async function attempt<T>(
  */
 async function seal(context: TaskContext, kind: NotificationKind, person: string): Promise<boolean> {
   const id = randomUUID();
-  const [quiet, maxWait] = context.notify_waits;
+  const { quiet, max_wait } = context.debounce;
   const page = await context.db.transaction().execute(async (trx) => {
     const { rows } = await sql<{ announced: number; is_full: boolean }>`
-      select * from seal_page(${id}, ${kind}, ${person}, ${quiet}::interval, ${maxWait}::interval)`.execute(
+      select * from seal_page(${id}, ${kind}, ${person}, ${quiet}::interval, ${max_wait}::interval)`.execute(
       trx,
     );
     const { announced = 0, is_full = false } = rows[0] ?? {};

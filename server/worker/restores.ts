@@ -2,6 +2,7 @@ import { sql } from "kysely";
 
 import type { RestoreRow } from "../postgres/pool.ts";
 import { Batcher } from "../postgres/batch.ts";
+import { intervalsOf } from "../postgres/debounce.ts";
 import { isBadRow } from "../postgres/errors.ts";
 import { CALLS_TIMEOUT_MS, type ObjectFacts } from "../s3/s3.ts";
 import type { Tier } from "../s3/storage_class.ts";
@@ -103,9 +104,11 @@ export async function walkRestores(
 }
 
 /** Notes outcomes a page at a time: all of a page, or none. */
-function batch({ db, notify_waits, settings, log }: TaskContext): Batcher<Outcome, void> {
+function batch({ db, debounce, settings, log }: TaskContext): Batcher<Outcome, void> {
   const settle = (outcomes: Outcome[]) =>
-    sql`select settle_restores(${JSON.stringify(outcomes)}, ${notify_waits}::interval[])`.execute(db);
+    sql`select settle_restores(${JSON.stringify(outcomes)}, ${intervalsOf(debounce)}::interval[])`.execute(
+      db,
+    );
   return new Batcher<Outcome, void>(
     async (outcomes) => {
       await settle(outcomes).catch(async (error: unknown) => {

@@ -1,6 +1,6 @@
 import type { Task } from "graphile-worker";
 
-import type { Config, WorkerConfig } from "../config.ts";
+import type { Config, Debounce, WorkerConfig } from "../config.ts";
 import type { Database } from "../postgres/pool.ts";
 import type { Log } from "../log.ts";
 import type { Mailer } from "../mail/resend.ts";
@@ -14,8 +14,7 @@ export interface WorkerContext {
   /** graphile-worker's name for this worker: jobs are locked, and rows claimed, in this name. */
   worker_id: string;
   settings: WorkerConfig & Pick<Config, "SESSION_EMAIL_DOMAINS">;
-  /** As the SQL functions take them: see notifyWaits. */
-  notify_waits: string[];
+  debounce: Debounce;
   log: Log;
 }
 

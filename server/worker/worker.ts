@@ -3,7 +3,7 @@ import { EventEmitter } from "node:events";
 import { Logger, run, type LogLevel, type WorkerEvents } from "graphile-worker";
 import type pg from "pg";
 
-import { notifyWaits, type Config, type WorkerConfig } from "../config.ts";
+import { debounceOf, type Config, type WorkerConfig } from "../config.ts";
 import { createDatabase } from "../postgres/pool.ts";
 import { type Log, reasonOf } from "../log.ts";
 import { createMailer } from "../mail/resend.ts";
@@ -50,7 +50,7 @@ export async function startWorker(options: {
     s3,
     mailer: createMailer(config.worker),
     settings: { ...config.worker, ...config },
-    notify_waits: notifyWaits(config),
+    debounce: debounceOf(config),
     log,
   };
 

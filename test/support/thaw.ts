@@ -7,7 +7,7 @@ import pg from "pg";
 import { handler as restoreCompleted } from "../../lambdas/restore_completed.ts";
 import { handler as restoreRequested } from "../../lambdas/restore_requested.ts";
 import { createApp } from "../../server/http/app.ts";
-import { notifyWaits, readConfig, type WorkerConfig } from "../../server/config.ts";
+import { debounceOf, readConfig, type WorkerConfig } from "../../server/config.ts";
 import { createPool } from "../../server/postgres/pool.ts";
 import { listen } from "../../server/http/listen.ts";
 import { createLog } from "../../server/log.ts";
@@ -127,7 +127,7 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
   const app = createApp({
     pool,
     secrets: config.server.RESTORE_SECRET,
-    notify_waits: notifyWaits(config),
+    debounce: debounceOf(config),
     session_domains: config.SESSION_EMAIL_DOMAINS,
     notReady: () => Promise.resolve(null),
     log,
