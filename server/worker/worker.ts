@@ -1,4 +1,6 @@
 import { EventEmitter } from "node:events";
+import { readdirSync } from "node:fs";
+import { parse } from "node:path";
 
 import { Logger, run, type LogLevel, type WorkerEvents } from "graphile-worker";
 import type pg from "pg";
@@ -13,7 +15,10 @@ import { closeTasks, countsOf, openTasks } from "./task.ts";
 import { enterWorker } from "./presence.ts";
 import { watch } from "./watch.ts";
 
-const TASKS = ["resolve_users", "trigger_restores", "pre_notify", "post_notify", "poll_pending_restores"];
+const TASK_DIRECTORY = `${import.meta.dirname}/../../tasks`;
+
+/** graphile-worker names a task after its file. */
+const TASKS = readdirSync(TASK_DIRECTORY).map((file) => parse(file).name);
 
 export interface RunningWorker {
   /** Why this worker cannot do its work now, or null. */
@@ -79,7 +84,7 @@ export async function startWorker(options: {
   const runner = await run({
     pgPool: pool,
     noHandleSignals: true,
-    taskDirectory: `${import.meta.dirname}/../../tasks`,
+    taskDirectory: TASK_DIRECTORY,
     crontabFile: `${import.meta.dirname}/../../crontab`,
     concurrency: config.worker.WORKER_CONCURRENCY,
     events,
