@@ -11,19 +11,19 @@ import { isConflict, isTooSlow, isUnavailable } from "../postgres/errors.ts";
 import { walkDue } from "./walk_due.ts";
 import type { TaskContext } from "./task.ts";
 
-/** People sealed while as many mails go out: neither waits long for the other, and a mail is seldom older than its page. */
+/** People per page: one page is sealed while the last is sent. Small enough that neither waits long, and mails go out fresh. */
 const PAGE = 50;
 
-/** Two transactions at once keep Postgres at work while we render; more would take connections from those who send. */
+/** With two transactions Postgres works while we render; more would take connections from those that send. */
 const SEAL_CONCURRENCY = 2;
 
-/** Enough to keep Resend's pace while it takes half a second to answer; its limit is kept by the turns. */
+/** Enough to use Resend's rate limit while it takes half a second per answer; take_mail_turn keeps within the limit. */
 const SEND_CONCURRENCY = 5;
 
-/** No turn is taken further ahead; until then we ask again, so that an operator's word on the gate counts at once. */
+/** No turn is reserved further ahead. A later one is asked for again, so that it counts at once when an operator opens the gate. */
 const TURN_WITHIN_MS = 1_000;
 
-/** A person's rows may be in somebody else's hands for a moment. */
+/** Another transaction may hold a person's rows for a moment. */
 const SEAL_TRIES = 3;
 
 /**
@@ -36,14 +36,14 @@ export async function tellPeople(
   signal: AbortSignal,
 ): Promise<void> {
   await markReaders(context.db, kind, signal);
-  // All of them, or the rest would go out as they were frozen.
+  // All of them: a stale mail that is left would go out with its old body.
   while (!signal.aborted && (await unsealPage(context, kind)));
   for (const id of await unfinished(context.db, kind))
     await attempt(context, kind, () => finish(context, id));
 
   const tried: string[] = [];
   for (let over = false; !over && !signal.aborted;) {
-    // The next page is sealed while the last goes out.
+    // Seals the next page while the last is sent.
     const [sealing, sending] = await Promise.allSettled([
       sealPage(context, kind, tried, signal),
       sendSealed(context, kind, PAGE, signal),
@@ -65,7 +65,7 @@ async function unfinished(db: Database, kind: NotificationKind): Promise<string[
   return rows.map((row) => row.id);
 }
 
-/** Seals those who have waited longest, and answers how many people that are. `tried` keeps whom nothing could be sealed for. */
+/** Seals mails for the people who have waited longest. Returns how many were due. `tried`: those for whom nothing was sealed. */
 async function sealPage(
   context: TaskContext,
   kind: NotificationKind,
@@ -90,7 +90,7 @@ async function sealPage(
   return rows.length;
 }
 
-/** Whoever cannot be written to (our bug, or rows that somebody keeps locked) is tried again later, and holds up nobody. */
+/** If a mail cannot be sealed (our bug, or rows that somebody keeps locked), it is tried again later, and the others go on. */
 async function attempt<T>(
   context: TaskContext,
   kind: NotificationKind,
@@ -102,7 +102,7 @@ async function attempt<T>(
     } catch (error) {
       if (isUnavailable(error) && !isTooSlow(error)) throw error;
       if (isConflict(error) && attempt < SEAL_TRIES) continue;
-      // Without the address: stuck_requests has it.
+      // The address stays out of the log: stuck_requests has it.
       context.log.error({ err: error, kind }, "a mail could not be sealed");
       return undefined;
     }
@@ -110,8 +110,8 @@ async function attempt<T>(
 }
 
 /**
- * Attaches what is due and freezes the mail: the body never changes again. In one transaction, unless that would lock more
- * than a page of requests: then it is written page by page. Answers whether there was anything to tell.
+ * Attaches what is due and freezes the mail: its body never changes again. In one transaction, unless that would lock more
+ * than a page of requests: then page by page. Returns whether there was anything to tell.
  */
 async function seal(context: TaskContext, kind: NotificationKind, person: string): Promise<boolean> {
   const id = randomUUID();
@@ -133,7 +133,7 @@ async function seal(context: TaskContext, kind: NotificationKind, person: string
   });
   if (page.announced > 0) context.count("sealed");
   if (page.announced > 0 && page.is_full) await finish(context, id);
-  // A full page that an earlier mail had told: there may be more behind it.
+  // A full page of which all was in an earlier mail: there may be more behind it.
   return page.announced > 0 || page.is_full;
 }
 
@@ -149,9 +149,9 @@ async function finish(context: TaskContext, id: string): Promise<void> {
       select kind, lower(email) as person from notifications
        where id = ${id} and body is null and created_at > now() - mail_stays_fresh()`.execute(db);
     const [mail] = unwritten;
-    // Another worker was faster, or it grew old meanwhile.
+    // Another worker was faster, or the mail became stale meanwhile.
     if (mail === undefined) return;
-    // Nothing is locked, so one look at everything.
+    // Nothing is locked, so all is read from one snapshot.
     const { email, body, request_count } = await db
       .transaction()
       .setIsolationLevel("repeatable read")
@@ -162,7 +162,7 @@ async function finish(context: TaskContext, id: string): Promise<void> {
   }
 }
 
-/** The mail as Resend gets it, of all that is attached to it by now. */
+/** The mail as Resend gets it, about all that is attached to it by now. */
 async function written(
   { settings }: TaskContext,
   trx: Database,
@@ -178,14 +178,14 @@ async function written(
     subject,
     html,
     text,
-    // Keeps holiday replies away.
+    // No out-of-office replies (RFC 3834).
     headers: { "Auto-Submitted": "auto-generated" },
     tags: [{ name: "notification_id", value: id }],
   });
   return { email, body, request_count };
 }
 
-/** Marks the readers of mails that are sent, page by page: also those that a dead worker did not come to. */
+/** Marks the readers of sent mails as told, page by page, including those that a dead worker left unmarked. */
 async function markReaders(db: Database, kind: NotificationKind, signal: AbortSignal): Promise<void> {
   for (let more = true; more && !signal.aborted;) {
     const { rows } = await sql<{ more: boolean }>`select mark_more_readers(${kind}) as more`.execute(db);
@@ -228,7 +228,7 @@ async function claim(
     const { rows: mails } = await sql<ClaimedMail>`
       select * from claim_notifications(${kind}, 1, ${worker_id}, true, ${settings.MAIL_FROM})`.execute(db);
     count("claimed", mails.length);
-    // Else somebody was faster, or the gate has been shut.
+    // None: another worker was faster, or the gate has been shut.
     if (mails.length > 0) return mails;
   }
 }
@@ -246,7 +246,7 @@ async function sendOne(
     case "sent":
       await sql`select mark_notification_sent(${mail.id}, ${answer.resend_id})`.execute(db);
       log.info({ ...line, resend_id: answer.resend_id }, "mail");
-      // Nothing is lost when we die between two pages: it is sent, and the next run goes on.
+      // If we die between two pages nothing is lost: the mail is sent, and the next run goes on marking.
       await markReaders(db, kind, signal);
       break;
     case "refused":

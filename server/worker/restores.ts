@@ -24,14 +24,14 @@ export type Finding =
 /** A finding about this row, by the holder of this claim. */
 type Outcome = Finding & Pick<RestoreRow, "id" | "claim_id">;
 
-/** S3's answer does not fit our columns (an expiry in the year 12000): that row's trouble alone. */
+/** S3's answer does not fit our columns (an expiry in the year 12000). Only this row is in trouble. */
 const UNNOTED: Finding = {
   transition: "note_restore_troubles",
   code: "unusable_answer",
   message: "S3's answer about this file cannot be used. An administrator should look at the log.",
 };
 
-/** What S3 said, in a word of the job's line. */
+/** What the job's log line calls it. */
 const COUNTED_AS: Record<Finding["transition"], string> = {
   mark_restores_pending: "pending",
   mark_restores_restored: "restored",
@@ -42,18 +42,18 @@ const COUNTED_AS: Record<Finding["transition"], string> = {
   note_restore_troubles: "trouble",
 };
 
-/** Of a task that asks S3, at a time: while one waits for an object that hangs, another takes what is new. */
+/** Concurrent runs of a task that asks S3: while one waits for an object that hangs, the other takes what is new. */
 export const RESTORE_RUNS = 2;
 
 /**
- * An outcome waits this long for others: a transaction costs as much as twenty rows of it, and adds jobs of its own. Far
- * less than anybody who waits for a file notices.
+ * An outcome waits this long for others: a transaction costs as much as twenty rows, and adds jobs of its own. Somebody who
+ * waits hours for a file does not notice.
  */
 const NOTE_TOGETHER_MS = 100;
 
 /**
- * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction, while S3 is
- * asked on. Whatever S3 or the network does wrong becomes the row's own trouble and holds up no other.
+ * Claims restores, asks S3 about each, and notes the outcomes a page at a time while it goes on asking. An error of S3 or of
+ * the network becomes trouble of that row alone and delays no other.
  */
 export async function walkRestores(
   context: TaskContext,
@@ -79,7 +79,7 @@ export async function walkRestores(
         const finding = await withTimeLimit(CALLS_TIMEOUT_MS, stop, (signal) =>
           walk.ask(restore, signal),
         ).catch((error: unknown): Finding => {
-          if (stop.aborted) throw error; // Shutting down: nobody's trouble, the row is given back.
+          if (stop.aborted) throw error; // Shutting down: the object is not at fault, and its row is given back.
           return { transition: "note_restore_troubles", ...troubleOf(error) };
         });
         log.info(

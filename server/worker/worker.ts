@@ -23,7 +23,7 @@ const TASKS = readdirSync(TASK_DIRECTORY).map((file) => parse(file).name);
 export interface RunningWorker {
   /** Why this worker cannot do its work now, or null. */
   problem(): string | null;
-  /** Lets running jobs end and leaves none locked. */
+  /** Lets running jobs end, and leaves no job locked. */
   stop(): Promise<void>;
 }
 
@@ -37,8 +37,8 @@ export interface WorkerTiming {
 const TIMING: WorkerTiming = { check_every_ms: 5_000, grace_ms: 4_000 };
 
 /**
- * Starts graphile-worker on tasks/ and crontab. The pool stays the caller's, and open until stop() has
- * returned. `fatal` is called when the worker cannot go on: end the process, so that a supervisor restarts it.
+ * Starts graphile-worker on tasks/ and crontab. The caller owns the pool and keeps it open until stop() has returned.
+ * `fatal` is called when the worker cannot go on: end the process, so that a supervisor restarts it.
  */
 export async function startWorker(options: {
   pool: pg.Pool;
@@ -70,7 +70,7 @@ export async function startWorker(options: {
   );
   logJobs(events, log);
 
-  // What was due while no worker ran. First, so that nothing can fail once the worker runs.
+  // For what became due while no worker ran. Before run(): an error here leaves nothing running.
   await pool.query("select nudge(task) from unnest($1::text[]) task", [TASKS]);
 
   // What the last try to get a job says about this worker.
@@ -97,7 +97,7 @@ export async function startWorker(options: {
     throw error;
   });
   let stopping = false;
-  // It may also resolve when it dies (graphile/worker#635): any end that nobody asked for is fatal.
+  // It may also resolve when the worker dies (graphile/worker#635): any end but by stop() is fatal.
   runner.promise.then(
     () => stopping || fatal("graphile-worker ended by itself"),
     (error: unknown) => stopping || fatal(`graphile-worker: ${reasonOf(error)}`),
@@ -118,7 +118,7 @@ export async function startWorker(options: {
       stopping = true;
       watching.stop();
       await runner.stop();
-      // It does not wait for the last "completed" to be written; a job left locked stays so for four hours.
+      // runner.stop() does not wait until the last job is marked complete; a job left locked stays so for four hours.
       await noJobLockedBy(pool, worker_id);
       closeTasks(worker_id);
       await presence.leave();
@@ -127,7 +127,7 @@ export async function startWorker(options: {
   };
 }
 
-/** One line per job, when it has ended, with what it did. */
+/** One log line per job, at its end, with what it did. */
 function logJobs(events: WorkerEvents, log: Log): void {
   events.on("job:complete", ({ job, error }) => {
     const line = {
@@ -142,11 +142,11 @@ function logJobs(events: WorkerEvents, log: Log): void {
   });
 }
 
-/** With Postgres away no stack says more than the reason; all else may be a bug. */
+/** When Postgres is away, the reason is enough. Any other error may be a bug and needs its stack. */
 const causeOf = (error: unknown) => (isUnavailable(error) ? { reason: reasonOf(error) } : { err: error });
 
 async function noJobLockedBy(pool: pg.Pool, worker_id: string): Promise<void> {
-  for (let look = 0; look < 100; look++) {
+  for (let check = 0; check < 100; check++) {
     const locked = await pool
       .query("select from graphile_worker.jobs where locked_by = $1 limit 1", [worker_id])
       .catch(() => undefined); // Postgres is gone: nothing to wait for.
@@ -155,7 +155,7 @@ async function noJobLockedBy(pool: pg.Pool, worker_id: string): Promise<void> {
   }
 }
 
-/** graphile-worker's own lines, in our format; one per job at debug, for the tasks log what they did. */
+/** graphile-worker's own log lines, in our format. Its info lines become debug: logJobs has one line per job. */
 function workerLogger(log: Log): Logger {
   const levels: Record<LogLevel, "error" | "warn" | "debug"> = {
     error: "error",
@@ -164,11 +164,11 @@ function workerLogger(log: Log): Logger {
     debug: "debug",
   };
   return new Logger((scope) => (level, message, meta) => {
-    // Has a line of ours.
+    // A failed job: logJobs has a line for it.
     if (meta?.["failure"] === true) return;
-    // A line, not the stack that follows in some.
+    // Some messages carry a stack.
     const [line] = message.split("\n", 1);
-    // With Postgres away it tells of each try to listen; the outage has two lines of ours.
+    // While Postgres is away it logs each attempt to listen; Outage logs the beginning and the end.
     log[isUnavailable(meta?.["error"]) ? "debug" : levels[level]](
       { ...(scope.taskIdentifier && { task: scope.taskIdentifier, job_id: scope.jobId }) },
       line,
