@@ -81,7 +81,7 @@ async function runDoctor(names: string[], env: Settings): Promise<Report> {
   const { code, output } = await new Promise<{ code: number; output: string }>((resolve, reject) => {
     execFile(
       process.execPath,
-      [join(ROOT, "server", "doctor", "doctor.ts"), ...names],
+      [join(ROOT, "server", "cli", "doctor", "doctor.ts"), ...names],
       { cwd: tmpdir(), env: { PATH: process.env["PATH"], ...env }, timeout: DOCTOR_MS },
       (error, stdout, stderr) => {
         if (error?.killed === true) reject(new Error(`It does not end:\n${stdout}${stderr}`));
@@ -220,6 +220,7 @@ describe("the tables", () => {
     });
     await insertRequest(pool, restore, { email: null });
     await insertRead(pool, "closed", { request: { email: null, requested_at: ago("8 days") } });
+    await pool.query("insert into workers (id) values ('dead')");
     await pool.query(
       "select graphile_worker.add_job('trigger_restores', run_at := now() - interval '1 hour')",
     );
@@ -246,8 +247,9 @@ describe("the tables", () => {
       "update mail_gate set closed_until = '2100-01-02 03:04Z', reason = 'the key is revoked'",
     );
     await pool.query("select graphile_worker.add_job('pre_notify', run_at := now() - interval '11 minutes')");
-    const connected = new Client({ connectionString: databaseUrl, application_name: "thaw" });
+    const connected = new Client({ connectionString: databaseUrl });
     await connected.connect();
+    await connected.query("select enter_worker('busy')");
     const { line, code } = await world.doctor([BUCKET]);
     await connected.end();
 
