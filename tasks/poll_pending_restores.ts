@@ -1,7 +1,7 @@
 import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
-import { RESTORE_ROW, type RestoreRow } from "../server/postgres/pool.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/postgres/rows.ts";
 import { fewRuns } from "../server/worker/few_runs.ts";
 import { count } from "../server/worker/job_counts.ts";
 import { restoreWalk, WALKS } from "../server/worker/restores.ts";

@@ -1,7 +1,7 @@
 import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
-import { RESTORE_ROW, type RestoreRow } from "../server/postgres/pool.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/postgres/rows.ts";
 import { fewRuns } from "../server/worker/few_runs.ts";
 import { restoreWalk, WALKS } from "../server/worker/restores.ts";
 import type { ObjectFacts, ObjectState, S3Object } from "../server/s3/s3.ts";

@@ -5,7 +5,8 @@ import { sql } from "kysely";
 
 import { allowClosedOutput, createLog } from "../log.ts";
 import { ConfigError, notifyWaits, readConfig, type Config } from "../config.ts";
-import { createDatabase, createPool, type Database } from "../postgres/pool.ts";
+import { createPool } from "../postgres/pool.ts";
+import { createDatabase, type Database } from "../postgres/rows.ts";
 import { requireUsableDatabase } from "../postgres/database_problem.ts";
 import { migrationProblem } from "../postgres/migrate.ts";
 import { reportError } from "../report_error.ts";

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 
-import type { Database, NotificationKind } from "../postgres/pool.ts";
+import type { Database, NotificationKind } from "../postgres/rows.ts";
 import { FILES_SHOWN, type MailContents, type MailFile } from "./render.ts";
 
 type Summary = Omit<MailContents, "kind" | "files"> & { email: string; request_count: number };

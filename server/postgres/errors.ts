@@ -19,8 +19,6 @@ export function isConflict(error: unknown): boolean {
   );
 }
 
-export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
-
 /** Older than the build: what it calls does not exist there yet. */
 export const isUndefinedFunction = (error: unknown): boolean => sqlState(error) === "42883";
 
@@ -33,9 +31,12 @@ export const isReadOnly = (error: unknown): boolean => sqlState(error) === "2500
 /** Somebody else kept a row locked for longer than `lock_timeout`: that row's trouble, and over when they let go. */
 export const isLocked = (error: unknown): boolean => sqlState(error) === "55P03";
 
-/** Our own time limit for a statement, kept by Postgres or else by pg: of one row's work that may be the row's fault. */
-export const isTooSlow = (error: unknown): boolean =>
-  sqlState(error) === "57014" || (error as Error | null)?.message === "Query read timeout";
+/** pg gave up waiting (query_timeout); Postgres may still work on the query. pg gives this error no code. */
+export const isReadTimeout = (error: unknown): boolean =>
+  (error as Error | null)?.message === "Query read timeout";
+
+/** Our time limit for a statement, enforced by Postgres or else by pg. In work on one row, the row may be the cause. */
+export const isTooSlow = (error: unknown): boolean => sqlState(error) === "57014" || isReadTimeout(error);
 
 /**
  * Postgres ends the session with it: shut down or terminated (57P), or idle for too long (25P). By state, for its severity

@@ -5,7 +5,7 @@ import { runMigrations } from "graphile-worker";
 import type pg from "pg";
 
 import { requireUsableDatabase } from "./database_problem.ts";
-import { isForbidden, isLockTimeout, isUndefinedFunction } from "./errors.ts";
+import { isForbidden, isLocked, isUndefinedFunction } from "./errors.ts";
 import { reasonOf } from "../log.ts";
 import { lineOf, statementsOf } from "./sql_statements.ts";
 
@@ -83,7 +83,7 @@ async function migrateAll(pool: pg.Pool, directory: string, wait_ms: number): Pr
     await client.query("begin");
     await client.query(`set local lock_timeout = ${wait_ms}`);
     await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]).catch(async (error: unknown) => {
-      throw isLockTimeout(error) ? new MigrationError(await whoMigrates(pool, wait_ms)) : error;
+      throw isLocked(error) ? new MigrationError(await whoMigrates(pool, wait_ms)) : error;
     });
     // Whoever waits for a table lets everybody else wait behind: better to fail, and be started again.
     await client.query("set local lock_timeout = '5s'");

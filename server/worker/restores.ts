@@ -1,4 +1,4 @@
-import type { RestoreRow } from "../postgres/pool.ts";
+import type { RestoreRow } from "../postgres/rows.ts";
 import { GroupCommit } from "../postgres/group_commit.ts";
 import { isBadRow } from "../postgres/errors.ts";
 import { count } from "./job_counts.ts";

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 
-import type { Database, RestoreRow } from "../postgres/pool.ts";
+import type { Database, RestoreRow } from "../postgres/rows.ts";
 import type { ObjectFacts } from "../s3/s3.ts";
 import type { Trouble } from "../s3/trouble.ts";
 import type { Tier } from "../s3/storage_class.ts";

@@ -4,7 +4,7 @@ import { Logger, run, type LogLevel, type WorkerEvents } from "graphile-worker";
 import type pg from "pg";
 
 import { notifyWaits, type Config, type WorkerConfig } from "../config.ts";
-import { createDatabase } from "../postgres/pool.ts";
+import { createDatabase } from "../postgres/rows.ts";
 import { countsOf } from "./job_counts.ts";
 import { type Log, reasonOf } from "../log.ts";
 import { createMailer } from "../mail/resend.ts";
