@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { Client } from "pg";
 import { z } from "zod";
 
-import { isAddress, isDomain } from "./settings/address.ts";
+import { isDomain, isMailbox } from "./settings/address.ts";
 import { awsAndResend, postgres } from "./settings/libraries.ts";
 import { TIERS } from "./s3/storage_class.ts";
 
@@ -34,12 +34,6 @@ const secrets = z
   .refine((list) => list.every((secret) => /^[\x21-\x7e]+$/.test(secret)), {
     message: "use printable ASCII only: it travels in an HTTP header",
   });
-
-/** An address, or a name with the address in angle brackets; of a name everything must be seen. */
-function isMailbox(text: string): boolean {
-  const [, name = "", address = text] = /^([^<>]*)<([^<>]*)>$/.exec(text) ?? [];
-  return isAddress(address) && !/[\p{C}\p{Zl}\p{Zp}]/u.test(name);
-}
 
 const mailbox = z.string("is missing").refine(isMailbox, "must be an address like 'Thaw <thaw@example.com>'");
 
@@ -114,7 +108,7 @@ const server = z.object({
   PORT: whole(0, 65_535).default(3000),
 });
 
-/** How AWS_* and RESEND_* have to look is in library_settings.ts. */
+/** settings/libraries.ts checks the form of AWS_* and RESEND_*. */
 const worker = z.object({
   RESEND_API_KEY: z.string("is missing: see resend.com/api-keys").min(1, "is empty"),
   RESEND_BASE_URL: z.string().optional(),

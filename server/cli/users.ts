@@ -8,6 +8,7 @@ import { ConfigError, notifyWaits, readConfig, type Config } from "../config.ts"
 import { createPool } from "../postgres/pool.ts";
 import { createDatabase, type Database } from "../postgres/rows.ts";
 import { requireUsableDatabase } from "../postgres/database_problem.ts";
+import { embeddedUrl } from "../postgres/embedded/url.ts";
 import { migrationProblem } from "../postgres/migrate.ts";
 import { reportError } from "../report_error.ts";
 import { decodeText } from "./user_file.ts";
@@ -27,7 +28,7 @@ async function main([command, argument]: string[]): Promise<void> {
 
   const config = readConfig(process.env, []);
   const pool = createPool(
-    databaseUrl(config),
+    config.DATABASE_URL === "embedded" ? await embeddedUrl() : config.DATABASE_URL,
     { name: "thaw users", max: 2, query_timeout_ms: 0 },
     createLog("fatal"),
   );
@@ -42,14 +43,6 @@ async function main([command, argument]: string[]): Promise<void> {
   } finally {
     await pool.end();
   }
-}
-
-function databaseUrl(config: Config): string {
-  return config.DATABASE_URL === "embedded"
-    ? readFile(`${import.meta.dirname}/../../.data/url`)
-        .toString()
-        .trim()
-    : config.DATABASE_URL;
 }
 
 async function importFile(db: Database, config: Config, file: string): Promise<void> {

@@ -35,6 +35,9 @@ export class ApiError extends Error {
   }
 }
 
+export const databaseTooSlow = (): ApiError =>
+  new ApiError("unavailable", "The database does not answer in time; try again.");
+
 /** For reading a body: its caller went away, or was too slow. Nothing of ours failed. */
 export function bodyEnded(error: unknown): never {
   throw error instanceof ApiError ? error : new ApiError("invalid_request", "The body ended early.");
@@ -56,8 +59,7 @@ const asApiError = (error: Error): ApiError => {
     return new ApiError("unavailable", "Too many requests are waiting; try again.");
   if (isLocked(error))
     return new ApiError("unavailable", "Somebody keeps this file's row locked in the database; try again.");
-  if (isTooSlow(error))
-    return new ApiError("unavailable", "The database does not answer in time; try again.");
+  if (isTooSlow(error)) return databaseTooSlow();
   if (isUnavailable(error)) return new ApiError("unavailable", "The database is not available; try again.");
   // Of a body that this route takes; the same one will never do, so its caller must not repeat it.
   if (isBadValue(error))

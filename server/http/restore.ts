@@ -3,7 +3,8 @@ import type pg from "pg";
 import type { z } from "zod";
 
 import { GroupCommit } from "../postgres/group_commit.ts";
-import { ApiError, bodyEnded, onlyTakes } from "./errors.ts";
+import { inTime } from "../time_limit.ts";
+import { ApiError, bodyEnded, databaseTooSlow, onlyTakes } from "./errors.ts";
 import { restoreCompleted, restoreRequest, type RestoreCompleted, type RestoreRequest } from "./input.ts";
 import type { LoggedEvent, RequestEnv } from "./request_log.ts";
 
@@ -36,13 +37,13 @@ export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
   return new Hono<RequestEnv>()
     .post("/request", async (c) => {
       const body = await readBody(c, restoreRequest);
-      const { request_id, duplicate } = await inTime(requests.push({ ...body, id: c.get("request_id") }));
+      const { request_id, duplicate } = await answer(requests.push({ ...body, id: c.get("request_id") }));
       return c.json({ ok: true, id: request_id, duplicate });
     })
     .all("/request", onlyTakes("POST"))
     .post("/completed", async (c) => {
       const body = await readBody(c, restoreCompleted);
-      const updated = await inTime(completions.push({ ...body, id: c.get("request_id") }));
+      const updated = await answer(completions.push({ ...body, id: c.get("request_id") }));
       if (updated === undefined) {
         throw new ApiError("unavailable", "This restore is being worked on; try again.");
       }
@@ -51,16 +52,7 @@ export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
     .all("/completed", onlyTakes("POST"));
 }
 
-async function inTime<T>(written: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new ApiError("unavailable", "The database does not answer in time; try again.")),
-      ANSWER_WITHIN_MS,
-    );
-  });
-  return Promise.race([written, late]).finally(() => clearTimeout(timer));
-}
+const answer = <T>(written: Promise<T>): Promise<T> => inTime(ANSWER_WITHIN_MS, written, databaseTooSlow);
 
 /** As the SQL functions know it. */
 const asRead = ({ principal_arn, ...item }: RestoreRequest & { id: string }) => ({

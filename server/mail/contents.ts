@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 
 import type { Database, NotificationKind } from "../postgres/rows.ts";
-import { FILES_SHOWN, type MailContents, type MailFile } from "./render.ts";
+import { FILES_SHOWN, type MailContents, type MailFile } from "./input.ts";
 
 type Summary = Omit<MailContents, "kind" | "files"> & { email: string; request_count: number };
 

@@ -54,15 +54,19 @@ export const senderOf = (
   ...(settings.MAIL_REPLY_TO !== undefined && { reply_to: settings.MAIL_REPLY_TO }),
 });
 
+/** @throws when no HTTP header can carry the key; the error quotes it. */
+export const resendClient = (settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL">): Resend =>
+  new Resend(settings.RESEND_API_KEY, {
+    ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
+  });
+
 /** Resend, read by its manners (see resend.com/docs: errors, idempotency keys, rate limits). */
 export function createMailer(
   settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL"> &
     Partial<Pick<WorkerConfig, "MAIL_FROM" | "MAIL_REPLY_TO">>,
   timeout_ms = SEND_TIMEOUT_MS,
 ): Mailer {
-  const resend = new Resend(settings.RESEND_API_KEY, {
-    ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
-  });
+  const resend = resendClient(settings);
   const sender = senderOf(settings);
   return {
     async send(mail, signal) {

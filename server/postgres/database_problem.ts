@@ -29,7 +29,7 @@ interface Facts {
   replication_role: string;
 }
 
-/** What no setting of ours can mend (session_settings.ts has those that one can); null: nothing. */
+/** What no setting of ours can mend (session.ts has those that one can); null: nothing. */
 export async function databaseProblem(pool: Pool): Promise<DatabaseProblem | null> {
   const { rows } = await pool.query<Facts>(
     `select current_setting('server_version_num')::int / 10000 as major, current_setting('server_version') as version,

@@ -1,6 +1,7 @@
 import { S3Client } from "@aws-sdk/client-s3";
 
 import { answerOf } from "./answer.ts";
+import { REGION_NAME } from "./names.ts";
 
 /** One attempt of one call. HEAD and restore are answered in well under a second; ten mean a dead connection. */
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -10,9 +11,6 @@ const REQUEST_TIMEOUT_MS = 10_000;
  * exist and the configured one is not the bucket's either.
  */
 const MOST_FOLLOWS = 2;
-
-/** It becomes part of a host's name. */
-const REGION = /^[a-z]{2,}(-[a-z0-9]+){1,4}$/;
 
 /** The provider of credentials gave none: the SDK's chain, STS, SSO, a token file, the instance's role. */
 export class NoCredentials extends Error {
@@ -132,7 +130,7 @@ function regionTold(error: unknown, tried: string | null): string | null | undef
   if (!ELSEWHERE.has(answer.status)) return undefined;
   const { Region: in_body } = error as { Region?: unknown };
   const told = answer.headers["x-amz-bucket-region"] ?? in_body;
-  if (typeof told === "string" && REGION.test(told)) return told;
+  if (typeof told === "string" && REGION_NAME.test(told)) return told;
   // A store that refuses the event's region and names no other.
   return answer.code === "AuthorizationHeaderMalformed" && tried !== null ? null : undefined;
 }

@@ -51,7 +51,11 @@ const SENTENCES: Record<string, string> = {
   MethodNotAllowed: NOT_KNOWN,
 };
 
-/** Families of codes: S3 passes on what KMS said of the file's key, and knows several limits. */
+/** Whether a code of S3's means that no call with these credentials can succeed. */
+export const refusesCredentials = (code: string): boolean =>
+  SENTENCES[code] === BAD_CREDENTIALS || SENTENCES[code] === OLD_CREDENTIALS;
+
+/** Families of codes: KMS's, which S3 passes on, and the limits. */
 function sentenceFor(code: string): string | undefined {
   if (code.startsWith("KMS.")) {
     return `The key that this file is encrypted with cannot be used (${code}). An administrator must look at it in AWS KMS.`;

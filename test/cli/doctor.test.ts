@@ -81,7 +81,7 @@ async function runDoctor(names: string[], env: Settings): Promise<Report> {
   const { code, output } = await new Promise<{ code: number; output: string }>((resolve, reject) => {
     execFile(
       process.execPath,
-      [join(ROOT, "server", "doctor", "doctor.ts"), ...names],
+      [join(ROOT, "server", "cli", "doctor", "doctor.ts"), ...names],
       { cwd: tmpdir(), env: { PATH: process.env["PATH"], ...env }, timeout: DOCTOR_MS },
       (error, stdout, stderr) => {
         if (error?.killed === true) reject(new Error(`It does not end:\n${stdout}${stderr}`));

@@ -1,14 +1,13 @@
-import { readFile } from "node:fs/promises";
-
 import type { Pool } from "pg";
 
-import { readConfig, type Config, type Role } from "../../config.ts";
+import { readConfig, type Config, type ConfigError, type Role } from "../../config.ts";
 import { createPool } from "../../postgres/pool.ts";
-import { CALL_TIMEOUT_MS, fail, ok, reasonOf, skip, within, type Finding } from "./finding.ts";
+import { CALL_TIMEOUT_MS, fail, ok, skip, within, type Finding } from "./finding.ts";
 import { checkPostgres, recentBuckets, skipDatabase } from "./postgres.ts";
 import { checkResend } from "./resend.ts";
 import { bucketsNamed, checkAws, checkBucket, NAME_ONE } from "./s3.ts";
-import { createLog } from "../../log.ts";
+import { createLog, reasonOf } from "../../log.ts";
+import { embeddedUrl } from "../../postgres/embedded/url.ts";
 import { S3Clients } from "../../s3/clients.ts";
 
 type Env = NodeJS.ProcessEnv;
@@ -39,7 +38,7 @@ function checkSettings(env: Env): Finding {
     readConfig(env, ["server", "worker"]);
     return ok("settings", "complete");
   } catch (error) {
-    const [, ...problems] = reasonOf(error).split("\n");
+    const [, ...problems] = (error as ConfigError).message.split("\n");
     return fail(
       "settings",
       problems.map((problem) => problem.trim()).join("; "),
@@ -65,12 +64,12 @@ async function openPool(env: Env): Promise<Pool | Finding> {
   let url = settingsOf(env, ["DATABASE_URL"], [])?.DATABASE_URL;
   if (url === undefined) return skip("Postgres", "DATABASE_URL cannot be used");
   if (url === "embedded") {
-    // Only looked at: the doctor starts nothing.
-    url = await readFile(`${import.meta.dirname}/../../../.data/url`, "utf8").catch(() => undefined);
+    // The doctor starts nothing.
+    url = await embeddedUrl().catch(() => undefined);
     if (url === undefined) return fail("Postgres", "there is no embedded one yet", "Start Thaw: npm start");
   }
   return createPool(
-    url.trim(),
+    url,
     { name: "thaw doctor", max: 2, query_timeout_ms: CALL_TIMEOUT_MS },
     createLog("silent"),
   );

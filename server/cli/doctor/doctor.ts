@@ -2,9 +2,9 @@
  * `npm run doctor [-- bucket | bucket/key ...]`: looks for what would fail without an error, and says what to
  * do about it. Changes nothing. Ends with 1 when something is broken, with 0 when there is at most a warning.
  */
-import { allowClosedOutput } from "../../log.ts";
+import { allowClosedOutput, reasonOf } from "../../log.ts";
 import { checkUp } from "./checks.ts";
-import { counted, fail, reasonOf, type Finding } from "./finding.ts";
+import { counted, fail, type Finding } from "./finding.ts";
 
 // oxlint-disable-next-line node/no-process-env -- an entry point, like main.ts.
 const env = process.env;

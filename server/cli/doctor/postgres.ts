@@ -1,8 +1,10 @@
 import type { Pool } from "pg";
 
-import { counted, fail, ok, reasonOf, skip, warn, type Finding } from "./finding.ts";
+import { counted, fail, ok, skip, warn, type Finding } from "./finding.ts";
+import { reasonOf } from "../../log.ts";
 import { databaseProblem } from "../../postgres/database_problem.ts";
 import { migrationProblem } from "../../postgres/migrate.ts";
+import { BUCKET_NAME } from "../../s3/names.ts";
 import { whatToDo } from "../../postgres/errors.ts";
 
 /** Signatures and tokens bear a few minutes; mails that say "ready at 18:40" should not be a minute off. */
@@ -52,11 +54,12 @@ export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolea
   return true;
 }
 
-/** The buckets of the last 90 days, ten at most, the newest first. What S3 would not call a bucket is none. */
+/** The buckets of the last 90 days, ten at most, the newest first. Rows added by hand may have impossible names. */
 export async function recentBuckets(pool: Pool): Promise<string[]> {
   const { rows } = await pool.query<{ s3_bucket: string }>(
-    `select s3_bucket from restore_requests where requested_at > now() - interval '90 days' and s3_bucket ~ '^[A-Za-z0-9_.-]{3,255}$'
+    `select s3_bucket from restore_requests where requested_at > now() - interval '90 days' and s3_bucket ~ $1
       group by s3_bucket order by max(requested_at) desc limit 10`,
+    [`^${BUCKET_NAME}$`],
   );
   return rows.map((row) => row.s3_bucket);
 }

@@ -1,6 +1,8 @@
-import { Resend, type Domain } from "resend";
+import type { Domain, Resend } from "resend";
 
 import type { WorkerConfig } from "../../config.ts";
+import { resendClient } from "../../mail/resend.ts";
+import { addressIn } from "../../settings/address.ts";
 import { CALL_TIMEOUT_MS, fail, ok, warn, type Finding } from "./finding.ts";
 
 /** Resend's own, for trying out: mails from there reach only the account's owner. */
@@ -12,7 +14,7 @@ const MAKE_KEY = "Make one at https://resend.com/api-keys (sending access is eno
 export async function checkResend(
   settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL" | "MAIL_FROM">,
 ): Promise<Finding> {
-  const sender = (/@([^@\s<>]+)>?$/.exec(settings.MAIL_FROM)?.[1] ?? "").toLowerCase();
+  const sender = (addressIn(settings.MAIL_FROM).split("@")[1] ?? "").toLowerCase();
   const answer = await listDomains(settings);
   if ("domains" in answer) return checkDomain(sender, answer.domains);
   const { name, status } = answer;
@@ -73,9 +75,7 @@ async function listDomains(
   const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
   let resend: Resend;
   try {
-    resend = new Resend(settings.RESEND_API_KEY, {
-      ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
-    });
+    resend = resendClient(settings);
   } catch {
     // Not even a header can carry it, and the error would show it.
     return { name: "unusable", status: undefined };

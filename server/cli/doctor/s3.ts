@@ -11,11 +11,14 @@ import {
   type S3Client,
 } from "@aws-sdk/client-s3";
 
-import { CALL_TIMEOUT_MS, counted, fail, ok, reasonOf, skip, warn, within, type Finding } from "./finding.ts";
+import { CALL_TIMEOUT_MS, counted, fail, LATE, ok, skip, warn, within, type Finding } from "./finding.ts";
+import { reasonOf } from "../../log.ts";
 import { readHead, timeAtS3, type ObjectState } from "../../s3/s3.ts";
 import { answerOf, isSigned } from "../../s3/answer.ts";
 import { NoCredentials, type S3Clients } from "../../s3/clients.ts";
+import { BUCKET_NAME } from "../../s3/names.ts";
 import { isUnknownArchive } from "../../s3/storage_class.ts";
+import { refusesCredentials } from "../../s3/trouble.ts";
 
 export const NAME_ONE = "Name one: npm run doctor -- my-bucket";
 
@@ -37,12 +40,14 @@ export async function* checkAws(s3: S3Client): AsyncGenerator<Finding, boolean> 
   return region !== undefined && missing === undefined;
 }
 
-/** `bucket`, `bucket/key` or `s3://bucket/key`: the buckets, each with the keys named of it. */
+const NAMED = new RegExp(`^(?:s3://)?(${BUCKET_NAME})(?:/(.*))?$`, "su");
+
+/** `bucket`, `bucket/key` or `s3://bucket/key`: the buckets, each with its keys. */
 export function bucketsNamed(names: string[]): { buckets: Map<string, string[]>; problems: Finding[] } {
   const buckets = new Map<string, string[]>();
   const problems: Finding[] = [];
   for (const name of names) {
-    const [, bucket, key = ""] = /^(?:s3:\/\/)?([\w.-]{3,255})(?:\/(.*))?$/su.exec(name) ?? [];
+    const [, bucket, key = ""] = NAMED.exec(name) ?? [];
     if (bucket === undefined) {
       problems.push(
         fail(name, "is no bucket's name", "Name it as S3 does: my-bucket, or my-bucket/a/key.bin"),
@@ -64,15 +69,6 @@ interface Refusal {
   signed: boolean;
 }
 
-/** These mean that nothing else will be answered. */
-const BAD_CREDENTIALS = new Set([
-  "InvalidAccessKeyId",
-  "SignatureDoesNotMatch",
-  "ExpiredToken",
-  "InvalidToken",
-  "TokenRefreshRequired",
-]);
-
 interface Options {
   abortSignal: AbortSignal;
 }
@@ -82,18 +78,17 @@ async function ask<T extends { $metadata: object }>(
   bucket: string,
   call: (client: S3Client, options: Options) => Promise<T>,
 ): Promise<Outcome<T>> {
+  const abortSignal = AbortSignal.timeout(CALL_TIMEOUT_MS);
   try {
-    const abortSignal = AbortSignal.timeout(CALL_TIMEOUT_MS);
     const output = await within(s3.ask(bucket, null, abortSignal, (client) => call(client, { abortSignal })));
     if (isSigned(output.$metadata)) return { output };
     return { code: "no request id", status: 200, region: undefined, signed: false };
   } catch (error) {
     const answer = answerOf(error);
+    const reason = (): string =>
+      abortSignal.aborted ? LATE : reasonOf(error instanceof NoCredentials ? error.cause : error);
     return {
-      code:
-        answer === undefined
-          ? reasonOf(error instanceof NoCredentials ? error.cause : error)
-          : (answer.code ?? "no code"),
+      code: answer === undefined ? reason() : (answer.code ?? "no code"),
       status: answer?.status ?? 0,
       region: answer?.headers["x-amz-bucket-region"],
       signed: answer?.signed ?? false,
@@ -151,7 +146,7 @@ function unreachable(name: string, { code, status, signed }: Refusal): Finding[]
       );
     }
     if (status === 404) return fail(name, "does not exist", "Check its name, and whose account it is in");
-    if (BAD_CREDENTIALS.has(code)) {
+    if (refusesCredentials(code)) {
       return fail(name, `S3 refuses the credentials (${code})`, "Renew Thaw's AWS credentials");
     }
     return status === 0

@@ -11,8 +11,9 @@ import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, DatabaseError } from "pg";
 import { type Programs, USE_YOUR_OWN, accountFor, bundledPrograms } from "./binaries.ts";
-import { type Cluster, openCluster, removeLeftovers, saveUrl } from "./cluster.ts";
+import { type Cluster, openCluster, removeLeftovers } from "./cluster.ts";
 import { type Postmaster, isRunning, lastPostmaster, launch, logSize, logTail, stop } from "./process.ts";
+import { saveUrl } from "./url.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Holds the data, the log and, in the file `url`, the way in. Made when missing. */
