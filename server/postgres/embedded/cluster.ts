@@ -20,8 +20,8 @@ export interface Cluster {
 }
 
 /**
- * Opens the cluster of a directory, or makes one. Killed at any moment it leaves a whole cluster or
- * none, and of two that make one at once, both get the same.
+ * Opens the cluster of a directory, or creates it. Atomic: killed at any moment it leaves a whole cluster or none, and two
+ * concurrent starters get the same one.
  */
 export async function openCluster(dir: string, account: Account, programs: Programs): Promise<Cluster> {
   const data = join(dir, "data");
@@ -35,13 +35,13 @@ export async function openCluster(dir: string, account: Account, programs: Progr
     try {
       await makeCluster(dir, account, programs, url.password);
     } catch (error) {
-      if (!(await exists(data))) throw error; // Else somebody was faster, and theirs is ours.
+      if (!(await exists(data))) throw error; // Else another starter was faster: use its cluster.
     }
   }
   return { data: await realpath(data), log: join(dir, "postgres.log"), urlFile: urlFile(dir), url };
 }
 
-/** Deletes what starters that were killed half-way have left. */
+/** Deletes what killed starters have left. */
 export async function removeLeftovers(dir: string): Promise<void> {
   for (const name of await readdir(dir)) {
     if (name.startsWith("new-")) await rm(join(dir, name), { recursive: true, force: true });
@@ -67,7 +67,7 @@ async function makeCluster(
     const text = ["--encoding=UTF8", ...programs.locale];
     const login = ["--auth=scram-sha-256", "--username=thaw", `--pwfile=${passwordFile}`];
     await runAs(account, join(programs.bin, "initdb"), ["-D", data, ...text, ...login]);
-    // Both ways it appears whole, and not at all if somebody was faster.
+    // Either way it appears as a whole, and not at all if another starter was faster.
     if (dirname(home) === dir) {
       await rename(data, join(dir, "data"));
     } else {
@@ -84,11 +84,11 @@ async function makeCluster(
   }
 }
 
-/** A new directory where the account can go: below `dir`, or else (only root can enter) outside. */
+/** A new directory that the account can enter: in `dir`, or outside if only root can enter that. */
 async function makeHome(dir: string, account: Account): Promise<string> {
   if (account.uid === undefined) return mkdtemp(join(dir, "new-"));
   const reasons: unknown[] = [];
-  // /var/tmp comes last: it is swept of files that nobody has touched for weeks.
+  // /var/tmp comes last: files that are unused for weeks are deleted there.
   for (const [place, prefix] of [
     [dir, "new-"],
     ["/var/lib", "thaw-"],
