@@ -38,12 +38,12 @@ export class ApiError extends Error {
 export const databaseTooSlow = (): ApiError =>
   new ApiError("unavailable", "The database does not answer in time; try again.");
 
-/** For reading a body: its caller went away, or was too slow. Nothing of ours failed. */
+/** While a body was read: its caller disconnected or was too slow. Not our failure. */
 export function bodyEnded(error: unknown): never {
   throw error instanceof ApiError ? error : new ApiError("invalid_request", "The body ended early.");
 }
 
-/** For a path that is there, when another method asks for it. */
+/** 405, for other methods of a path that exists. */
 export const onlyTakes = (allow: string) => (c: Context) => {
   c.header("Allow", allow);
   throw new ApiError("method_not_allowed", `This route takes ${allow}.`);
@@ -61,7 +61,7 @@ const asApiError = (error: Error): ApiError => {
     return new ApiError("unavailable", "Somebody keeps this file's row locked in the database; try again.");
   if (isTooSlow(error)) return databaseTooSlow();
   if (isUnavailable(error)) return new ApiError("unavailable", "The database is not available; try again.");
-  // Of a body that this route takes; the same one will never do, so its caller must not repeat it.
+  // The body is valid for this route, but the database will never take it: the caller must not retry.
   if (isBadValue(error))
     return new ApiError(
       "unprocessable",

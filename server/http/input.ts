@@ -7,7 +7,7 @@ import { BUCKET_NAME, REGION_NAME } from "../s3/names.ts";
  * byte is refused. Unknown fields are refused too: a misspelt version_id must not restore another version.
  */
 
-/** Zod tells what it expected, which is no help to whoever left a field out. */
+/** Zod's own message does not say that the field is missing. */
 const string = () =>
   z.string({ error: ({ input }) => (input === undefined ? "is missing" : "must be a string") });
 
@@ -23,7 +23,7 @@ const filled = (max_bytes: number) => text(max_bytes).min(1, "must not be empty"
 
 const bucket = string().regex(new RegExp(`^${BUCKET_NAME}$`), "must be the name of an S3 bucket");
 
-/** Zod's times are wider than Postgres's (year 0, +23:00, endless fractions): they go on in one form, in UTC. */
+/** Zod accepts times that Postgres does not (year 0, +23:00, endless fractions), so they are normalised to UTC. */
 const time = z.iso
   .datetime({ offset: true, error: "must be an ISO 8601 time with zone, like 2026-11-20T10:15:30Z" })
   .transform((value) => new Date(value))

@@ -11,7 +11,7 @@ import type { LoggedEvent, RequestEnv } from "./request_log.ts";
 /** A batch stays below 100 ms of one statement; the queue below two seconds of waiting. */
 const LIMITS = { batch_size: 200, queue_size: 5000 };
 
-/** Who waits behind a batch that Postgres does not answer gives up with it; the write may still happen. */
+/** Requests behind a batch that hangs give up after this. Their write may still happen. */
 const ANSWER_WITHIN_MS = 1_900;
 
 export interface RouteOptions {
@@ -22,7 +22,7 @@ export interface RouteOptions {
   session_domains: string[];
 }
 
-/** The two events of the outside world: a read failed, a restore is said to be complete. */
+/** The two events from outside: a read failed; a restore is reported complete. */
 export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
   const requests = new GroupCommit(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
@@ -54,7 +54,7 @@ export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
 
 const answer = <T>(written: Promise<T>): Promise<T> => inTime(ANSWER_WITHIN_MS, written, databaseTooSlow);
 
-/** As the SQL functions know it. */
+/** With the field names of the SQL functions. */
 const asRead = ({ principal_arn, ...item }: RestoreRequest & { id: string }) => ({
   ...item,
   principal: principal_arn,
@@ -66,14 +66,14 @@ async function requestRestores(
 ): Promise<{ request_id: string; duplicate: boolean }[]> {
   const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
     name: "request_restores",
-    // By name: a prepared "*" fails once a later release has its function answer more.
+    // By name: a prepared "*" fails once a later release returns more columns.
     text: "select read_id, request_id, duplicate from request_restores($1, $2, $3)",
     values: [JSON.stringify(items.map(asRead)), notify_waits, session_domains],
   });
   return inOrder(items, rows, (row) => row.read_id);
 }
 
-/** How many requests each event concerns; undefined: it could not be noted, for somebody keeps its row locked. */
+/** How many requests each event concerns; undefined: not recorded, because another session locks its row. */
 async function completeRestores(
   { pool, notify_waits }: RouteOptions,
   items: (RestoreCompleted & { id: string })[],
@@ -110,7 +110,7 @@ function inOrder<Row>(items: { id: string }[], rows: Row[], idOf: (row: Row) => 
   });
 }
 
-/** Of parameters only the charset that we read; two types in one header are none. */
+/** The charset that we decode is the only parameter allowed. Two types in one header are refused. */
 const JSON_TYPE = /^application\/json\s*(;\s*charset="?utf-8"?\s*)?$/i;
 
 /** Bytes -> UTF-8 (refused, never replaced) -> JSON -> the schema, with errors that name the field. */

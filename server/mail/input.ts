@@ -1,4 +1,4 @@
-/** What a mail is made from, as the database tells it. */
+/** What a mail is made from, as read from the database. */
 
 /** How many files a mail lists at most; the others are counted. */
 export const FILES_SHOWN = 50;
@@ -10,7 +10,7 @@ export interface MailFile {
   /** Empty when the read named none. */
   version_id: string;
   restore_status: "pending" | "restored" | "failed";
-  /** These three are null where somebody else started the restore. */
+  /** These three are null where another client started the restore. */
   storage_class: string | null;
   archive_status: string | null;
   tier: string | null;

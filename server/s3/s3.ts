@@ -19,7 +19,7 @@ export interface S3Object {
   region: string | null;
 }
 
-/** What HEAD tells of an object that exists, in the columns of `restores`. */
+/** What HEAD says of an object that exists, named like the columns of `restores`. */
 export interface ObjectFacts {
   storage_class: string;
   archive_status: string | null;
@@ -30,8 +30,8 @@ export interface ObjectFacts {
 }
 
 /**
- * S3's word on an object. "archived" is both "never restored" and "its copy has expired": S3 does not tell
- * them apart.
+ * An object's state as S3 reports it now. "archived" is both "never restored" and "its copy has expired": S3 does not
+ * distinguish them.
  */
 export type ObjectState =
   | ({ state: "archived" } & ObjectFacts)
@@ -40,8 +40,8 @@ export type ObjectState =
   | { state: "gone" };
 
 /**
- * How S3 took a request to restore. "look_again": it contradicts what HEAD said a moment ago, so HEAD has to say what is
- * true; and `trouble` is what it is when HEAD still says the same.
+ * S3's response to RestoreObject. "look_again": it contradicts the HEAD just before, so HEAD must be repeated; `trouble` is
+ * the error if HEAD still says the same.
  */
 export type RestoreAnswer =
   | { answer: "accepted" | "in_progress" | "expedited_refused" }
@@ -50,24 +50,24 @@ export type RestoreAnswer =
 /** All calls for one object must end within this, retries of the SDK included; well below the lease of a minute. */
 export const CALLS_TIMEOUT_MS = 25_000;
 
-/** So long a bucket's own word is taken for all its objects: when credentials expire, thousands ask why at once. */
-const BUCKET_WORD_MS = 10_000;
+/** A bucket's refusal is cached this long: when credentials expire, thousands of objects ask for it at once. */
+const BUCKET_REFUSAL_MS = 10_000;
 
 export interface S3 {
-  /** @throws whatever the SDK throws, except for objects that are gone. */
+  /** @throws what the SDK throws; a missing object is a state, not an error. */
   headObject(object: S3Object, signal: AbortSignal): Promise<ObjectState>;
   restoreObject(object: S3Object & ObjectFacts, tier: Tier, signal: AbortSignal): Promise<RestoreAnswer>;
   destroy(): void;
 }
 
-/** S3 as Thaw needs it: two calls, and what their answers mean (source: see storage_class.ts). */
+/** S3 as Thaw needs it: two calls, and what their responses mean (source: see storage_class.ts). */
 export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }): S3 {
   const clients = new S3Clients(settings);
-  const words = new Map<string, { until_ms: number; refusal: Promise<unknown> }>();
+  const refusals = new Map<string, { until_ms: number; refusal: Promise<unknown> }>();
 
-  /** What S3 says of the bucket itself, in a call whose answer has a body: its refusal, or undefined if it allows. */
+  /** S3's refusal to list the bucket, or undefined if it lists it. This response has a body with a code, HEAD's has none. */
   const bucketRefusal = (object: S3Object, signal: AbortSignal): Promise<unknown> => {
-    const known = words.get(object.s3_bucket);
+    const known = refusals.get(object.s3_bucket);
     if (known !== undefined && known.until_ms > performance.now()) return known.refusal;
     const list = new ListObjectsV2Command({
       Bucket: object.s3_bucket,
@@ -82,7 +82,7 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
         () => undefined,
         (error: unknown) => error,
       );
-    words.set(object.s3_bucket, { until_ms: performance.now() + BUCKET_WORD_MS, refusal });
+    refusals.set(object.s3_bucket, { until_ms: performance.now() + BUCKET_REFUSAL_MS, refusal });
     return refusal;
   };
 
@@ -94,7 +94,7 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
         ...versioned(object.version_id),
       });
       const answer = await client.send(command, { abortSignal: signal });
-      // A proxy's own page may come with a 200, and without S3's headers looks like a readable file.
+      // A proxy's own page may have status 200, and would look like a readable file.
       const { $metadata, ETag } = answer;
       if ($metadata.httpStatusCode !== 200 || ETag === undefined || !isSigned($metadata)) {
         throw new NotFromS3("an answer to HEAD that is not S3's");
@@ -103,8 +103,8 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
     });
 
   /**
-   * HEAD's refusals have no body, so several causes look alike. Only S3's own word on this very object, in a bucket that is
-   * there, ends a restore; for the others the bucket is asked why.
+   * Refusals of HEAD have no body, so several causes look alike. Only S3's own 404 for this object, in a bucket that exists,
+   * ends a restore. For other causes, listing the bucket tells the code.
    */
   const headRefused = async (
     object: S3Object,
@@ -130,7 +130,7 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
       if (refusal !== undefined && !comesFromBucket(refusal)) throw refusal;
       return { state: "gone" };
     }
-    // A body can name the bucket's region where HEAD named none.
+    // The body can have told the bucket's region, where HEAD did not.
     if (clients.regionOf(object.s3_bucket, object.region) !== asked_in) return await head(object, signal);
     throw why === undefined || why === "AccessDenied" ? error : refusal;
   };
@@ -175,20 +175,20 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
   };
 }
 
-/** Whether a bucket is there to refuse: S3 refuses for it, by name, and not because it is missing or S3 is not well. */
+/** Whether a refusal proves that the bucket exists: it has a code, and neither NoSuchBucket nor one of a fault of S3. */
 function comesFromBucket(refusal: unknown): boolean {
   const answer = answerOf(refusal);
   return answer?.code !== undefined && answer.code !== "NoSuchBucket" && answer.status < 500;
 }
 
-/** 200 means that a copy exists. HEAD has to say until when; "ready" without that could be over any moment. */
+/** 200 means that a copy exists. HEAD must say until when: without that it could expire at any moment. */
 const NO_EXPIRY: Trouble = {
   code: "no_expiry",
   message:
     "S3 says that there is a readable copy of this file, but not until when. Thaw asks again by itself.",
 };
 
-/** Refusals of RestoreObject that HEAD has to confirm or to deny: none of them is the last word on an object. */
+/** Refusals of RestoreObject that HEAD must confirm: none of them is final. */
 const DOUBTS: Record<string, string> = {
   InvalidObjectState: "S3 refuses to restore this file although it is archived. Thaw tries again by itself.",
   ObjectAlreadyInActiveTierError:
@@ -198,10 +198,10 @@ const DOUBTS: Record<string, string> = {
   MethodNotAllowed: "S3 shows this file, and does not let it be restored. Thaw tries again by itself.",
 };
 
-/** What else a store says of a class that it cannot restore, or not in this way. */
+/** Other codes for a class that a store cannot restore, or not by this request. */
 const NOT_IN_THIS_WAY = new Set(["NotImplemented", "MalformedXML", "InvalidArgument", "InvalidRequest"]);
 
-/** What a refusal of RestoreObject means, by S3's name and never by status: 403 alone has three meanings. */
+/** What a refusal of RestoreObject means, by its code and never by status: 403 has three meanings. */
 function restoreRefused(object: ObjectFacts, code: string | undefined): RestoreAnswer | undefined {
   if (code === undefined) return undefined;
   if (code === "RestoreAlreadyInProgress") return { answer: "in_progress" };
@@ -217,12 +217,12 @@ function restoreRefused(object: ObjectFacts, code: string | undefined): RestoreA
 const versioned = (version_id: string): { VersionId?: string } =>
   version_id === "" ? {} : { VersionId: version_id };
 
-/** The SDK notes from S3's answers how far this machine's clock is off. */
+/** By the clock skew that the SDK measures from S3's responses. */
 export const timeAtS3 = (client: S3Client): Date => new Date(Date.now() + client.config.systemClockOffset);
 
 /**
- * The decision table of HEAD. "readable" needs evidence: whatever is missing, new or unreadable does not lead there. A copy
- * whose expiry has passed is as good as gone: S3 removes it a little later.
+ * The decision table of HEAD. "readable" needs evidence: missing, new or unparsable values never lead there. A copy past its
+ * expiry counts as gone: S3 removes it a little later.
  */
 export function readHead(head: HeadObjectCommandOutput, now: Date): ObjectState {
   const facts: ObjectFacts = {
@@ -242,7 +242,7 @@ export function readHead(head: HeadObjectCommandOutput, now: Date): ObjectState 
   return { state: "archived", ...facts };
 }
 
-/** `ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"`; the date holds a comma itself. */
+/** `ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"`; the date has a comma itself. */
 function parseRestoreHeader(header: string | undefined): {
   ongoing: boolean | null;
   expires_at: Date | null;

@@ -12,11 +12,11 @@ import { S3Clients } from "../../s3/clients.ts";
 
 type Env = NodeJS.ProcessEnv;
 
-/** All checks, in the order of what depends on what. One that fails skips only what cannot be asked without it. */
+/** All checks, in order of dependency. A failure skips only the checks that depend on it. */
 export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Finding> {
   yield checkSettings(env);
 
-  // Begun early, told last: what waits for Resend need not wait for S3 first.
+  // Started early, reported last: it runs while S3 is checked.
   const mail = checkMail(env);
 
   const opened = await openPool(env);
@@ -29,7 +29,7 @@ export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Findin
 
   yield await mail;
 
-  // A Postgres that hangs does not say goodbye either.
+  // With a Postgres that hangs, end() hangs too.
   if (pool !== undefined) await within(pool.end()).catch(() => {});
 }
 
@@ -47,14 +47,14 @@ function checkSettings(env: Env): Finding {
   }
 }
 
-/** So that one bad setting does not hide the others' state; what the names leave out is never used. */
-const ELSEWHERE = { DATABASE_URL: "embedded", RESEND_API_KEY: "unused", MAIL_FROM: "unused@example.com" };
+/** For required settings that a check does not use, so that one bad setting does not hide the state of the others. */
+const PLACEHOLDERS = { DATABASE_URL: "embedded", RESEND_API_KEY: "unused", MAIL_FROM: "unused@example.com" };
 
 /** These settings alone; undefined if one of them cannot be used. */
 function settingsOf(env: Env, names: string[], roles: Role[] = ["worker"]): Config | undefined {
   try {
     const named = Object.fromEntries(names.map((name) => [name, env[name]]));
-    return readConfig({ ...ELSEWHERE, ...named }, roles);
+    return readConfig({ ...PLACEHOLDERS, ...named }, roles);
   } catch {
     return undefined;
   }
@@ -93,7 +93,7 @@ async function* checkS3(env: Env, names: string[], pool: Pool | undefined): Asyn
     yield skip("AWS", `${S3_SETTINGS.join(" or ")} cannot be used`);
     return;
   }
-  // As Thaw asks, so that the doctor sees what Thaw sees.
+  // Thaw's own clients, so that the doctor sees what Thaw sees.
   const s3 = new S3Clients(settings);
   const may_ask = yield* checkAws(s3.clientIn(null));
 
@@ -112,7 +112,7 @@ async function* checkS3(env: Env, names: string[], pool: Pool | undefined): Asyn
     for (const bucket of buckets.keys()) yield skip(`bucket ${bucket}`, "S3 cannot be asked");
     return;
   }
-  // At once, for a bucket that does not answer takes its whole time.
+  // Concurrently: a bucket that does not respond takes its whole time-out.
   const looked = [...buckets].map(([bucket, keys]) => checkBucket(s3, bucket, keys));
   for (const findings of looked) yield* await findings;
 }

@@ -7,7 +7,7 @@ import { migrationProblem } from "../../postgres/migrate.ts";
 import { BUCKET_NAME } from "../../s3/names.ts";
 import { whatToDo } from "../../postgres/errors.ts";
 
-/** Signatures and tokens bear a few minutes; mails that say "ready at 18:40" should not be a minute off. */
+/** Signatures and tokens tolerate a few minutes; mails that say "ready at 18:40" should not be a minute off. */
 const SKEW_SECONDS = 60;
 
 const TABLES = ["schema public", "worker", "people", "readers", "mail gate", "stuck requests"];
@@ -15,7 +15,7 @@ const TABLES = ["schema public", "worker", "people", "readers", "mail gate", "st
 export const skipDatabase = (why: string): Finding[] =>
   ["clock", "database", ...TABLES].map((what) => skip(what, why));
 
-/** Returns whether the tables can be asked. */
+/** Returns whether the tables can be queried. */
 export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolean> {
   const before = Date.now();
   const server = await one<{ version: string; now: Date }>(
@@ -82,7 +82,7 @@ function clock(here: number, there: Date): Finding {
       );
 }
 
-/** Server and worker look at their own role when they start; somebody else's can do the same harm. */
+/** Server and worker check their own role when they start; any other role can do the same harm. */
 async function schemaPublic(pool: Pool): Promise<Finding> {
   const { roles, owner } = await one<{ roles: string[]; owner: string }>(
     pool,
@@ -102,8 +102,8 @@ async function schemaPublic(pool: Pool): Promise<Finding> {
 }
 
 /**
- * A worker holds a connection of this name (see main.ts) for as long as it lives, and runs jobs when they are
- * due. Both are public knowledge of Postgres' and graphile-worker's; when its crontab last fired is not.
+ * A live worker has a connection of this name (see main.ts), and runs due jobs. Postgres and graphile-worker show both; when
+ * the crontab last fired they do not.
  */
 async function worker(pool: Pool): Promise<Finding> {
   const { connected, overdue } = await one<{ connected: boolean; overdue: number }>(
@@ -159,7 +159,7 @@ async function readers(pool: Pool): Promise<Finding> {
     ? ok("readers", "all of the last 7 days are known")
     : warn(
         "readers",
-        `${counted(requests, "request")} of the last 7 days by ${counted(keys, "reader")} whom nobody knows: restored, and nobody is told`,
+        `${counted(requests, "request")} of the last 7 days by ${counted(keys, "unknown reader")}: restored, and nobody is told`,
         `See which: psql "$DATABASE_URL" -c "select access_key_id, principal, count(*) from restore_requests where user_resolved and email is null group by 1, 2"; then add them: ${ADD_PEOPLE}`,
       );
 }
@@ -175,7 +175,7 @@ async function mailGate(pool: Pool): Promise<Finding> {
     ? fail(
         "mail gate",
         `closed until ${until}, no mail goes out: ${reason}`,
-        `Mend that; it opens by itself then, or now: psql "$DATABASE_URL" -c "update mail_gate set closed_until = '-infinity'"`,
+        `Fix that: the gate then opens by itself. To open it now: psql "$DATABASE_URL" -c "update mail_gate set closed_until = '-infinity'"`,
       )
     : ok("mail gate", "open");
 }

@@ -48,7 +48,7 @@ function checkDomain(sender: string, domains: Pick<Domain, "name" | "status">[])
       "Verify a domain of your own at https://resend.com/domains and set MAIL_FROM to it",
     );
   }
-  // Resend wants the very domain: a verified example.com does not speak for mail.example.com.
+  // Resend verifies exact domains: example.com does not cover mail.example.com.
   const domain = domains.find(({ name }) => name.toLowerCase() === sender);
   if (domain === undefined) {
     return fail(
@@ -66,7 +66,7 @@ function checkDomain(sender: string, domains: Pick<Domain, "name" | "status">[])
       );
 }
 
-/** A status of 0: no answer; none: never asked. */
+/** A status of 0: no response; undefined: no request was sent. */
 type DomainsAnswer = { domains: Domain[] } | { name: string; status: number | undefined };
 
 async function listDomains(
@@ -77,7 +77,7 @@ async function listDomains(
   try {
     resend = resendClient(settings);
   } catch {
-    // Not even a header can carry it, and the error would show it.
+    // No HTTP header can carry the key, and the error would show it.
     return { name: "unusable", status: undefined };
   }
   const domains: Domain[] = [];
@@ -86,7 +86,7 @@ async function listDomains(
     const page = { limit: 100, ...(after !== undefined && { after }) };
     const { data, error } = await resend.domains.list(page, { signal });
     if (error !== null) return { name: error.name, status: error.statusCode ?? 0 };
-    // Whatever answers at a wrong RESEND_BASE_URL.
+    // Another server, at a wrong RESEND_BASE_URL.
     if (!Array.isArray(data?.data)) return { name: "not Resend's", status: 0 };
     domains.push(...data.data);
     if (!data.has_more || data.data.length === 0) return { domains };

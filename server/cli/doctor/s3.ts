@@ -22,7 +22,7 @@ import { refusesCredentials } from "../../s3/trouble.ts";
 
 export const NAME_ONE = "Name one: npm run doctor -- my-bucket";
 
-/** Returns whether S3 can be asked. */
+/** Returns whether S3 can be called. */
 export async function* checkAws(s3: S3Client): AsyncGenerator<Finding, boolean> {
   const region = await within(s3.config.region()).catch(() => undefined);
   yield region === undefined
@@ -59,13 +59,13 @@ export function bucketsNamed(names: string[]): { buckets: Map<string, string[]>;
   return { buckets, problems };
 }
 
-/** What one call was answered: its output, or S3's refusal. */
+/** The result of one call: its output, or S3's refusal. */
 type Outcome<T> = { output: T } | Refusal;
 interface Refusal {
   code: string;
   status: number;
   region: string | undefined;
-  /** Whether it was S3 that answered. */
+  /** Whether S3 itself responded. */
   signed: boolean;
 }
 
@@ -102,8 +102,8 @@ export async function checkBucket(s3: S3Clients, bucket: string, keys: string[])
   const head = await ask(s3, bucket, (client, options) =>
     client.send(new HeadBucketCommand({ Bucket: bucket }), options),
   );
-  const speaks = "output" in head || (head.signed && (head.status === 403 || head.status === 400));
-  if (!speaks) return unreachable(name, head);
+  const responds = "output" in head || (head.signed && (head.status === 403 || head.status === 400));
+  if (!responds) return unreachable(name, head);
 
   // Permissions may hold for one folder only: look where the file is that was named.
   const folder = /^(.*\/)?/su.exec(keys[0] ?? "")?.[0] ?? "";
@@ -164,7 +164,7 @@ function unreachable(name: string, { code, status, signed }: Refusal): Finding[]
   return [problem(), skip(`${name}, all else`, "the bucket cannot be asked")];
 }
 
-/** Thaw tells "deleted" from "denied" by this. */
+/** Thaw distinguishes "deleted" from "denied" by this. */
 async function checkMissing(
   s3: S3Clients,
   bucket: string,
@@ -217,7 +217,7 @@ async function checkNotifications(s3: S3Clients, bucket: string): Promise<Findin
   }
   return fail(
     what,
-    "do not go to EventBridge: Thaw hears of finished restores up to a day late",
+    "do not go to EventBridge: Thaw learns of finished restores up to a day late",
     `Turn them on: aws s3api put-bucket-notification-configuration --bucket ${bucket} --notification-configuration '{"EventBridgeConfiguration":{}}'. Mind: this replaces the whole configuration, ` +
       (others.length === 0
         ? "which is empty now"
@@ -279,12 +279,12 @@ function stateOf(what: string, object: ObjectState): Finding {
     : ok(what, found);
 }
 
-/** Classes that S3 never restores from; of a class that is not here, a restore may begin and cost. */
+/** Classes that S3 never restores. With any other class the call could start a paid restore. */
 const NEVER_RESTORED = new Set(["STANDARD", "STANDARD_IA", "ONEZONE_IA", "GLACIER_IR", "REDUCED_REDUNDANCY"]);
 
 /**
- * S3 has no dry run of a restore. But of a file that needs none it refuses it: with InvalidObjectState to who
- * may restore, with AccessDenied to who may not.
+ * S3 has no dry run of a restore. But it refuses to restore a file that is not archived: with InvalidObjectState if the caller
+ * may restore, with AccessDenied if not.
  */
 async function checkRestore(
   s3: S3Clients,
@@ -304,7 +304,7 @@ async function checkRestore(
       new RestoreObjectCommand({
         Bucket: bucket,
         Key: key,
-        // The very version that HEAD told of: the next one may be another class.
+        // The version that HEAD reported: a newer one may have another class.
         ...(head.VersionId !== undefined && { VersionId: head.VersionId }),
         RestoreRequest: { Days: 1, GlacierJobParameters: { Tier: "Bulk" } },
       }),
@@ -313,7 +313,7 @@ async function checkRestore(
   );
   const code = "code" in answer ? answer.code : "no refusal";
   if (code === "InvalidObjectState") return ok(what, "allowed (S3 refuses it for the file's class only)");
-  // Said of the call, not of the file: HEAD has just found it.
+  // About the call, not the file: HEAD has just found it.
   if (code === "NotImplemented" || code === "MethodNotAllowed") {
     return fail(
       what,

@@ -42,7 +42,7 @@ const BUILTIN_LOCALE = ["--locale=C", "--locale-provider=builtin", "--builtin-lo
 
 export const USE_YOUR_OWN = "Set DATABASE_URL to a Postgres (14 or newer) of your own instead.";
 
-/** Our own; for root, as which Postgres refuses to run, the owner of the data, else postgres or nobody. */
+/** Our own. For root, which Postgres refuses: the owner of the data, else the user postgres or nobody. */
 export async function accountFor(data: string): Promise<Account> {
   if (process.getuid?.() !== 0) return {};
   const owner = await stat(data).catch(() => undefined);
