@@ -228,7 +228,7 @@ describe("the tables", () => {
 
     expect(report.line("worker")).toMatch(/^warn .*none is connected; 1 job overdue.*npm run worker/);
     expect(report.line("people")).toMatch(/^warn .*empty.*npm run users -- import/);
-    expect(report.line("readers")).toMatch(/^warn .*1 request of the last 7 days by 1 reader .*psql/);
+    expect(report.line("readers")).toMatch(/^warn .*1 request of the last 7 days by 1 unknown reader: .*psql/);
     expect(report.line("stuck requests")).toMatch(/^warn .*: 1\. .*psql .*select \* from stuck_requests/);
     expect(complaints(report)).toHaveLength(4);
     // The buckets that were asked for lately, newest first.
