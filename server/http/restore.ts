@@ -1,12 +1,12 @@
-import { Hono, type Context } from "hono";
+import { Hono } from "hono";
 import type pg from "pg";
-import type { z } from "zod";
 
 import { GroupCommit } from "../postgres/group_commit.ts";
 import { inTime } from "../time_limit.ts";
-import { ApiError, bodyEnded, databaseTooSlow, onlyTakes } from "./errors.ts";
+import { readBody } from "./body.ts";
+import { ApiError, databaseTooSlow, onlyTakes } from "./errors.ts";
 import { restoreCompleted, restoreRequest, type RestoreCompleted, type RestoreRequest } from "./input.ts";
-import type { LoggedEvent, RequestEnv } from "./request_log.ts";
+import type { RequestEnv } from "./request_log.ts";
 
 /** A batch stays below 100 ms of one statement; the queue below two seconds of waiting. */
 const LIMITS = { batch_size: 200, queue_size: 5000 };
@@ -108,39 +108,4 @@ function inOrder<Row>(items: { id: string }[], rows: Row[], idOf: (row: Row) => 
     if (row === undefined) throw new Error(`no result for ${item.id}`);
     return row;
   });
-}
-
-/** The charset that we decode is the only parameter allowed. Two types in one header are refused. */
-const JSON_TYPE = /^application\/json\s*(;\s*charset="?utf-8"?\s*)?$/i;
-
-/** Bytes -> UTF-8 (refused, never replaced) -> JSON -> the schema, with errors that name the field. */
-async function readBody<T extends LoggedEvent>(c: Context<RequestEnv>, schema: z.ZodType<T>): Promise<T> {
-  if (!JSON_TYPE.test(c.req.header("content-type") ?? "")) {
-    throw new ApiError("unsupported_media_type", "Send JSON with content-type: application/json.");
-  }
-  const result = schema.safeParse(parseJson(await c.req.arrayBuffer().catch(bodyEnded)));
-  if (result.success) {
-    const { event_id, s3_bucket, s3_key } = result.data;
-    c.set("event", { event_id, s3_bucket, s3_key });
-    return result.data;
-  }
-  throw new ApiError(
-    "invalid_request",
-    "The body is not what this route takes.",
-    result.error.issues.map((issue) => ({
-      field: issue.code === "unrecognized_keys" ? issue.keys.join(", ") : issue.path.join("."),
-      message: issue.code === "unrecognized_keys" ? "is not a field of this route" : issue.message,
-    })),
-  );
-}
-
-function parseJson(bytes: ArrayBuffer): unknown {
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes));
-  } catch (error) {
-    throw new ApiError(
-      "invalid_request",
-      error instanceof SyntaxError ? "The body is not valid JSON." : "The body is not valid UTF-8.",
-    );
-  }
 }

@@ -1,15 +1,11 @@
-import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
-
 import { runMigrations } from "graphile-worker";
 import type pg from "pg";
 
 import { requireUsableDatabase } from "./database_problem.ts";
 import { isForbidden, isLocked, isUndefinedFunction } from "./errors.ts";
 import { reasonOf } from "../log.ts";
+import { SQL_DIRECTORY, sqlFiles, viewsOf, type SqlFile } from "./sql_files.ts";
 import { lineOf, statementsOf } from "./sql_statements.ts";
-
-const SQL_DIRECTORY = `${import.meta.dirname}/../../sql`;
 
 /** Key of the advisory lock by which one process migrates at a time ("thaw" in hexadecimal). */
 const MIGRATION_LOCK = 0x74686177;
@@ -20,36 +16,6 @@ const WAIT_MS = 60_000;
 /** The message says what a person has to do. */
 export class MigrationError extends Error {
   override name = "MigrationError";
-}
-
-interface SqlFile {
-  name: string;
-  text: string;
-  sha256: string;
-  /**
-   * Numbered files run once and are never edited. A page replaces what it defines when its text changes. Privileges run each
-   * time: replaced objects have lost theirs, and roles may have been added since.
-   */
-  runs: "once" | "when_changed" | "always";
-}
-
-/** One per subject, in order of dependency. */
-const PAGES = ["rules", "people", "transitions", "mails", "workers", "retention", "operators", "views"];
-
-/** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */
-function sqlFiles(directory: string): SqlFile[] {
-  const numbered = readdirSync(directory)
-    .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
-    .sort();
-  const file = (name: string, runs: SqlFile["runs"]): SqlFile => {
-    const text = readFileSync(`${directory}/${name}`, "utf8");
-    return { name, text, sha256: createHash("sha256").update(text).digest("hex"), runs };
-  };
-  return [
-    ...numbered.map((name) => file(name, "once")),
-    ...PAGES.map((name) => file(`${name}.sql`, "when_changed")),
-    file("privileges.sql", "always"),
-  ];
 }
 
 /**
@@ -182,11 +148,6 @@ begin
   end loop;
   perform set_config('lock_timeout', v_timeout, true);
 end $$`;
-
-const viewsOf = (files: SqlFile[]): string[] =>
-  files.flatMap(({ text }) =>
-    [...text.matchAll(/^create or replace view ([a-z_]+)/gm)].map(([, name]) => name ?? ""),
-  );
 
 async function appliedFiles(
   client: pg.Pool | pg.PoolClient,

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 
 import type { Database, RestoreRow } from "../postgres/rows.ts";
-import type { ObjectFacts } from "../s3/s3.ts";
+import type { ObjectFacts } from "../s3/head.ts";
 import type { Trouble } from "../s3/trouble.ts";
 import type { Tier } from "../s3/storage_class.ts";
 

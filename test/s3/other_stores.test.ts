@@ -13,7 +13,9 @@ import {
 } from "@aws-sdk/client-s3";
 
 import { freePort } from "../../server/postgres/embedded/start.ts";
-import { createS3, type ObjectState, type RestoreAnswer, type S3 } from "../../server/s3/s3.ts";
+import type { ObjectState } from "../../server/s3/head.ts";
+import type { RestoreAnswer } from "../../server/s3/restore_answer.ts";
+import { createS3, type S3 } from "../../server/s3/s3.ts";
 import { tierFor } from "../../server/s3/storage_class.ts";
 import { MISSING_MOTO, MOTO } from "../stand_ins/real_clients.ts";
 import { personsClient } from "../support/s3_client.ts";
