@@ -2,7 +2,7 @@ import { z } from "zod";
 
 import { isDomain, isMailbox } from "./settings/address.ts";
 import { databaseUrlProblem } from "./settings/database_url.ts";
-import { awsAndResend, postgres } from "./settings/libraries.ts";
+import { awsAndResend, HEADER_VALUE, postgres } from "./settings/libraries.ts";
 import { TIERS } from "./s3/storage_class.ts";
 
 /** What a process does. Only the settings of its roles are required. */
@@ -29,7 +29,7 @@ const secrets = z
   .refine((list) => list.every((secret) => secret.length >= SECRET_LENGTH), {
     message: `each secret must have at least ${SECRET_LENGTH} characters; make one with: openssl rand -hex 32`,
   })
-  .refine((list) => list.every((secret) => /^[\x21-\x7e]+$/.test(secret)), {
+  .refine((list) => list.every((secret) => HEADER_VALUE.test(secret)), {
     message: "use printable ASCII only: it travels in an HTTP header",
   });
 

@@ -9,12 +9,14 @@ import { z } from "zod";
  */
 
 /** Sent in an HTTP header, which a pasted newline, space or invisible character makes invalid. */
+export const HEADER_VALUE = /^[\x21-\x7e]+$/;
+
 const inHeader = z
   .string()
-  .regex(/^[\x21-\x7e]+$/, "has a space, a line break or an invisible character in it: paste it again");
+  .regex(HEADER_VALUE, "has a space, a line break or an invisible character in it: paste it again");
 
 /** `localhost:9000` is a URL too, with the scheme "localhost:". */
-export const httpUrl = z
+const httpUrl = z
   .string()
   .refine(
     (text) => /^https?:\/\/[^\s/]/i.test(text) && !/[^\x21-\x7e]/.test(text) && URL.canParse(text),

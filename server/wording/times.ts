@@ -26,6 +26,7 @@ export interface Expectation {
 
 /** What decides how long S3 takes for a file. */
 export interface Restoring {
+  /** This, archive_status and tier are null where another client started the restore. */
   storage_class: string | null;
   archive_status: string | null;
   tier: string | null;

@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Client, DatabaseError } from "pg";
+import { Client, type ClientConfig, DatabaseError } from "pg";
 import { type Programs, USE_YOUR_OWN, accountFor, bundledPrograms } from "./binaries.ts";
 import { type Cluster, openCluster, removeLeftovers } from "./cluster.ts";
 import { type Postmaster, isRunning, lastPostmaster, launch, logSize, logTail, stop } from "./process.ts";
@@ -91,16 +91,21 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 
 /** Whether another client is connected; false when the server does not respond. */
 async function hasClients(url: string): Promise<boolean> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000, query_timeout: 2_000 });
-  client.on("error", () => undefined); // The query reports it too.
-  try {
-    await client.connect();
+  const options = { connectionString: url, connectionTimeoutMillis: 2_000, query_timeout: 2_000 };
+  return connected(options, async (client) => {
     const { rowCount } = await client.query(
       "select from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1",
     );
     return rowCount !== 0;
-  } catch {
-    return false;
+  }).catch(() => false);
+}
+
+async function connected<T>(options: ClientConfig, work: (client: Client) => Promise<T>): Promise<T> {
+  const client = new Client(options);
+  client.on("error", () => undefined); // The query reports it too.
+  try {
+    await client.connect();
+    return await work(client);
   } finally {
     await client.end().catch(() => undefined);
   }
@@ -155,20 +160,17 @@ async function prepare(server: Postmaster, cluster: Cluster): Promise<string | u
   const url = new URL(cluster.url);
   url.port = String(server.port);
   url.pathname = "/postgres";
-  const client = new Client({ connectionString: url.href, connectionTimeoutMillis: 5_000 });
-  client.on("error", () => undefined); // The query reports it too.
   try {
-    await client.connect();
-    const { rowCount } = await client.query("select from pg_database where datname = 'thaw'");
-    if (rowCount === 0) await client.query("create database thaw");
+    await connected({ connectionString: url.href, connectionTimeoutMillis: 5_000 }, async (client) => {
+      const { rowCount } = await client.query("select from pg_database where datname = 'thaw'");
+      if (rowCount === 0) await client.query("create database thaw");
+    });
     return undefined;
   } catch (error) {
     if (error instanceof DatabaseError && error.code === "28P01") {
       throw new Error(`The password in ${cluster.urlFile} is not that of ${cluster.data}.`, { cause: error });
     }
     return String(error);
-  } finally {
-    await client.end().catch(() => undefined);
   }
 }
 
