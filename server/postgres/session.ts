@@ -47,7 +47,7 @@ const SETTINGS = {
 const TIMEOUT_MS = 1_500;
 
 export interface SessionOptions {
-  /** Shows in pg_stat_activity, where the doctor looks for it. */
+  /** Shows in pg_stat_activity. */
   application_name: string;
   /** 0: never. */
   statement_timeout_ms: number;

@@ -137,7 +137,7 @@ export function endInWords(at: Date): string {
   return `${moment(at)} (midnight at the end of ${shortDay(new Date(at.getTime() - DAY_MS))})`;
 }
 
-/** "for 6 more days": rounded down: a copy that lasts longer does no harm. */
+/** "for 6 more days", rounded down: a copy that lasts longer does no harm. */
 export function remainingInWords(until: Date, now: Date): string {
   const left = until.getTime() - now.getTime();
   if (left >= 2 * DAY_MS) return `for ${Math.floor(left / DAY_MS)} more days`;

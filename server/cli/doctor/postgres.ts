@@ -101,14 +101,14 @@ async function schemaPublic(pool: Pool): Promise<Finding> {
       );
 }
 
-/**
- * A live worker has a connection of this name (see main.ts), and runs due jobs. Postgres and graphile-worker show both; when
- * the crontab last fired they do not.
- */
+/** A live worker holds its advisory lock (sql/workers.sql), and runs due jobs. When the crontab last fired is not recorded. */
 async function worker(pool: Pool): Promise<Finding> {
   const { connected, overdue } = await one<{ connected: boolean; overdue: number }>(
     pool,
-    `select exists (select from pg_stat_activity where datname = current_database() and application_name = 'thaw') as connected,
+    `select exists (select from workers w
+                      join pg_locks l on l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                                     and (l.classid::bigint << 32) | l.objid::bigint = worker_lock(w.id)
+                      join pg_database d on d.oid = l.database and d.datname = current_database()) as connected,
             (select count(*)::int from graphile_worker.jobs
               where run_at < now() - interval '10 minutes' and locked_at is null and attempts < max_attempts) as overdue`,
   );
