@@ -1,7 +1,7 @@
 /**
  * Bundles each function into one zip that Lambda can run as it is: `npm run build:lambdas`.
  *
- * Same input, same bytes: AWS deploys only what has changed, and a reviewer can build what runs there.
+ * Reproducible, same input, same bytes: AWS deploys only what has changed, and a reviewer can build what runs there.
  */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
@@ -14,7 +14,7 @@ const ROOT = join(import.meta.dirname, "..");
 /** Each is a file here and, with ".handler", a Handler in template.yaml. */
 const FUNCTIONS = ["restore_requested", "restore_completed"];
 
-/** The format has no time zone, so this must be the same on every machine: the first day it can say. */
+/** Zip times have no zone, so a fixed one for all machines: the earliest of the format. */
 const MTIME = "1980-01-01T00:00:00";
 
 export interface BuiltLambda {
@@ -49,7 +49,7 @@ async function zip(name: string): Promise<Uint8Array> {
       entryFileNames: file,
       codeSplitting: false,
       sourcemap: true,
-      // Stack traces then say lambdas/thaw_client.ts, wherever this checkout lies.
+      // Stack traces then say lambdas/thaw_client.ts, wherever this checkout is.
       sourcemapPathTransform: (source, map) =>
         relative(ROOT, resolve(map, "..", source)).replaceAll("\\", "/"),
     });

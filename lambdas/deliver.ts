@@ -1,31 +1,31 @@
-/** What both functions do with what they are given: unwrap it, read each event, tell Thaw, say what became of it. */
+/** What both functions do: unwrap the input, read each event, post it to Thaw, log the outcome. */
 import { sqsBatch, unwrap, type AwsEvent, type Unwrapped } from "./envelopes.ts";
 import type { JsonObject } from "./fields.ts";
 import { log, messageOf } from "./log.ts";
 import { postToThaw, type ThawBody, type ThawPath } from "./thaw_client.ts";
 import { deadlineOf, type InvocationContext } from "./tries.ts";
 
-/** A full SQS batch at once would ask for more connections than a small Thaw has to give. */
+/** A full SQS batch at once would open more connections than a small Thaw can serve. */
 const CONCURRENCY = 10;
 
-/** What sets one function apart from the other. */
+/** What differs between the two functions. */
 export interface Translation {
   lambda: string;
   path: ThawPath;
-  /** What Thaw is to be told, or why nothing. @throws when it may concern us and cannot be read. */
+  /** The body to post, or why the event is ignored. @throws when it may concern us and cannot be read. */
   read: (event: AwsEvent) => { body: ThawBody } | { ignored: string };
-  /** By which an operator finds it, also when it cannot be read. */
+  /** The id by which an operator finds the event, also when it cannot be read. */
   idOf: (event: AwsEvent) => string | undefined;
-  /** What of Thaw's answer belongs on the log line. */
+  /** The fields of Thaw's response to log. */
   answers: readonly string[];
 }
 
-/** What Lambda wants to hear for SQS: only these messages go back into the queue. */
+/** Lambda's partial batch response: only these messages return to the queue. */
 export interface SqsBatchResponse {
   batchItemFailures: { itemIdentifier: string }[];
 }
 
-/** @throws for what cannot be read or delivered, so that AWS repeats it and keeps it in the end. */
+/** @throws for what cannot be read or delivered: AWS retries it, then keeps it in the dead-letter queue. */
 export async function deliver(
   translation: Translation,
   event: unknown,
@@ -40,7 +40,7 @@ export async function deliver(
   const batchItemFailures: SqsBatchResponse["batchItemFailures"] = [];
   await forEachBounded(messages, async ({ messageId, body }) => {
     try {
-      // A body is text: an empty one is not "nothing".
+      // A body is text: an empty one is unreadable, not "nothing".
       await deliverAll(translation, { eventSource: "aws:sqs", body }, deadline);
     } catch {
       // Already logged; the message's own retries and dead-letter queue take it from here.
@@ -50,7 +50,7 @@ export async function deliver(
   return { batchItemFailures };
 }
 
-/** Sends what there is to send, then throws for whatever failed: one bad record holds up no other. */
+/** Sends all, then throws what failed: one bad record does not block the others. */
 async function deliverAll(translation: Translation, message: unknown, deadline: number): Promise<void> {
   const failures: unknown[] = [];
   await forEachBounded([...unwrap(message)], async (unwrapped) => {

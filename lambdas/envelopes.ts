@@ -1,13 +1,13 @@
 /**
- * Takes the wrappers off what a function is given: SQS, SNS, SNS in SQS, the lists of EventBridge Pipes, and the
- * records in which Lambda keeps an invocation that failed (destinations).
+ * Unwraps the input of a function: SQS, SNS, SNS in SQS, the lists of EventBridge Pipes, and Lambda's records of failed
+ * invocations (destinations).
  *
- * AWS takes a function that returns for one that has done its work, and deletes the event. So only what certainly
- * holds no event of S3 is "nothing"; whatever else is not known is "unreadable", and goes back to AWS.
+ * AWS deletes the event when a function returns. So only what certainly has no event of S3 in it is "nothing"; anything
+ * else that is unknown is "unreadable", and returns to AWS.
  */
 import { isObject, parseJson, required, textOf, type JsonObject } from "./fields.ts";
 
-/** The two ways in which an event of S3 is written. */
+/** The two formats of an event of S3. */
 export interface AwsEvent {
   form: "eventbridge" | "notification";
   event: JsonObject;
@@ -21,7 +21,7 @@ export type Unwrapped =
 const nothing = (reason: string): Unwrapped => ({ form: "nothing", reason });
 const unreadable = (reason: string): Unwrapped => ({ form: "unreadable", reason });
 
-/** All that a message of any form holds, wrappers in wrappers included. */
+/** All events in a message, nested wrappers included. */
 export function* unwrap(message: unknown): Generator<Unwrapped> {
   if (typeof message === "string" && message !== "") yield* unwrapText(message, "the event");
   else if (Array.isArray(message)) yield* unwrapList(message);
@@ -30,7 +30,7 @@ export function* unwrap(message: unknown): Generator<Unwrapped> {
 }
 
 function* unwrapObject(message: JsonObject): Generator<Unwrapped> {
-  // Of EventBridge itself; a name of another kind is for the reader to complain about.
+  // Of EventBridge itself; a name of another type is refused by the reader.
   if ("detail-type" in message) yield { form: "eventbridge", event: message };
   else if (message["eventSource"] === "aws:s3") yield { form: "notification", event: message };
   else if (message["eventSource"] === "aws:sqs") yield* unwrapText(message["body"], "the SQS body");
@@ -43,7 +43,7 @@ function* unwrapObject(message: JsonObject): Generator<Unwrapped> {
   else if (message["Type"] === "SubscriptionConfirmation") yield nothing("SubscriptionConfirmation");
   else if (message["Event"] === "s3:TestEvent") yield nothing("s3:TestEvent");
   else if (Array.isArray(message["Records"])) yield* unwrapList(message["Records"]);
-  // What an asynchronous invocation was given, whatever became of it.
+  // The input of an asynchronous invocation, whatever its outcome.
   else if ("requestPayload" in message) yield* unwrap(message["requestPayload"]);
   else if (Object.keys(message).length === 0) yield nothing("an empty event");
   else yield unreadable("neither of EventBridge, S3, SQS, SNS nor of a Lambda destination");
@@ -70,7 +70,7 @@ export function sqsBatch(event: unknown): SqsMessage[] | undefined {
   const records: unknown = isObject(event) ? event["Records"] : event;
   if (!Array.isArray(records) || records.length === 0) return undefined;
   const messages = records.filter(isObject).filter((record) => record["eventSource"] === "aws:sqs");
-  // Those of another kind have no name by which they alone could come back.
+  // Records of another kind have no id by which they alone could be returned.
   if (messages.length < records.length) return undefined;
   return messages.map((message) => ({
     messageId: required(textOf(message["messageId"]), "messageId"),

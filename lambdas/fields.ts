@@ -1,12 +1,12 @@
-/** Reading what comes from outside: nothing is known of it. */
+/** Reads untrusted JSON. */
 
-/** An error page is quoted, not reprinted. */
+/** Enough to recognise an error page. */
 const MAX_QUOTE_LENGTH = 500;
 
 export const quote = (text: string): string =>
   text.length > MAX_QUOTE_LENGTH ? `${text.slice(0, MAX_QUOTE_LENGTH)}...` : text || "(empty)";
 
-/** Parsed JSON of which nothing is known but that it is an object. */
+/** Parsed JSON, known to be an object. */
 export type JsonObject = Record<string, unknown>;
 
 export const isObject = (value: unknown): value is JsonObject =>
@@ -17,8 +17,8 @@ export const textOf = (value: unknown): string | undefined =>
   typeof value === "string" && value !== "" ? value : undefined;
 
 /**
- * A field of a record that decides which object, or whether it concerns us: text, or undefined where AWS left it out or
- * empty. Of any other kind it must not be taken for left out: that would be another version, or nobody's event.
+ * A text that decides which object is meant, or whether the event concerns us; undefined where AWS left it out or empty.
+ * @throws for any other type: taken for left out, it would mean another version, or no event of ours.
  */
 export function textIn(record: JsonObject, name: string): string | undefined {
   const value = record[name];
@@ -26,7 +26,7 @@ export function textIn(record: JsonObject, name: string): string | undefined {
   throw new Error(`Unreadable event: ${name} is of the wrong kind: ${quote(JSON.stringify(value))}.`);
 }
 
-/** A part that must be there, and be an object. */
+/** A required field that must be an object. */
 export function objectIn(parent: JsonObject, name: string): JsonObject {
   const value = parent[name];
   return required(isObject(value) ? value : undefined, name);
@@ -41,7 +41,7 @@ export function parseJson(text: string): unknown {
   }
 }
 
-/** A field that an event of ours must have; without it the event belongs into the dead-letter queue. */
+/** A required field of an event of ours; without it the event belongs in the dead-letter queue. */
 export function required<T>(value: T | undefined, name: string): T {
   if (value === undefined) throw new Error(`Unreadable event: ${name} is missing or of the wrong kind.`);
   return value;

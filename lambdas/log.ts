@@ -1,6 +1,6 @@
 import type { JsonObject } from "./fields.ts";
 
-/** One line per event, so that a log query finds each one's fate. */
+/** One line per event, so that a log query finds each one's outcome. */
 export function log(line: { lambda: string; outcome: "sent" | "ignored" | "failed" } & JsonObject): void {
   console.log(JSON.stringify(line));
 }

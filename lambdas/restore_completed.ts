@@ -1,9 +1,9 @@
 /**
  * Tells Thaw that S3 has finished a restore.
  *
- * Understands both ways in which S3 tells of it, EventBridge and event notifications, each direct or wrapped
- * (envelopes.ts). S3 delivers at least once and in any order, and also tells of restores that others asked for: Thaw
- * takes each for a hint, and asks S3. What is ours but cannot be read or delivered comes back.
+ * Reads both formats, EventBridge and event notifications, each direct or wrapped (envelopes.ts). S3 delivers at least
+ * once and in any order, and also reports restores that other clients started: Thaw takes each event as a hint, and asks
+ * S3. An event that is ours but cannot be read or delivered is thrown: AWS repeats it.
  */
 import { deliver, type SqsBatchResponse, type Translation } from "./deliver.ts";
 import {
@@ -40,7 +40,7 @@ type Reading = { body: ThawBody } | { ignored: string };
 /** EventBridge writes the key as it is. */
 function fromEventBridge(event: JsonObject): Reading {
   const type = required(textIn(event, "detail-type"), "detail-type");
-  // Initiated and Expired tell nothing that Thaw does not know: it asked, and Completed named the end.
+  // Initiated and Expired have no news: Thaw started the restore itself, and Completed has the expiry.
   if (type !== "Object Restore Completed") return { ignored: type };
   if (required(textIn(event, "source"), "source") !== "aws.s3") return { ignored: "not an event of S3" };
   const detail = objectIn(event, "detail");

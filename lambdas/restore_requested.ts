@@ -20,10 +20,10 @@ import {
 import type { ThawBody } from "./thaw_client.ts";
 import type { InvocationContext } from "./tries.ts";
 
-/** The errors by which S3 says "archived". Its message is for people and may change. */
+/** S3's codes for "archived". Its message is for people and may change. */
 const ARCHIVED: Readonly<Record<string, readonly string[]>> = {
   GetObject: ["InvalidObjectState"],
-  // Here the archived object is the one that is copied from; S3 knows two words for that.
+  // The archived object is the source of the copy; S3 has two codes for that.
   CopyObject: ["InvalidObjectState", "ObjectNotInActiveTierError"],
   UploadPartCopy: ["InvalidObjectState", "ObjectNotInActiveTierError"],
 };
@@ -51,7 +51,7 @@ const TRANSLATION: Translation = {
 const eventId = (detail: JsonObject): string | undefined =>
   textOf(detail["sharedEventID"]) ?? textOf(detail["eventID"]);
 
-/** The CloudTrail record of a read that found its object archived, or why this is none. */
+/** The CloudTrail record of a read that found its object archived, or why the event is ignored. */
 function failedRead({ form, event }: AwsEvent): JsonObject | string {
   if (form === "notification") return "an event notification: S3 sends none for a read";
   const type = required(textIn(event, "detail-type"), "detail-type");
@@ -71,9 +71,9 @@ function failedRead({ form, event }: AwsEvent): JsonObject | string {
   return detail;
 }
 
-/** Who reads is left out where it is of a wrong kind: the file is restored all the same. Which object is thrown. */
+/** A field about the reader is left out if of a wrong type: the file is restored anyway. @throws for one about the object. */
 function requestBody(detail: JsonObject): ThawBody {
-  // Only the major number tells of changes that break readers.
+  // Only a new major version can break this reader.
   if (!String(detail["eventVersion"]).startsWith("1.")) {
     throw new Error(`Unreadable event: eventVersion ${String(detail["eventVersion"])} is not known.`);
   }
@@ -86,18 +86,18 @@ function requestBody(detail: JsonObject): ThawBody {
     event_time: required(timeOf(detail["eventTime"], "eventTime"), "eventTime"),
     principal_arn: principalArn(identity),
     source_identity: sourceIdentity(identity),
-    // "anonymous" stands here too, and is no account.
+    // "anonymous" may be here too, and is no account.
     account_id: account !== undefined && /^\d{12}$/.test(account) ? account : undefined,
   };
 }
 
-/** Who took on the role, where the identity provider told AWS so (sts:SourceIdentity). */
+/** The person who assumed the role, if the identity provider told AWS (sts:SourceIdentity). */
 function sourceIdentity(identity: JsonObject): string | undefined {
   const session = identity["sessionContext"];
   return isObject(session) ? textOf(session["sourceIdentity"]) : undefined;
 }
 
-/** Who reads, as an ARN. Anonymous readers, other accounts and AWS's services have none. */
+/** The reader's ARN. Anonymous readers, other accounts and AWS's services have none. */
 function principalArn(identity: JsonObject): string | undefined {
   const arn = textOf(identity["arn"]);
   if (arn !== undefined) return arn;
@@ -113,7 +113,7 @@ interface ArchivedObject {
   s3_bucket: string;
   s3_key: string;
   version_id?: string | undefined;
-  /** The bucket's; left out for copies, whose event tells only where they go. */
+  /** The bucket's; left out for copies, whose event has only the destination's. */
   region?: string | undefined;
 }
 
@@ -123,17 +123,17 @@ function archivedObject(detail: JsonObject): ArchivedObject {
   if (detail["eventName"] !== "GetObject") return copySource(parameters, resources);
   const named = textIn(parameters, "bucketName");
   return {
-    // The request may name an access point; only the resources then tell the bucket behind it.
+    // The request may name an access point; then only the resources name its bucket.
     s3_bucket: resources.buckets[0] ?? required(plainBucket(named), "the bucket (resources, bucketName)"),
     // Taken as it is: CloudTrail writes the key literally, "+" and "%" included.
     s3_key: required(textIn(parameters, "key"), "requestParameters.key"),
     version_id: textIn(parameters, "versionId"),
-    // Only where to ask first: S3 itself says where the bucket is.
+    // Only a first guess: S3 itself says where the bucket is.
     region: textOf(detail["awsRegion"]),
   };
 }
 
-/** Bucket names, and objects as "bucket/key", that CloudTrail says were touched. */
+/** The buckets, and the objects as "bucket/key", that the CloudTrail record lists. */
 interface Resources {
   buckets: string[];
   objects: string[];
@@ -164,7 +164,7 @@ function copySource(parameters: JsonObject, resources: Resources): ArchivedObjec
   const [, path = "", version] = /^(.*?)(?:\?versionId=([^?]*))?$/s.exec(header) ?? [];
   // S3 reads a bare "+" in this header as a space.
   const source = decodeForm(path, "x-amz-copy-source").replace(/^\//, "");
-  // Version ids hold pluses, which some callers leave as they are, but never spaces.
+  // Version ids contain pluses, which some callers do not encode, but never spaces.
   const version_id = textOf(version && decodeForm(version.replaceAll("+", "%2B"), "x-amz-copy-source"));
 
   const [, accessPoint, keyBehind] = /^(arn:[^/]+\/[^/]+)\/object\/(.+)$/s.exec(source) ?? [];
@@ -175,7 +175,7 @@ function copySource(parameters: JsonObject, resources: Resources): ArchivedObjec
   return { s3_bucket: required(s3_bucket, "the bucket behind x-amz-copy-source"), s3_key, version_id };
 }
 
-/** The bucket of an access point that is copied from, as far as the listed resources give it away. */
+/** The bucket of an access point that is copied from, if the listed resources leave only one. */
 function bucketBehind(
   accessPoint: string,
   key: string,

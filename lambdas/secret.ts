@@ -1,16 +1,16 @@
-/** The secret that the server knows us by: from the environment, or from AWS. */
+/** The secret that the server requires: from the environment, or from AWS. */
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { isObject, parseJson, quote } from "./fields.ts";
 import { backoff, MAX_TRIES, reasonOf, timeoutWithin } from "./tries.ts";
 
-/** What the server demands of its secrets; a shorter one is a placeholder that somebody forgot. */
+/** The server's own minimum (server/config.ts); a shorter value is a forgotten placeholder. */
 const MIN_SECRET_LENGTH = 32;
 
-/** Read once per process: an invocation that has to ask again pays for it in time. */
+/** Cached per process: reading it takes time of an invocation. */
 let cached: { arn: string; secret: Promise<string> } | undefined;
 
-/** What to send now. @throws when the environment names none, or it cannot be read. */
+/** The secret to send. @throws when the environment names none, or it cannot be read. */
 export async function currentSecret(deadline: number): Promise<string> {
   const value = process.env["RESTORE_SECRET"];
   if (value !== undefined && value !== "") return firstSecret(value, "RESTORE_SECRET");
@@ -21,7 +21,7 @@ export async function currentSecret(deadline: number): Promise<string> {
     const secret = fetchSecret(arn, deadline);
     const entry = { arn, secret };
     cached = entry;
-    // A failure is not worth keeping: the next invocation asks again.
+    // Failures are not cached: the next invocation reads again.
     secret.catch(() => {
       if (cached === entry) cached = undefined;
     });
@@ -31,7 +31,7 @@ export async function currentSecret(deadline: number): Promise<string> {
 
 /** The secret that replaced `refused`, or undefined when there is none. */
 export async function newerSecret(refused: string, deadline: number): Promise<string | undefined> {
-  // Calls that are refused together ask once: the first one to come here empties the cache.
+  // Of calls that are refused together only the first clears the cache, so the secret is read once.
   const entry = cached;
   if (entry !== undefined && (await entry.secret) === refused && cached === entry) cached = undefined;
   const secret = await currentSecret(deadline);
@@ -51,8 +51,8 @@ function firstSecret(value: string, source: string): string {
 }
 
 /**
- * Asks the AWS Parameters and Secrets Lambda Extension, a layer that answers on this machine: so the
- * bundle needs no AWS SDK. The extension keeps values itself (300 s unless told otherwise).
+ * Asks the AWS Parameters and Secrets Lambda Extension, a layer with a local HTTP server, so that the bundle needs no AWS
+ * SDK. The extension caches values (300 s by default).
  */
 async function fetchSecret(arn: string, deadline: number): Promise<string> {
   const port = process.env["PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"] ?? "2773";
@@ -65,7 +65,7 @@ async function fetchSecret(arn: string, deadline: number): Promise<string> {
   let problem = "";
   for (let tries = 1; tries <= MAX_TRIES; tries++) {
     const attempt = await askExtension(`http://localhost:${port}${path}`, deadline);
-    // Outside the retries: a value that cannot be used stays so.
+    // Thrown, not retried: an unusable value stays unusable.
     if ("answer" in attempt) return firstSecret(secretIn(attempt.answer, isParameter), arn);
     problem = attempt.problem;
     const wait_ms = backoff(tries);
@@ -91,7 +91,7 @@ async function askExtension(
     });
     const answer = await response.text();
     if (response.ok) return { answer };
-    // It says 400 to a wrong name, but also while it is still starting: so this is tried again.
+    // It responds 400 to a wrong name, but also while it is starting: so this is retried.
     return { problem: `it answered ${response.status}: ${quote(answer)}` };
   } catch (error) {
     return { problem: `no answer: ${reasonOf(error)}` };

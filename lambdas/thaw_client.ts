@@ -1,4 +1,4 @@
-/** The call to Thaw. Nothing but Node's own modules here and beside, so that the bundles stay small. */
+/** The call to Thaw. The functions import only Node's own modules, so that the bundles stay small. */
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { isObject, parseJson, quote, textOf, type JsonObject } from "./fields.ts";
@@ -11,11 +11,11 @@ export type ThawBody = Record<string, string | undefined>;
 export type ThawPath = "/restore/request" | "/restore/completed";
 
 /**
- * Posts one JSON body to Thaw and returns its answer.
+ * Posts one JSON body to Thaw and returns its response.
  *
- * Delivers at least once: a try whose answer got lost is repeated, and Thaw recognises repeats.
- * Retries what passes by itself (network, 429, 5xx) until `deadline`; everything else throws at once,
- * with a message that says what to do. The secret is in no message.
+ * Delivers at least once: a try whose response is lost is repeated, and Thaw recognises repeats. Retries transient errors
+ * (network, 429, 5xx) until `deadline`; everything else throws at once, with a message that says what to do. The secret is
+ * in no message.
  */
 export async function postToThaw(
   path: ThawPath,
@@ -44,7 +44,7 @@ export async function postToThaw(
     if (attempt.kind !== "passing") throw new Error(problem);
     if (tries >= MAX_TRIES) throw new Error(`${problem} (gave up after ${tries} tries)`);
     const wait_ms = attempt.wait_ms ?? backoff(tries);
-    // Not even a short last try: coming back earlier than asked keeps an overloaded server down.
+    // No short last try: a retry earlier than asked keeps an overloaded server down.
     if (Date.now() + wait_ms >= deadline) throw new Error(`${problem} (no time left for another try)`);
     await sleep(wait_ms);
   }
@@ -63,11 +63,11 @@ async function tryOnce(url: URL, text: string, secret: string, deadline: number)
       method: "POST",
       headers: { "content-type": "application/json", "x-restore-secret": secret },
       body: text,
-      // Following would hand the secret to whoever the answer names.
+      // Following would send the secret to the host that the response names.
       redirect: "manual",
       signal: AbortSignal.timeout(timeoutWithin(deadline)),
     });
-    // Something in between may echo our headers, and answers are quoted in errors.
+    // A proxy may echo our headers, and responses are quoted in errors.
     answer = (await response.text()).replaceAll(secret, "[secret]");
   } catch (error) {
     return { kind: "passing", problem: `no answer: ${reasonOf(error)}` };
@@ -111,13 +111,13 @@ async function tryOnce(url: URL, text: string, secret: string, deadline: number)
   }
 }
 
-// Only the origin is named: the rest of the address is what somebody else chose to write there.
+// Only the origin is quoted: the rest of the address is chosen by the responding host.
 function redirectProblem({ status, headers, url }: Response): string {
   const target = URL.parse(headers.get("location") ?? "", url)?.origin ?? "nowhere";
   return `answered ${status}, a redirect to ${target}, which is not followed: it would carry the secret away. Set THAW_URL to the final address.`;
 }
 
-/** THAW_URL with our path; throws unless the secret can travel there safely. */
+/** THAW_URL with our path. @throws unless the secret can be sent there safely. */
 function thawUrl(path: string): URL {
   const value = process.env["THAW_URL"] ?? "";
   const base = URL.parse(value);
@@ -134,7 +134,7 @@ function thawUrl(path: string): URL {
   return new URL(base.pathname.replace(/\/+$/, "") + path, base.origin);
 }
 
-// URL has brought every spelling of an IPv4 address ("127.1", "0x7f.1") into dotted form by now.
+// URL has normalised every form of an IPv4 address ("127.1", "0x7f.1") to four numbers.
 const isLoopback = (hostname: string): boolean =>
   hostname === "localhost" || hostname === "[::1]" || /^127(\.\d{1,3}){3}$/.test(hostname);
 

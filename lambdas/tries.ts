@@ -1,34 +1,34 @@
-/** How long and how often: an invocation has one budget for all its calls. */
+/** Time-outs and retries: an invocation has one time budget for all its calls. */
 
-/** Thaw answers within 2 s even when its database is away, so a longer silence is no answer. */
+/** Thaw responds within 2 s even when its database is down. */
 const TRY_TIMEOUT_MS = 5_000;
-/** A restart of the server lasts a second or two; what lasts longer is left to AWS's own retries. */
+/** Enough for a restart of the server (a second or two); AWS's own retries cover longer outages. */
 export const MAX_TRIES = 4;
-/** Below the 30 s that a function is given, so that the failure is ours and carries its reason. */
+/** Below the functions' time-out of 30 s, so that the error is ours and has a reason. */
 const BUDGET_MS = 20_000;
-/** Kept back from the time Lambda leaves us, to log and to throw. */
+/** Of the remaining time, reserved to log and to throw. */
 const RESERVE_MS = 500;
 /** The first wait between tries; each further one doubles. */
 const BACKOFF_MS = 200;
 
-/** The one thing we need of Lambda's second argument. */
+/** What we use of Lambda's second argument. */
 export interface InvocationContext {
   getRemainingTimeInMillis(): number;
 }
 
-/** When (in `Date.now()` time) an invocation must have its answers. */
+/** The `Date.now()` time by which an invocation must have its responses. */
 export function deadlineOf(context?: InvocationContext): number {
   const remaining_ms = context?.getRemainingTimeInMillis() ?? Infinity;
   return Date.now() + Math.max(0, Math.min(BUDGET_MS, remaining_ms - RESERVE_MS));
 }
 
-/** Full jitter over the upper half: many functions that failed together must not return together. */
+/** In ms, with jitter over the upper half: functions that failed together must not retry together. */
 export const backoff = (tries: number): number => BACKOFF_MS * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
 
 export const timeoutWithin = (deadline: number): number =>
   Math.max(1, Math.min(TRY_TIMEOUT_MS, Math.floor(deadline - Date.now())));
 
-/** fetch says only "fetch failed"; the cause knows why. */
+/** fetch says only "fetch failed"; the reason is in the cause. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.name === "TimeoutError") return "timed out";

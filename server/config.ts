@@ -1,13 +1,11 @@
-import { readFileSync } from "node:fs";
-
-import { Client } from "pg";
 import { z } from "zod";
 
-import { isAddress, isDomain } from "./settings/address.ts";
-import { awsAndResend, postgres } from "./settings/libraries.ts";
+import { isDomain, isMailbox } from "./settings/address.ts";
+import { databaseUrlProblem } from "./settings/database_url.ts";
+import { awsAndResend, HEADER_VALUE, postgres } from "./settings/libraries.ts";
 import { TIERS } from "./s3/storage_class.ts";
 
-/** What a process does; it is asked only for the settings of its own roles. */
+/** What a process does. Only the settings of its roles are required. */
 export type Role = "migrate" | "server" | "worker";
 
 /** Digits only: Number() takes " " for 0 and "0x10" for 16. */
@@ -22,7 +20,7 @@ const number = (pattern: RegExp, kind: string, from: number, to: number) =>
 
 const whole = (from: number, to: number) => number(/^\d+$/, "whole number", from, to);
 
-/** Below this a secret can be guessed. */
+/** Shorter secrets can be guessed. */
 const SECRET_LENGTH = 32;
 
 const secrets = z
@@ -31,15 +29,9 @@ const secrets = z
   .refine((list) => list.every((secret) => secret.length >= SECRET_LENGTH), {
     message: `each secret must have at least ${SECRET_LENGTH} characters; make one with: openssl rand -hex 32`,
   })
-  .refine((list) => list.every((secret) => /^[\x21-\x7e]+$/.test(secret)), {
+  .refine((list) => list.every((secret) => HEADER_VALUE.test(secret)), {
     message: "use printable ASCII only: it travels in an HTTP header",
   });
-
-/** An address, or a name with the address in angle brackets; of a name everything must be seen. */
-function isMailbox(text: string): boolean {
-  const [, name = "", address = text] = /^([^<>]*)<([^<>]*)>$/.exec(text) ?? [];
-  return isAddress(address) && !/[\p{C}\p{Zl}\p{Zp}]/u.test(name);
-}
 
 const mailbox = z.string("is missing").refine(isMailbox, "must be an address like 'Thaw <thaw@example.com>'");
 
@@ -52,69 +44,35 @@ const domains = z
       .map((domain) => domain.trim().toLowerCase())
       .filter((domain) => domain !== ""),
   )
-  // AWS takes ASCII only in the name of a session, and each domain counts for itself: no subdomains, no patterns.
+  // Session names are ASCII (AWS). A domain does not include its subdomains.
   .refine(
     (list) => list.every(isDomain),
     "must be domains like example.com, separated by commas: without @, * or a dot at the end, others than ASCII as xn--...",
   );
 
-/** What these files hold is read with the URL itself. */
-const FILES = ["sslrootcert", "sslcert", "sslkey"];
-
-/** Why `pg` cannot use it, or null. Asked here, for its own error would show the password. */
-function urlProblem(text: string): string | null {
-  if (/^[^/]*\/\/[^/?#]*,/.test(text.replace(/\/\/[^/?#]*@/, "//")) || /[?&]host=[^&]*(,|%2C)/i.test(text)) {
-    return "names several hosts, and Thaw's driver takes one: name the one that is always the primary (a DNS name, HAProxy, or a pooler in session mode)";
-  }
-  for (const name of FILES) {
-    const file = URL.parse(text)?.searchParams.get(name);
-    const problem = file ? fileProblem(file) : null;
-    if (problem !== null)
-      return `names ${file} as ${name}, which ${problem}. Put it there, or take ${name} away`;
-  }
-  try {
-    void new Client({ connectionString: text });
-    return /^postgres(ql)?:\/\//.test(text) ? null : NO_URL;
-  } catch {
-    return NO_URL;
-  }
-}
-
-const NO_URL =
-  "must be a postgres:// URL (with : / @ ? # in the password written as %3A %2F %40 %3F %23), or 'embedded'";
-
-/** TLS itself would pass over a file without a certificate, and say of the server's that nobody vouches for it. */
-function fileProblem(path: string): string | null {
-  try {
-    return readFileSync(path, "utf8").includes("-----BEGIN ") ? null : "is no PEM file";
-  } catch (error) {
-    return `cannot be read (${(error as NodeJS.ErrnoException).code})`;
-  }
-}
-
 const common = z.object({
   DATABASE_URL: z
     .string("is missing: a postgres:// URL, or 'embedded' to try Thaw out")
     .superRefine((text, issues) => {
-      const message = text === "embedded" ? null : urlProblem(text);
+      const message = text === "embedded" ? null : databaseUrlProblem(text);
       if (message !== null) issues.addIssue({ code: "custom", message });
     }),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
-  // How long to wait for more before a mail goes out, and how long at most (design: 2 and 15 minutes).
+  // Debounce of mails: the quiet time before a mail goes out, and the longest wait.
   NOTIFY_QUIET_SECONDS: whole(0, 86_400).default(120),
   NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400).default(900),
-  // Whoever may assume a role may choose its session's name, so no domain is trusted unasked.
+  // The caller who assumes a role chooses the session's name, so no domain is trusted by default.
   SESSION_EMAIL_DOMAINS: domains,
 });
 
 const server = z.object({
   RESTORE_SECRET: secrets,
-  // Plain HTTP: loopback unless somebody decides otherwise; a proxy in front speaks TLS.
+  // Plain HTTP, so loopback by default; a proxy in front terminates TLS.
   HOST: z.string().default("127.0.0.1"),
   PORT: whole(0, 65_535).default(3000),
 });
 
-/** How AWS_* and RESEND_* have to look is in library_settings.ts. */
+/** settings/libraries.ts checks the form of AWS_* and RESEND_*. */
 const worker = z.object({
   RESEND_API_KEY: z.string("is missing: see resend.com/api-keys").min(1, "is empty"),
   RESEND_BASE_URL: z.string().optional(),
@@ -127,12 +85,12 @@ const worker = z.object({
   RESTORE_DAYS: whole(1, 365).default(7),
   RESTORE_TIER: z.enum(TIERS).default("Standard"),
   POLL_AFTER_HOURS: number(/^\d+(\.\d+)?$/, "number", 0, 1000).default(23),
-  // Unset: closed restores are kept for ever. Not less than any queue keeps an event: of a restore that is forgotten
-  // a late delivery looks like a new read, and starts a paid one.
+  // Unset: closed restores are kept for ever. Not shorter than any queue keeps an event: once the restore is deleted, a
+  // late delivery looks like a new read and starts a paid restore.
   RETENTION_DAYS: whole(30, 36_500).optional(),
-  // The five tasks, those that ask S3 twice, and one to spare.
+  // The five tasks, a second run of the two that call S3, and one spare.
   WORKER_CONCURRENCY: whole(1, 100).default(8),
-  // Enough to hide S3's latency; the SDK's CPU cost is the limit beyond (about 500 objects/s on two cores).
+  // Enough to hide S3's latency; beyond it the SDK's CPU cost is the limit (about 500 objects/s on two cores).
   S3_CONCURRENCY: whole(1, 1000).default(50),
 });
 
@@ -143,12 +101,12 @@ export type Config = z.infer<typeof common> & {
 export type ServerConfig = z.infer<typeof server>;
 export type WorkerConfig = z.infer<typeof worker>;
 
-/** Settings that cannot be used; the message lists every problem. */
+/** A problem that the operator can solve; the message says how. */
 export class ConfigError extends Error {
   override name = "ConfigError";
 }
 
-/** Reads the environment. Variables without content count as absent. @throws ConfigError with all problems at once. */
+/** Reads the environment. Empty variables count as absent. @throws ConfigError with all problems at once. */
 export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value?.trim()));
   const problems: string[] = [];
@@ -161,7 +119,7 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   const config = {
     common: read(common),
     server: roles.includes("server") ? read(server) : undefined,
-    // The AWS command line reads both; the SDK for JavaScript, one.
+    // The AWS command line reads both; the SDK for JavaScript reads AWS_REGION only.
     worker: roles.includes("worker")
       ? read(worker, { AWS_REGION: given["AWS_DEFAULT_REGION"], ...given })
       : undefined,

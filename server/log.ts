@@ -2,15 +2,16 @@ import { pino, type DestinationStream, type Logger } from "pino";
 
 export type Log = Logger;
 
-/** What could hold a secret is not logged at all; this is the second line. */
+/** What may hold a secret is never logged on purpose; this is a second defence. */
 const REDACT = ["*.authorization", "*.password", "*.connectionString", '*["x-restore-secret"]'];
 
-/** A message that quotes a page, or a stack that is deep: enough to know it by. */
+/** Enough of a deep stack to recognise it. */
 const MAX_TEXT_LENGTH = 2_000;
 
 /**
- * What of an error is logged. Libraries hang whole objects on theirs (pg its client, the SDK its response), and Postgres
- * quotes the row that it refuses (detail, where): addresses and ARNs. So nothing goes through but what is named here.
+ * The fields of an error that are logged. Libraries attach whole objects to their errors (pg its client, the SDK its
+ * response), and Postgres quotes the row that it refuses (detail, where) with its addresses and ARNs. So this is a list of
+ * what is allowed.
  */
 export function errorFields(error: unknown, depth = 0): unknown {
   if (!(error instanceof Error)) return reasonOf(error);
@@ -21,15 +22,18 @@ export function errorFields(error: unknown, depth = 0): unknown {
     ...(typeof code === "string" && { code }),
     ...(typeof constraint === "string" && { constraint }),
     stack: error.stack?.slice(0, MAX_TEXT_LENGTH),
-    // Some errors are their own cause's cause.
+    // Chains of causes can be circular.
     ...(error.cause !== undefined && depth < 3 && { cause: errorFields(error.cause, depth + 1) }),
   };
 }
 
-/** Longer ones are pages of HTML, or rows quoted: nobody reads them on one line. */
+/** Longer messages are pages of HTML or quoted rows. */
 const MAX_LENGTH = 300;
 
-/** An error as one short line for a log or a terminal. Several addresses that all refuse come as one error without a text. */
+/**
+ * An error as one short line for a log or a terminal. A host with several addresses fails with one AggregateError without a
+ * text: then each of its reasons, once.
+ */
 export function reasonOf(error: unknown): string {
   const reason =
     error instanceof AggregateError && error.errors.length > 0
@@ -59,8 +63,8 @@ export function createLog(level: string, destination?: DestinationStream): Log {
 }
 
 /**
- * pino stops writing to a broken pipe. A closed terminal would end the process before it has stopped, and then keep it for
- * ever, for at the exit it tries to write what is left until that succeeds. So it is to be treated alike.
+ * pino stops writing to a broken pipe (EPIPE) by itself, but not to a closed terminal (EIO): there the error would end the
+ * process before it has stopped cleanly, and pino's flush at exit would retry for ever. So both are treated alike.
  */
 function standardOutput(): DestinationStream {
   const stdout = pino.destination(1);
@@ -72,13 +76,13 @@ function standardOutput(): DestinationStream {
   return stdout;
 }
 
-/** A pipe that nobody reads any more, or a terminal that is gone. */
+/** The reader of the pipe has exited, or the terminal was closed. */
 const isClosedOutput = (error: NodeJS.ErrnoException): boolean =>
   error.code === "EPIPE" || error.code === "EIO";
 
 /**
- * For whoever prints: a reader that has seen enough (`| head`) and a terminal that was closed are no errors. What was
- * begun goes on to its end and to its exit code, unread, unless `whenClosed` ends it.
+ * For commands that print: a reader that stops early (`| head`) and a closed terminal are no errors. The command runs on to
+ * its end and exit code without output, unless `whenClosed` ends it.
  */
 export function allowClosedOutput(whenClosed: () => void = () => {}): void {
   for (const stream of [process.stdout, process.stderr]) {

@@ -5,6 +5,7 @@ import { ConfigError, debounceOf, readConfig, type Config, type Role } from "./c
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./postgres/pool.ts";
 import { requireUsableDatabase } from "./postgres/database_problem.ts";
 import { startEmbeddedPostgres } from "./postgres/embedded/start.ts";
+import { EMBEDDED_DIRECTORY } from "./postgres/embedded/url.ts";
 import { checkPort, listen } from "./http/listen.ts";
 import { migrate, migrationProblem } from "./postgres/migrate.ts";
 import { reportError } from "./report_error.ts";
@@ -183,7 +184,7 @@ async function migrateDatabase(databaseUrl: string, log: Log): Promise<void> {
 
 async function openDatabase(config: Config, stops: Stops, log: Log): Promise<string> {
   if (config.DATABASE_URL !== "embedded") return config.DATABASE_URL;
-  const postgres = await startEmbeddedPostgres({ dir: `${import.meta.dirname}/../.data` });
+  const postgres = await startEmbeddedPostgres({ dir: EMBEDDED_DIRECTORY });
   stops.push(() => postgres.stopUnlessUsed());
   log.info("embedded Postgres is running, for trying out; its address is in .data/url");
   return postgres.url;

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 
-import { RESTORE_ROW, type RestoreRow } from "../server/postgres/pool.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/postgres/rows.ts";
 import { RESTORE_RUNS, walkRestores, type Finding } from "../server/worker/restores.ts";
 import { sweep } from "../server/worker/sweep.ts";
 import { task, type TaskContext } from "../server/worker/task.ts";

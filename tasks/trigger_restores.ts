@@ -1,7 +1,8 @@
 import { sql } from "kysely";
 
-import { RESTORE_ROW, type RestoreRow } from "../server/postgres/pool.ts";
-import type { ObjectFacts, ObjectState, S3Object } from "../server/s3/s3.ts";
+import { RESTORE_ROW, type RestoreRow } from "../server/postgres/rows.ts";
+import type { ObjectFacts, ObjectState } from "../server/s3/head.ts";
+import type { S3Object } from "../server/s3/s3.ts";
 import { tierFor, type Tier } from "../server/s3/storage_class.ts";
 import type { Trouble } from "../server/s3/trouble.ts";
 import { RESTORE_RUNS, walkRestores, type Finding } from "../server/worker/restores.ts";

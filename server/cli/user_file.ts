@@ -1,6 +1,6 @@
 import { ConfigError } from "../config.ts";
 
-/** First bytes of what is no text, though people call it their list. */
+/** First bytes of files that are no text, but that people pass as a list. */
 const NO_TEXT: [start: number[], what: string][] = [
   [[0x50, 0x4b, 0x03, 0x04], "an Excel workbook (or another zip file)"],
   [[0xd0, 0xcf, 0x11, 0xe0], "an old Excel workbook"],
@@ -12,8 +12,8 @@ const startsWith = (bytes: Uint8Array, start: number[]): boolean =>
   start.every((byte, index) => bytes[index] === byte);
 
 /**
- * The text of a file as spreadsheets and directories export it: UTF-8, UTF-16 with a byte order mark, else Windows-1252
- * (what we read of a list is ASCII, and that is the same in all its relatives).
+ * The text of a file as spreadsheets and directories export it: UTF-8, UTF-16 with a byte order mark, else Windows-1252 (we
+ * use only the ASCII parts of a list, which are the same in related encodings).
  *
  * @throws ConfigError saying what the file is, when it is no text.
  */
@@ -25,7 +25,7 @@ export function decodeText(bytes: Uint8Array, file: string): string {
   return text;
 }
 
-/** Decoders take a byte order mark away. */
+/** TextDecoder removes the byte order mark. */
 function decode(bytes: Uint8Array): string {
   if (startsWith(bytes, [0xff, 0xfe])) return new TextDecoder("utf-16le").decode(bytes);
   if (startsWith(bytes, [0xfe, 0xff])) return new TextDecoder("utf-16be").decode(bytes);

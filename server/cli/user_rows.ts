@@ -9,7 +9,7 @@ export interface UserRow {
   email: string;
 }
 
-/** As it stands in a file; what is wrong with it, the database says (check_users). */
+/** As written in a file; check_users in the database validates it. */
 export interface UserLine extends UserRow {
   line: number;
 }
@@ -18,7 +18,7 @@ export interface UserLine extends UserRow {
 const ID_COLUMNS = ["accesskeyid", "principal", "principalarn", "arn"];
 const EMAIL_COLUMNS = ["email", "emailaddress", "mail"];
 
-/** Where an entry's parts stand. A line may hold a key and an ARN of the same person. */
+/** Column numbers. A line may have a key and an ARN of the same person. */
 interface Columns {
   ids: number[];
   email: number;
@@ -36,7 +36,7 @@ export type Misshapen = { line: number; fields: number; expected: number };
  * Reads lines of an access key id or principal and an address, in any order of columns when the first line names them. Fields
  * are separated by commas, semicolons or tabs.
  *
- * @throws ConfigError when it cannot be told which column is which.
+ * @throws ConfigError when the columns cannot be recognised.
  */
 export function readUserRows(text: string, file: string): { rows: UserLine[]; misshapen: Misshapen[] } {
   const records = parseCsv(text, file);
@@ -84,7 +84,7 @@ function parseCsv(text: string, file: string): CsvRecord[] {
   const separator = named ?? likelySeparator(text);
   try {
     const records = parse(text, {
-      // Excel's own line, which it hides from people.
+      // "sep=" is Excel's own line, which it does not show.
       from_line: named === undefined ? 1 : 2,
       delimiter: separator,
       info: true,
@@ -103,7 +103,7 @@ function parseCsv(text: string, file: string): CsvRecord[] {
   }
 }
 
-/** The one that the first line has most of, outside of quotes; none of them stands in a key, an ARN or an address. */
+/** The one that the first line has most of, outside of quotes; none of them occurs in a key, an ARN or an address. */
 function likelySeparator(text: string): string {
   const first = (/^\s*(.*)/.exec(text)?.[1] ?? "").replaceAll(/"[^"]*"/g, "");
   const count = (separator: string): number => first.split(separator).length;

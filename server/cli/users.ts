@@ -5,20 +5,22 @@ import { sql } from "kysely";
 
 import { allowClosedOutput, createLog } from "../log.ts";
 import { ConfigError, debounceOf, readConfig, type Config } from "../config.ts";
-import { createDatabase, createPool, type Database } from "../postgres/pool.ts";
+import { createPool } from "../postgres/pool.ts";
+import { createDatabase, type Database } from "../postgres/rows.ts";
 import { requireUsableDatabase } from "../postgres/database_problem.ts";
+import { embeddedUrl } from "../postgres/embedded/url.ts";
 import { migrationProblem } from "../postgres/migrate.ts";
 import { resolveRequests } from "../postgres/people.ts";
 import { reportError } from "../report_error.ts";
 import { decodeText } from "./user_file.ts";
 import { readUserRows, type UserLine, type UserRow } from "./user_rows.ts";
 
-const USAGE = `Whose is an access key, or a role?
+const USAGE = `Which person an access key or a role belongs to
 
   npm run users -- import FILE    adds and changes entries; FILE is CSV with the columns access_key_id (or principal) and email;
                                   a principal is an ARN, or a prefix of it that ends in *; a role's ARN means its sessions
   npm run users -- list           shows all entries
-  npm run users -- check WHO      tells to whom a key or an ARN leads, and by which rule`;
+  npm run users -- check WHO      shows the address that a key or an ARN leads to, and by which rule`;
 
 async function main([command, argument]: string[]): Promise<void> {
   const wants_argument = command === "import" || command === "check";
@@ -27,7 +29,7 @@ async function main([command, argument]: string[]): Promise<void> {
 
   const config = readConfig(process.env, []);
   const pool = createPool(
-    databaseUrl(config),
+    config.DATABASE_URL === "embedded" ? await embeddedUrl() : config.DATABASE_URL,
     { name: "thaw users", max: 2, query_timeout_ms: 0 },
     createLog("fatal"),
   );
@@ -44,23 +46,15 @@ async function main([command, argument]: string[]): Promise<void> {
   }
 }
 
-function databaseUrl(config: Config): string {
-  return config.DATABASE_URL === "embedded"
-    ? readFile(`${import.meta.dirname}/../../.data/url`)
-        .toString()
-        .trim()
-    : config.DATABASE_URL;
-}
-
 async function importFile(db: Database, config: Config, file: string): Promise<void> {
   const rows = await readEntries(db, file);
-  // All or nothing: half a list imported is a list nobody can trust.
+  // All or nothing: nobody could tell which half of a list was imported.
   const { added, changed } = await db.transaction().execute(async (trx) => {
     const {
       rows: [counts],
     } = await sql<{ added: number; changed: number }>`
       select added, changed from import_users(${JSON.stringify(rows)}::jsonb)`.execute(trx);
-    if (counts === undefined) throw new Error("import_users answered nothing");
+    if (counts === undefined) throw new Error("import_users returned no row");
     return counts;
   });
   say(
@@ -75,7 +69,7 @@ async function importFile(db: Database, config: Config, file: string): Promise<v
   );
 }
 
-/** More than this is not read one by one; the rest shows with the next try. */
+/** A person does not read more of them; the rest shows on the next try. */
 const PROBLEMS_SHOWN = 20;
 
 /** The file's entries, each once. @throws ConfigError with every problem and its line. */
@@ -99,7 +93,7 @@ async function readEntries(db: Database, file: string): Promise<UserRow[]> {
     if (id_problem !== null) report(written === "" ? id_problem : `${quoted(written)}: ${id_problem}`);
     if (address_problem !== null) report(`${quoted(email)} is not an email address: ${address_problem}`);
     if ((entries.get(id)?.email ?? email) !== email)
-      report(`${written} stands twice, with different addresses`);
+      report(`${written} appears twice, with different addresses`);
     entries.set(id, { id, email });
   }
   if (problems.length > 0) {
@@ -114,7 +108,7 @@ async function readEntries(db: Database, file: string): Promise<UserRow[]> {
   return [...entries.values()];
 }
 
-/** As people see it, and what they do not see: zero-width spaces, control characters. */
+/** With invisible characters escaped: zero-width spaces, control characters. */
 const quoted = (text: string): string =>
   `'${text.replaceAll(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, (hidden) => `\\u{${hidden.codePointAt(0)?.toString(16)}}`)}'`;
 
@@ -158,7 +152,7 @@ const RULES: Record<string, string> = {
   session_name: "by its session name (SESSION_EMAIL_DOMAINS)",
 };
 
-/** A role, or a prefix, is asked about as its sessions are: what counts is what their ARNs have in common. */
+/** A role or a prefix is looked up as its sessions are, by what their ARNs have in common. */
 async function check(db: Database, config: Config, who: string): Promise<void> {
   const { rows: asked } = await sql<{ entry: string; problem: string | null }>`
     select id as entry, id_problem as problem from check_users(jsonb_build_array(jsonb_build_object('id', ${who}::text)))`.execute(

@@ -15,10 +15,10 @@ export interface AppOptions extends RouteOptions {
   log: Log;
 }
 
-/** A key of 1,024 bytes written as \u escapes, an ARN likewise, and room. */
+/** A key of 1,024 bytes written as \u escapes, an ARN likewise, and a reserve. */
 const BODY_BYTES = 64 * 1024;
 
-/** The HTTP side: routes start work, tasks/ perform it. */
+/** The HTTP side: routes record work, tasks/ do it. */
 export function createApp(options: AppOptions): Hono<RequestEnv> {
   const { log } = options;
   const hasSecret = createSecretCheck(options.secrets);
@@ -26,14 +26,14 @@ export function createApp(options: AppOptions): Hono<RequestEnv> {
   app.onError(answerError);
   app.notFound((c) => answerError(new ApiError("not_found", "There is no such route."), c));
 
-  // The probes before the log: every few seconds, they would bury the rest.
+  // Before the log: probes come every few seconds and would bury the rest.
   app.get("/healthz", (c) => c.json({ ok: true }));
 
   let known: string | null = null;
   app.get("/readyz", async (c) => {
     let said: string | undefined;
     const reason = await whyNotReady(options).catch((error: unknown) => {
-      // Only our log hears where Postgres is and what it said.
+      // For our log only: the error names the database host.
       said = reasonOf(error);
       return isReadOnly(error) ? "Postgres is read-only." : "Postgres does not answer.";
     });
@@ -49,7 +49,7 @@ export function createApp(options: AppOptions): Hono<RequestEnv> {
   app.use(requestLog(log));
   for (const probe of ["/healthz", "/readyz"]) app.all(probe, onlyTakes("GET, HEAD"));
 
-  // Before anything of the body is read: who may not write, costs nothing.
+  // Before the body is read, so that unauthorised callers cost nothing.
   app.use("/restore/*", async (c, next) => {
     if (!hasSecret(c.req.header("x-restore-secret"))) throw new ApiError("unauthorized", "unauthorized");
     await next();
@@ -68,8 +68,8 @@ export function createApp(options: AppOptions): Hono<RequestEnv> {
 }
 
 /**
- * Read-only (a full disk, a failover) Postgres answers, and refuses every event: even none, and its refusal makes the
- * pool replace the connection. One asked for its setting would keep it for ever.
+ * A read-only Postgres (full disk, failover) runs queries but refuses every event, even an empty list. That refusal makes the
+ * pool replace the connection; a query of the setting alone would keep it for ever.
  */
 async function whyNotReady(options: AppOptions): Promise<string | null> {
   const reason = await options.notReady();

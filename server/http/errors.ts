@@ -35,12 +35,15 @@ export class ApiError extends Error {
   }
 }
 
-/** For reading a body: its caller went away, or was too slow. Nothing of ours failed. */
+export const databaseTooSlow = (): ApiError =>
+  new ApiError("unavailable", "The database does not answer in time; try again.");
+
+/** While a body was read: its caller disconnected or was too slow. Not our failure. */
 export function bodyEnded(error: unknown): never {
   throw error instanceof ApiError ? error : new ApiError("invalid_request", "The body ended early.");
 }
 
-/** For a path that is there, when another method asks for it. */
+/** 405, for other methods of a path that exists. */
 export const onlyTakes = (allow: string) => (c: Context) => {
   c.header("Allow", allow);
   throw new ApiError("method_not_allowed", `This route takes ${allow}.`);
@@ -56,10 +59,9 @@ const asApiError = (error: Error): ApiError => {
     return new ApiError("unavailable", "Too many requests are waiting; try again.");
   if (isLocked(error))
     return new ApiError("unavailable", "Somebody keeps this file's row locked in the database; try again.");
-  if (isTooSlow(error))
-    return new ApiError("unavailable", "The database does not answer in time; try again.");
+  if (isTooSlow(error)) return databaseTooSlow();
   if (isUnavailable(error)) return new ApiError("unavailable", "The database is not available; try again.");
-  // Of a body that this route takes; the same one will never do, so its caller must not repeat it.
+  // The body is valid for this route, but the database will never take it: the caller must not retry.
   if (isBadValue(error))
     return new ApiError(
       "unprocessable",

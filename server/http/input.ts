@@ -1,11 +1,13 @@
 import { z } from "zod";
 
+import { BUCKET_NAME, REGION_NAME } from "../s3/names.ts";
+
 /**
  * What callers may send. Keys are bytes to us: never normalised, never decoded; what cannot be stored byte for
  * byte is refused. Unknown fields are refused too: a misspelt version_id must not restore another version.
  */
 
-/** Zod tells what it expected, which is no help to whoever left a field out. */
+/** Zod's own message does not say that the field is missing. */
 const string = () =>
   z.string({ error: ({ input }) => (input === undefined ? "is missing" : "must be a string") });
 
@@ -19,13 +21,9 @@ const text = (max_bytes: number) =>
 
 const filled = (max_bytes: number) => text(max_bytes).min(1, "must not be empty");
 
-/** Names of buckets go into a host name, so nothing else may pass. Old buckets have up to 255 characters. */
-const bucket = string().regex(
-  /^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$/,
-  "must be the name of an S3 bucket",
-);
+const bucket = string().regex(new RegExp(`^${BUCKET_NAME}$`), "must be the name of an S3 bucket");
 
-/** Zod's times are wider than Postgres's (year 0, +23:00, endless fractions): they go on in one form, in UTC. */
+/** Zod accepts times that Postgres does not (year 0, +23:00, endless fractions), so they are normalised to UTC. */
 const time = z.iso
   .datetime({ offset: true, error: "must be an ISO 8601 time with zone, like 2026-11-20T10:15:30Z" })
   .transform((value) => new Date(value))
@@ -56,10 +54,7 @@ export const restoreRequest = body({
   principal_arn: text(2048).optional(),
   account_id: text(64).optional(),
   source_identity: text(256).optional(),
-  // Goes into a host name as well.
-  region: string()
-    .regex(/^(?=.{4,32}$)[a-z]{2,}(-[a-z0-9]+){1,4}$/, "must be an AWS region like eu-central-1")
-    .optional(),
+  region: string().regex(REGION_NAME, "must be an AWS region like eu-central-1").optional(),
 });
 
 export const restoreCompleted = body({ ...object, restore_expires_at: time.optional() });

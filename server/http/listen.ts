@@ -13,12 +13,12 @@ const DRAIN_MS = 3_000;
  * proxy. Beyond them Node itself answers 408 or 431, without a body, and closes the connection.
  */
 const LIMITS = {
-  /** Who is slower than this, counted from the connection's first moment, holds it for nothing. */
+  /** Counted from the start of the connection. A slower client only occupies it. */
   headersTimeout: 5_000,
   requestTimeout: 10_000,
-  /** So a limit is overrun by a second at most. */
+  /** So a limit is exceeded by a second at most. */
   connectionsCheckingInterval: 1_000,
-  /** A secret, and what proxies add; keys and ARNs are in the body. */
+  /** Enough for the secret and what proxies add; keys and ARNs are in the body. */
   maxHeaderSize: 8 * 1024,
   /** Between two requests: long enough for the next one of a burst. */
   keepAliveTimeout: 5_000,
@@ -28,14 +28,14 @@ const LIMITS = {
 const MAX_HEADERS = 100;
 
 /**
- * An account's Lambdas are 1,000 at once unless AWS was asked for more; twice that. Each may make us hold 64 KiB of
- * body, so all of them 128 MiB. Who comes beyond is cut off at once, and comes back.
+ * Twice the concurrency of an account's Lambdas, which is 1,000 by default. Each may make us hold 64 KiB of body, together
+ * 128 MiB. Connections beyond are dropped at once, and their callers retry.
  */
 const MAX_CONNECTIONS = 2_000;
 
 export interface Listening {
   port: number;
-  /** Takes no new request, and cuts none that is being answered. */
+  /** Takes no new requests, and gives those in flight DRAIN_MS to end. */
   close(): Promise<void>;
 }
 
@@ -45,8 +45,8 @@ interface Address {
 }
 
 /**
- * For before anything is begun. It only looks: a port that answers shall mean that all runs, so it is opened last, and is
- * found taken even then if somebody was faster. @throws ConfigError when the port cannot be had.
+ * An early check, before anything else is started. It does not keep the port: an open port means that everything runs, so
+ * `listen` comes last, and may still find it taken. @throws ConfigError when the port cannot be opened.
  */
 export async function checkPort({ HOST, PORT }: Address): Promise<void> {
   if (PORT === 0) return;
@@ -64,7 +64,7 @@ const cannotListen = ({ HOST, PORT }: Address, error: NodeJS.ErrnoException): Co
       : `Cannot listen on port ${PORT} of ${HOST}: ${error.message}`,
   );
 
-/** Resolves when the port is open. @throws ConfigError when it cannot be had. */
+/** Resolves when the port is open. @throws ConfigError when it cannot be opened. */
 export async function listen(
   fetch: Parameters<typeof serve>[0]["fetch"],
   { HOST, PORT }: Address,
@@ -77,30 +77,30 @@ export async function listen(
   });
   server.maxHeadersCount = MAX_HEADERS;
   server.maxConnections = MAX_CONNECTIONS;
-  // So that a client does not keep the connection on which it waits for its last answer.
+  // While closing, each response also closes its connection.
   let closing = false;
-  const answering = new Set<ServerResponse>();
-  /** Between two requests, the longest resting first. */
-  const resting = new Set<Socket>();
-  server.on("connection", (socket: Socket) => socket.once("close", () => resting.delete(socket)));
+  const active = new Set<ServerResponse>();
+  /** Between two requests, the longest idle first. */
+  const idle = new Set<Socket>();
+  server.on("connection", (socket: Socket) => socket.once("close", () => idle.delete(socket)));
   server.on("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
     if (closing) response.shouldKeepAlive = false;
-    answering.add(response);
-    resting.delete(socket);
+    active.add(response);
+    idle.delete(socket);
     response.once("close", () => {
-      answering.delete(response);
-      if (!socket.destroyed) resting.add(socket);
+      active.delete(response);
+      if (!socket.destroyed) idle.add(socket);
     });
   });
-  // Who is cut off finds a place next time, if anybody only rests on one. (closeIdleConnections would also close
-  // those that have just come and not spoken yet.)
-  server.on("drop", () => resting.values().next().value?.destroy());
+  // So that a dropped client finds a place when it retries. (closeIdleConnections would also close new connections that
+  // have not sent anything yet.)
+  server.on("drop", () => idle.values().next().value?.destroy());
   return {
     port,
     close: () =>
       new Promise((resolve) => {
         closing = true;
-        for (const response of answering) response.shouldKeepAlive = false;
+        for (const response of active) response.shouldKeepAlive = false;
         const cut = setTimeout(() => server.closeAllConnections(), DRAIN_MS);
         server.close(() => {
           clearTimeout(cut);

@@ -14,17 +14,16 @@ export interface LoggedEvent {
 
 export interface RequestEnv {
   Variables: {
-    /** Ours, never the caller's choice: it becomes the id of a row. */
+    /** Generated here, never the caller's choice: it becomes the id of a row. */
     request_id: string;
-    /** Once the body has proved valid. */
+    /** Set once the body is valid. */
     event?: LoggedEvent;
   };
 }
 
 /**
- * Names each request and writes one line about it. Nothing on the line is the caller's own text but what the
- * schema let through: of the path only which route it met, no query, no header. So a secret in the wrong
- * place does not get there.
+ * Gives each request an id and logs one line about it. Of the caller's text the line has validated fields only: the matched
+ * route instead of the path, no query, no headers. So a secret in the wrong place is not logged.
  */
 export const requestLog = (log: Log) =>
   createMiddleware<RequestEnv>(async (c, next) => {
@@ -42,7 +41,7 @@ export const requestLog = (log: Log) =>
       ...c.get("event"),
     };
     if (c.res.status < 500) log.info(line, "request");
-    // Nothing of ours failed: it comes back, and why Postgres is away has a line of its own.
+    // Not our failure: the caller retries, and an outage of Postgres has a line of its own.
     else if (c.res.status === 503) log.warn({ ...line, reason: reasonOf(c.error) }, "a request failed");
     else log.error({ ...line, err: c.error }, "a request failed");
   });

@@ -3,8 +3,8 @@ import { createHash, timingSafeEqual } from "node:crypto";
 const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 
 /**
- * Whether a header holds one of the secrets. Both sides are hashed first, so neither content nor length shows
- * in the time it takes; all secrets are compared, so neither does which one it was.
+ * Whether a header holds one of the secrets, in constant time: both sides are hashed, so neither content nor length matters,
+ * and all secrets are compared, so neither does which one matches.
  */
 export function createSecretCheck(secrets: readonly string[]): (given: string | undefined) => boolean {
   const known = secrets.map(digest);

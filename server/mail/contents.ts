@@ -1,11 +1,11 @@
 import { sql } from "kysely";
 
-import type { Database, NotificationKind } from "../postgres/pool.ts";
-import { FILES_SHOWN, type MailContents, type MailFile } from "./render.ts";
+import type { Database, NotificationKind } from "../postgres/rows.ts";
+import { FILES_SHOWN, type MailContents, type MailFile } from "./input.ts";
 
 type Summary = Omit<MailContents, "kind" | "files"> & { email: string; request_count: number };
 
-/** Reads what a sealed notification tells its person: one entry per object, whatever keys they used. */
+/** Reads the contents of a sealed notification: one entry per object, whichever access keys the person used. */
 export async function mailContents(
   trx: Database,
   kind: NotificationKind,
@@ -13,7 +13,7 @@ export async function mailContents(
   person: string,
 ): Promise<{ email: string; request_count: number; contents: MailContents }> {
   const attached = kind === "pre" ? sql.ref("q.pre_notification_id") : sql.ref("q.post_notification_id");
-  // Who waited so long that their copy expired, and read again, hears of both restores at once: of the file, the newer counts.
+  // A copy that expired before this mail, and was read again, has two restores here: the newer one counts.
   const told = sql`
     select distinct on (r.s3_bucket, r.s3_key, r.version_id) r.*
       from restores r where r.id in (select q.restore_id from restore_requests q where ${attached} = ${notification_id})

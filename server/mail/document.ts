@@ -10,7 +10,7 @@ export type Tone = "waiting" | "ready" | "failed" | "expired";
 export type Inline = string | { code: string };
 export type Paragraph = Inline[];
 
-/** One line of a list of files, with the few facts that stand below its name. */
+/** One line of a list of files, with the few facts shown below its name. */
 export interface FileEntry {
   bucket: string;
   key: string;
@@ -44,7 +44,7 @@ export interface MailDocument {
 // oxlint-disable-next-line no-control-regex -- controls are what this is about.
 const UNSHOWABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
-/** Text from outside as it may be shown: one line, its direction its own. Not for commands or data. */
+/** Text from outside, safe to show: one line, no direction marks. Not for commands or data. */
 export function displayCopy(text: string): string {
   return text.replace(UNSHOWABLE, "").toWellFormed();
 }

@@ -1,7 +1,7 @@
 /**
  * How a mail looks as HTML.
  *
- * One column of at most 600 px; every style stands inline, because some clients drop the style
+ * One column of at most 600 px; every style is inline, because some clients drop the style
  * sheet, which therefore only adds the dark colours. Nothing is loaded, nothing is a link.
  */
 import {
@@ -113,7 +113,7 @@ ${[...rows, ...(more === null ? [] : [rest])].join("\n")}
 </table>`;
 }
 
-/** Bucket and folders step back behind the name that a person looks for. */
+/** Bucket and folders in a softer colour than the name that a person looks for. */
 function name({ bucket, key }: FileEntry): string {
   const shown = displayCopy(key);
   const cut = shown.lastIndexOf("/", shown.length - 2) + 1;
@@ -141,7 +141,7 @@ const words = (text: Paragraph): string =>
     )
     .join("");
 
-/** The last dot of `aws s3 cp ... .` belongs to its line: alone on the next it looks like dirt. */
+/** The last dot of `aws s3 cp ... .` belongs to its line: alone on the next it is easily overlooked. */
 function command(line: string): string {
   const [, head, tail] = /^(.*)(.{4}' \.)$/su.exec(line) ?? [];
   return head === undefined || tail === undefined

@@ -1,21 +1,13 @@
-/** What a mail is made from, as the database tells it. */
+/** What a mail is made from, as read from the database. */
+import type { Fetchable } from "../wording/fetch_command.ts";
+import type { Restoring } from "../wording/times.ts";
 
 /** How many files a mail lists at most; the others are counted. */
 export const FILES_SHOWN = 50;
 
 /** One file of a mail. */
-export interface MailFile {
-  s3_bucket: string;
-  s3_key: string;
-  /** Empty when the read named none. */
-  version_id: string;
+export interface MailFile extends Fetchable, Restoring {
   restore_status: "pending" | "restored" | "failed";
-  /** These three are null where somebody else started the restore. */
-  storage_class: string | null;
-  archive_status: string | null;
-  tier: string | null;
-  size_bytes: number | null;
-  accepted_at: Date | null;
   restored_at: Date | null;
   /** Null: stays readable (Intelligent-Tiering, classes that are no archive). */
   restore_expires_at: Date | null;

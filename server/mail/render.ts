@@ -9,9 +9,7 @@ import { outcomeMail } from "./outcome.ts";
 import { startedMail } from "./started.ts";
 import { mailText } from "./text.ts";
 
-export { FILES_SHOWN, type MailContents, type MailFile };
-
-/** Gmail cuts a mail at 102 KB, and a key stands in it twice: very long ones make the list shorter. */
+/** Gmail cuts a mail at 102 KB, and a key appears in it twice: very long ones make the list shorter. */
 const KEY_BYTES_SHOWN = 20_000;
 
 export interface RenderedMail {

@@ -12,41 +12,41 @@ export interface ClaimedMail {
   body: string;
   /** Since when it may have been sent already, before this claim; null: certainly not sent. */
   uncertain_since_before: Date | null;
-  /** The pace that its turn was reckoned by. */
+  /** The rate limit by which its send slot was reserved. */
   calls_per_second: number;
 }
 
-/** How Resend took a mail. */
+/** The outcome of one send. */
 export type MailAnswer =
   | { outcome: "sent"; resend_id: string }
-  /** Time-out, reset, 5xx: perhaps sent. Only the same key and body may follow. */
+  /** Time-out, reset, 5xx: perhaps sent. A retry must have the same key and body. */
   | { outcome: "uncertain"; code: string; message: string }
-  /** Certainly not sent, for a reason that every mail has (rate, quota, key), or every one of this sender. */
+  /** Certainly not sent, for a reason that concerns every mail (rate, quota, key), or every one of this sender. */
   | { outcome: "gate"; wait_seconds: number; code: string; message: string; for_sender?: true }
-  /** Certainly not sent, perhaps for a sender that is ours no more: this mail alone. */
+  /** Certainly not sent, perhaps because of a former sender in its frozen body: concerns this mail only. */
   | { outcome: "refused"; code: string; message: string }
-  /** Certainly not sent, and never will be: this address. */
+  /** Certainly not sent, and never will be: a bad address. */
   | { outcome: "failed"; code: string; message: string }
-  /** Resend knows this key with another body: some mail did go out under it. */
+  /** Resend knows this idempotency key with another body: a mail was sent under it. */
   | { outcome: "unknown"; code: string; message: string };
 
 export interface Mailer {
   send(mail: ClaimedMail, signal: AbortSignal): Promise<MailAnswer & { calls_per_second: number | null }>;
 }
 
-/** Well below the lease of a minute, so that nobody else sends the mail meanwhile. */
+/** Well below the lease of a minute, so that no other worker sends the mail meanwhile. */
 export const SEND_TIMEOUT_MS = 20_000;
 
-/** A revoked key or an unverified domain needs a person; look again this often. */
+/** A revoked key or an unverified domain needs a person; retry this often. */
 const MISCONFIGURED_WAIT_SECONDS = 300;
 
-/** Resend's daily quota starts anew at 00:00 UTC; more often than hourly is no use. Nor is waiting longer, ever. */
+/** Resend's daily quota resets at 00:00 UTC: an hourly retry is enough. Also the longest wait that we obey. */
 const QUOTA_WAIT_SECONDS = 3600;
 
 /** Resend's limits count per second, and it usually says how long to wait. */
 const RATE_WAIT_SECONDS = 1;
 
-/** Whose mails these are, as Resend gets it. */
+/** The sender as fields of Resend's request. */
 export const senderOf = (
   settings: Partial<Pick<WorkerConfig, "MAIL_FROM" | "MAIL_REPLY_TO">>,
 ): { from?: string; reply_to?: string } => ({
@@ -54,15 +54,19 @@ export const senderOf = (
   ...(settings.MAIL_REPLY_TO !== undefined && { reply_to: settings.MAIL_REPLY_TO }),
 });
 
-/** Resend, read by its manners (see resend.com/docs: errors, idempotency keys, rate limits). */
+/** @throws when no HTTP header can carry the key; the error quotes it. */
+export const resendClient = (settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL">): Resend =>
+  new Resend(settings.RESEND_API_KEY, {
+    ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
+  });
+
+/** Sends through Resend, and interprets its responses (source: resend.com/docs, errors, idempotency keys, rate limits). */
 export function createMailer(
   settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL"> &
     Partial<Pick<WorkerConfig, "MAIL_FROM" | "MAIL_REPLY_TO">>,
   timeout_ms = SEND_TIMEOUT_MS,
 ): Mailer {
-  const resend = new Resend(settings.RESEND_API_KEY, {
-    ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
-  });
+  const resend = resendClient(settings);
   const sender = senderOf(settings);
   return {
     async send(mail, signal) {
@@ -78,7 +82,7 @@ export function createMailer(
       if (error === null && typeof data?.id === "string") {
         return { outcome: "sent", resend_id: data.id, calls_per_second };
       }
-      // The frozen sender of a mail may be an earlier one of ours.
+      // The frozen body may have a former sender of ours.
       const isOurs =
         sender.from === undefined || (body.from === sender.from && body.reply_to === sender.reply_to);
       return { ...meaningOf(error, headers, isOurs), calls_per_second };
@@ -86,7 +90,7 @@ export function createMailer(
   };
 }
 
-/** What a setting of ours is to blame for, and not the mail: no mail may be lost by it. */
+/** Refusals that a setting of ours causes, not the mail: no mail may fail because of them. */
 const OUR_KEY = /api[ _]key/i;
 const OUR_SENDER = /`(from|reply_to)`|domain|invalid_from_address/i;
 const OUR_SETTING = /`(from|reply_to)`|api key/i;
@@ -118,8 +122,8 @@ function meaningOf(
     case 409:
       return code === "invalid_idempotent_request" ? { outcome: "unknown", code, message } : uncertain;
   }
-  // No answer, or Resend's own trouble. The client says application_error also for a page that is not Resend's
-  // JSON: what a proxy or firewall means by its 403, nobody knows.
+  // No response, or a fault of Resend's. The client says application_error also for a page that is not Resend's JSON: the
+  // 403 of a proxy or firewall proves nothing.
   if (!(status >= 400 && status < 500) || code === "application_error") return uncertain;
   if (status !== 401 && status !== 403 && code !== "invalid_from_address" && !OUR_SETTING.test(message))
     return { outcome: "failed", code, message };
@@ -138,7 +142,7 @@ const retryAfter = (headers: Record<string, string> | null): number | undefined 
   return seconds > 0 ? Math.min(seconds, QUOTA_WAIT_SECONDS) : undefined;
 };
 
-/** Resend says with every answer how many calls it takes: in a window, which is a second. */
+/** Resend's rate limit, in calls per second; every response states it. */
 const limitOf = (headers: Record<string, string> | null): number | null => {
   const calls = Number(headers?.["ratelimit-limit"]);
   return calls > 0 && calls < Infinity ? calls : null;

@@ -10,8 +10,8 @@ export interface DatabaseProblem {
 
 const OLDEST_POSTGRES = 14;
 
-/** A busy pooler may hand out another connection once by chance, hardly each time. */
-const LOOKS = 3;
+/** A busy pooler may give us another backend once by chance, hardly each time. */
+const COMPARISONS = 3;
 
 /** @throws ConfigError when Thaw cannot work on this database. */
 export async function requireUsableDatabase(pool: Pool): Promise<void> {
@@ -29,7 +29,7 @@ interface Facts {
   replication_role: string;
 }
 
-/** What no setting of ours can mend (session_settings.ts has those that one can); null: nothing. */
+/** A problem that no session setting can solve (session.ts has the settings); null: none. */
 export async function databaseProblem(pool: Pool): Promise<DatabaseProblem | null> {
   const { rows } = await pool.query<Facts>(
     `select current_setting('server_version_num')::int / 10000 as major, current_setting('server_version') as version,
@@ -38,7 +38,7 @@ export async function databaseProblem(pool: Pool): Promise<DatabaseProblem | nul
        from pg_database d where d.datname = current_database()`,
   );
   const facts = rows[0];
-  if (facts === undefined) throw new Error("Postgres does not know its own database");
+  if (facts === undefined) throw new Error("pg_database has no row of the current database");
   if (facts.major < OLDEST_POSTGRES) {
     return { found: `version ${facts.version}`, todo: `Thaw needs ${OLDEST_POSTGRES} or newer: upgrade it` };
   }
@@ -59,7 +59,7 @@ export async function databaseProblem(pool: Pool): Promise<DatabaseProblem | nul
   return null;
 }
 
-/** Keys are bytes of UTF-8, so any of them may come. */
+/** S3 keys are UTF-8, so any character may come. */
 function wrongEncoding({ encoding, database, owner, right_name }: Facts): DatabaseProblem {
   const why =
     encoding === "SQL_ASCII"
@@ -74,8 +74,8 @@ function wrongEncoding({ encoding, database, owner, right_name }: Facts): Databa
 }
 
 /**
- * Whether a pooler hands one connection of Postgres' to several of ours, statement by statement. Behind a pooler the process
- * number that came at login is not the one that works; then the numbers tell: in session mode each connection keeps its own.
+ * Whether a pooler in transaction mode shares backends among our connections. Behind any pooler the process id from the
+ * log-in is not the backend's. Then the backends are compared: in session mode each connection keeps its own.
  */
 async function sharesConnections(pool: Pool): Promise<boolean> {
   const one = await pool.connect();
@@ -84,9 +84,9 @@ async function sharesConnections(pool: Pool): Promise<boolean> {
     const other = await pool.connect();
     try {
       const [mine, others] = [new Set<number>(), new Set<number>()];
-      for (let look = 0; look < LOOKS; look++) {
+      for (let round = 0; round < COMPARISONS; round++) {
         mine.add(await backendOf(one));
-        // Twice in a row: a pooler that takes turns between two would else look as if each of ours had its own.
+        // Twice in a row: a pooler that alternates between two backends would otherwise look like session mode.
         mine.add(await backendOf(one));
         others.add(await backendOf(other));
       }

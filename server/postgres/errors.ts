@@ -1,14 +1,14 @@
-/** What an error of `pg` means to us, by SQLSTATE; errors of the connection itself have none. */
+/** What an error of `pg` means, by SQLSTATE. Connection errors have none. */
 
-/** No SQLSTATE begins with an E, while Node's EPIPE is as long as one. */
+/** No SQLSTATE begins with an E; Node's EPIPE has the same length. */
 const sqlState = (error: unknown): string => {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === "string" && /^(?!E)[0-9A-Z]{5}$/.test(code) ? code : "";
 };
 
 /**
- * Two transactions met and the same one, tried again, will do: deadlock, serialisation failure, and a status
- * that moved between look and insert (`restore_requests_follow_restore`).
+ * Concurrent transactions collided, and a retry will succeed: deadlock, serialisation failure, or a status that changed
+ * between read and insert (`restore_requests_follow_restore`).
  */
 export function isConflict(error: unknown): boolean {
   const state = sqlState(error);
@@ -19,46 +19,47 @@ export function isConflict(error: unknown): boolean {
   );
 }
 
-export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
-
-/** Older than the build: what it calls does not exist there yet. */
+/** The database is older than this build and lacks a function. */
 export const isUndefinedFunction = (error: unknown): boolean => sqlState(error) === "42883";
 
-/** The role lacks a right, or does not own what it would change. */
+/** The role lacks a right, or is not the owner. */
 export const isForbidden = (error: unknown): boolean => sqlState(error) === "42501";
 
-/** Postgres answers, and takes nothing: a failover, a full disk. */
+/** Postgres is up but read-only: a failover, a full disk. */
 export const isReadOnly = (error: unknown): boolean => sqlState(error) === "25006";
 
-/** Somebody else kept a row locked for longer than `lock_timeout`: that row's trouble, and over when they let go. */
+/** Another session held a lock for longer than `lock_timeout`. This concerns the locked row only, and passes. */
 export const isLocked = (error: unknown): boolean => sqlState(error) === "55P03";
 
-/** Our own time limit for a statement, kept by Postgres or else by pg: of one row's work that may be the row's fault. */
-export const isTooSlow = (error: unknown): boolean =>
-  sqlState(error) === "57014" || (error as Error | null)?.message === "Query read timeout";
+/** pg gave up waiting (query_timeout); Postgres may still work on the query. pg gives this error no code. */
+export const isReadTimeout = (error: unknown): boolean =>
+  (error as Error | null)?.message === "Query read timeout";
+
+/** Our time limit for a statement, enforced by Postgres or else by pg. In work on one row, the row may be the cause. */
+export const isTooSlow = (error: unknown): boolean => sqlState(error) === "57014" || isReadTimeout(error);
 
 /**
- * Postgres ends the session with it: shut down or terminated (57P), or idle for too long (25P). By state, for its severity
- * FATAL comes in the server's language.
+ * Postgres ends the session: shutdown or termination (57P), idle time-out (25P). By SQLSTATE, because the severity (FATAL)
+ * is in the server's language.
  */
 export const endsSession = (error: unknown): boolean => /^(57P0[1-5]|25P0[34])$/.test(sqlState(error));
 
-/** A value that Postgres cannot take (class 22): whose body it stands in has to hear so. Class 23 and 54 may be another row's fault. */
+/** Postgres cannot store a value (class 22): its sender gets a 4xx. Classes 23 and 54 may be caused by another row. */
 export const isBadValue = (error: unknown): boolean => sqlState(error).startsWith("22");
 
-/** Postgres is there and refuses this very data (class 22: data exception, 23: constraint, 54: too long). */
+/** Postgres is up and refuses this data (class 22: data exception, 23: constraint, 54: too long). */
 export function isBadRow(error: unknown): boolean {
   return /^(22|23|54)/.test(sqlState(error));
 }
 
 /**
- * Postgres is away, starting, stopping, full or read-only, or does not let us in (28, 3D: a password rotated, a
- * database not made yet); the same request may succeed later.
+ * Postgres is down, starting, stopping, full or read-only, or refuses the log-in (28, 3D: a password rotated, a database
+ * not created yet). The same request may succeed later.
  */
 export function isUnavailable(error: unknown): boolean {
   const state = sqlState(error);
   if (state !== "") return /^(08|25006|28|3D|53|57|58)/.test(state);
-  // Errors of the system (ECONNREFUSED, EPIPE, ENOENT of a socket) and of TLS have a code, pg's own only a text.
+  // System errors (ECONNREFUSED, EPIPE, ENOENT of a socket) and TLS errors have a code, pg's own only a text.
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
   return (
     (typeof code === "string" && /^(E(?!RR_)|ERR_(TLS|SSL|OSSL)|.*CERT|UNABLE_TO_VERIFY)/.test(code)) ||
@@ -68,7 +69,7 @@ export function isUnavailable(error: unknown): boolean {
   );
 }
 
-/** What the person who set DATABASE_URL can do about an error that isUnavailable. The texts are pg's and PgBouncer's. */
+/** What the person who set DATABASE_URL can do about an error that isUnavailable, by the texts of pg and PgBouncer. */
 export function whatToDo(error: unknown): string {
   const message = String((error as Error | null)?.message);
   if (/client password must/.test(message))

@@ -1,55 +1,21 @@
-import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
-
 import { runMigrations } from "graphile-worker";
 import type pg from "pg";
 
 import { requireUsableDatabase } from "./database_problem.ts";
-import { isForbidden, isLockTimeout, isUndefinedFunction } from "./errors.ts";
+import { isForbidden, isLocked, isUndefinedFunction } from "./errors.ts";
 import { reasonOf } from "../log.ts";
+import { SQL_DIRECTORY, sqlFiles, viewsOf, type SqlFile } from "./sql_files.ts";
 import { lineOf, statementsOf } from "./sql_statements.ts";
 
-const SQL_DIRECTORY = `${import.meta.dirname}/../../sql`;
-
-/** Any number: it only keeps two migrating processes apart ("thaw" in hexadecimal letters). */
+/** Key of the advisory lock by which one process migrates at a time ("thaw" in hexadecimal). */
 const MIGRATION_LOCK = 0x74686177;
 
-/** Another migration may take this long; a supervisor starts again whoever gives up. */
+/** Another migration may take this long. A process that gives up is restarted by its supervisor. */
 const WAIT_MS = 60_000;
 
-/** What somebody has to do something about, said in a sentence. */
+/** The message says what a person has to do. */
 export class MigrationError extends Error {
   override name = "MigrationError";
-}
-
-interface SqlFile {
-  name: string;
-  text: string;
-  sha256: string;
-  /**
-   * Numbered files run once and are never edited. A page replaces what it defines when its text changes. Privileges run each
-   * time: what was replaced has lost its own, and roles may have been added since.
-   */
-  runs: "once" | "when_changed" | "always";
-}
-
-/** One per subject, in an order in which each finds the functions and views that its own are made of. */
-const PAGES = ["rules", "people", "transitions", "mails", "workers", "retention", "operators", "views"];
-
-/** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */
-function sqlFiles(directory: string): SqlFile[] {
-  const numbered = readdirSync(directory)
-    .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
-    .sort();
-  const file = (name: string, runs: SqlFile["runs"]): SqlFile => {
-    const text = readFileSync(`${directory}/${name}`, "utf8");
-    return { name, text, sha256: createHash("sha256").update(text).digest("hex"), runs };
-  };
-  return [
-    ...numbered.map((name) => file(name, "once")),
-    ...PAGES.map((name) => file(`${name}.sql`, "when_changed")),
-    file("privileges.sql", "always"),
-  ];
 }
 
 /**
@@ -83,15 +49,15 @@ async function migrateAll(pool: pg.Pool, directory: string, wait_ms: number): Pr
     await client.query("begin");
     await client.query(`set local lock_timeout = ${wait_ms}`);
     await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]).catch(async (error: unknown) => {
-      throw isLockTimeout(error) ? new MigrationError(await whoMigrates(pool, wait_ms)) : error;
+      throw isLocked(error) ? new MigrationError(await whoMigrates(pool, wait_ms)) : error;
     });
-    // Whoever waits for a table lets everybody else wait behind: better to fail, and be started again.
+    // Behind a waiting table lock every other query on the table waits too: better to fail, and be restarted.
     await client.query("set local lock_timeout = '5s'");
     await client.query(`create table if not exists thaw_migrations (
       name text not null, sha256 text not null, applied_at timestamptz not null default now(), primary key (name, sha256))`);
     const ran = await applyFiles(client, directory);
     await client.query("commit");
-    // Never analysed, add_job's cached plan scans the whole table: 1.5 ms at 500 jobs, 15 ms at 50,000.
+    // Without statistics add_job's cached plan scans the whole table: 1.5 ms at 500 jobs, 15 ms at 50,000.
     if (ran.length > 0) await client.query("vacuum analyze graphile_worker._private_jobs");
     return ran;
   } catch (error) {
@@ -102,7 +68,7 @@ async function migrateAll(pool: pg.Pool, directory: string, wait_ms: number): Pr
   }
 }
 
-/** Anybody who may connect can take that lock, and with it hold up every migration. */
+/** Every role that may connect can take this lock and so block all migrations: the message names the holder. */
 async function whoMigrates(pool: pg.Pool, waited_ms: number): Promise<string> {
   const { rows } = await pool.query<{ pid: number; who: string }>(
     `select a.pid, concat_ws(', ', a.usename, nullif(a.application_name, '')) as who from pg_locks l join pg_stat_activity a on a.pid = l.pid
@@ -153,12 +119,12 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
 }
 
 /**
- * What files change, the strongest lock first: one file makes an index, a later one changes the table, and whoever asks for
- * more than it holds meets those who write meanwhile in a circle. The views too: whoever looks at one holds it and waits for
- * its tables, and it is replaced last.
+ * Locks all that the files change at once, in the strongest mode: when one file creates an index and a later one alters the
+ * table, the lock upgrade would deadlock with concurrent writers. The views too: a query on a view locks it and then waits for
+ * its tables, and views are replaced last.
  *
- * There is no order in which everybody takes these (requests come before restores in a view), so a try gives all of them back
- * before Postgres looks for a circle (deadlock_timeout, a second), and lets those behind it pass before the next.
+ * Other sessions take these locks in other orders (a view has requests before restores). So each try gives up and releases
+ * all before Postgres checks for a deadlock (deadlock_timeout, 1 s), and lets waiting sessions pass before the next one.
  */
 const lockAll = (files: SqlFile[]): string => `do $$
 declare
@@ -169,7 +135,7 @@ begin
   if to_regclass('restores') is null then return; end if;
   select string_agg(v.name || ', ', '') into v_views from unnest('{${viewsOf(files).join(",")}}'::text[]) as v (name)
    where to_regclass(v.name) is not null;
-  -- For each of them.
+  -- Per table.
   perform set_config('lock_timeout', '100ms', true);
   loop
     begin
@@ -182,11 +148,6 @@ begin
   end loop;
   perform set_config('lock_timeout', v_timeout, true);
 end $$`;
-
-const viewsOf = (files: SqlFile[]): string[] =>
-  files.flatMap(({ text }) =>
-    [...text.matchAll(/^create or replace view ([a-z_]+)/gm)].map(([, name]) => name ?? ""),
-  );
 
 async function appliedFiles(
   client: pg.Pool | pg.PoolClient,

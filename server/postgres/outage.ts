@@ -5,15 +5,15 @@ import type { Pool } from "pg";
 import { type Log, reasonOf } from "../log.ts";
 import { isReadOnly, isUnavailable } from "./errors.ts";
 
-/** Between two looks whether Postgres is back: the line that says so is about as exact. */
-const LOOK_EVERY_MS = 1_000;
+/** Between two checks whether Postgres is back; the logged duration is as exact. */
+const CHECK_EVERY_MS = 1_000;
 
-/** By then connections that broke together have left the pool: the first look shall not be at one of them. */
+/** By then connections that broke together have left the pool, so that the first check does not use one of them. */
 const SETTLE_MS = 200;
 
 /**
- * Says once that Postgres is lost, and once that it is back and after how long. An outage breaks all connections at the
- * same time, and then fails each query anew: those who asked have errors of their own, and need not tell of it as well.
+ * Logs once that Postgres is lost, and once that it is back and after how long. An outage breaks all connections at the same
+ * time and then fails every query: their callers have errors of their own and need not log the outage.
  */
 export class Outage {
   readonly #log: Log;
@@ -21,46 +21,46 @@ export class Outage {
   #since: number | undefined;
   #reason = "";
 
-  /** `process` names who lost it, for logs in which several meet. One outage may watch several pools. */
+  /** `process` names this process, for logs that several share. One outage may watch several pools. */
   constructor(log: Log, process: string) {
     this.#log = log;
     this.#process = process;
   }
 
-  /** Why Postgres is taken to be away, and for how long already; undefined while it answers. */
+  /** Why Postgres counts as down, and for how long; undefined while it is up. */
   current(): { reason: string; away_ms: number } | undefined {
     if (this.#since === undefined) return undefined;
     return { reason: this.#reason, away_ms: Math.round(performance.now() - this.#since) };
   }
 
-  /** pg tells of a connection that breaks by an event, of one that cannot be made only to whoever asks for it. */
+  /** pg reports a broken connection by an event, a failed connect only to its caller. */
   watch(pool: Pool): void {
-    const sign = (error: unknown): void => this.#sign(pool, error);
-    pool.on("connect", (client) => client.on("error", sign));
+    const suspect = (error: unknown): void => this.#suspect(pool, error);
+    pool.on("connect", (client) => client.on("error", suspect));
     const connect = pool.connect.bind(pool) as (callback?: ConnectCallback) => Promise<unknown>;
     pool.connect = ((callback?: ConnectCallback) => {
       if (callback !== undefined) {
         return connect((error, ...rest) => {
-          if (error) sign(error);
+          if (error) suspect(error);
           callback(error, ...rest);
         });
       }
       return connect().catch((error: unknown) => {
-        sign(error);
+        suspect(error);
         throw error;
       });
     }) as typeof pool.connect;
   }
 
-  #sign(pool: Pool, error: unknown): void {
+  #suspect(pool: Pool, error: unknown): void {
     if (this.#since !== undefined || pool.ending || !isAway(error)) return;
     this.#since = performance.now();
     this.#reason = reasonOf(error);
-    void this.#look(pool);
+    void this.#check(pool);
   }
 
-  /** One connection that broke is no outage: only Postgres itself knows, by not answering. */
-  async #look(pool: Pool): Promise<void> {
+  /** One broken connection is no outage; a Postgres that does not respond is. */
+  async #check(pool: Pool): Promise<void> {
     let isLost = false;
     await sleep(SETTLE_MS, undefined, { ref: false });
     while (!pool.ending) {
@@ -86,14 +86,14 @@ export class Outage {
         this.#reason = [...reasons].join("; ");
         this.#log.error({ process: this.#process, reason: this.#reason }, "Postgres is lost");
       }
-      await sleep(LOOK_EVERY_MS, undefined, { ref: false });
+      await sleep(CHECK_EVERY_MS, undefined, { ref: false });
     }
   }
 }
 
 type ConnectCallback = (error: Error | undefined, ...rest: unknown[]) => void;
 
-/** A pool whose connections are all in use has a time-out of its own, and a Postgres that is read-only answers. */
+/** Neither a pool whose connections are all in use, which has a time-out of its own, nor a read-only Postgres. */
 const isAway = (error: unknown): boolean =>
   isUnavailable(error) &&
   !isReadOnly(error) &&

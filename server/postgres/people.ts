@@ -2,7 +2,7 @@ import { sql } from "kysely";
 
 import type { Debounce } from "../config.ts";
 import { intervalsOf } from "./debounce.ts";
-import type { Database } from "./pool.ts";
+import type { Database } from "./rows.ts";
 
 /** Requests resolved per statement: a map filled for the first time may resolve very many. */
 const PAGE = 1000;

@@ -1,77 +1,27 @@
-import { Kysely, PostgresDialect, sql, type Generated } from "kysely";
 import { Pool, type Client, type PoolClient } from "pg";
 
 import type { Log } from "../log.ts";
-import { endsSession } from "./errors.ts";
+import { endsSession, isReadTimeout } from "./errors.ts";
 import { Outage } from "./outage.ts";
 import { setUpSession } from "./session.ts";
-
-export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
-export type NotificationKind = "pre" | "post";
-
-/** What tasks need of a claimed row of `restores`; `''` is "none named". */
-export interface RestoreRow {
-  id: string;
-  /** Names the claim that may report on the row. */
-  claim_id: string;
-  status: RestoreStatus;
-  s3_bucket: string;
-  s3_key: string;
-  version_id: string;
-  region: string | null;
-  etag: string | null;
-  pinned_version_id: string | null;
-}
-
-/** Its columns, of what the claim functions return: reading all would cost as much as writing the outcome. */
-export const RESTORE_ROW = sql`id, claim_id, status, s3_bucket, s3_key, version_id, region, etag, pinned_version_id`;
-
-interface RestoreRequestRow {
-  id: string;
-  restore_id: string;
-  access_key_id: string;
-  principal: string;
-  email: string | null;
-  restore_status: RestoreStatus;
-  requested_at: Date;
-  pre_notification_id: string | null;
-  post_notification_id: string | null;
-}
-
-interface NotificationRow {
-  id: string;
-  kind: NotificationKind;
-  email: string;
-  status: Generated<"sealed" | "sent" | "failed" | "unknown">;
-  body: string | null;
-}
-
-/** The columns that TypeScript reads or writes by name; sql/ has the whole truth. */
-export interface Tables {
-  restores: RestoreRow;
-  restore_requests: RestoreRequestRow;
-  notifications: NotificationRow;
-}
-
-export type Database = Kysely<Tables>;
 
 export interface PoolOptions {
   /** Shows in pg_stat_activity. */
   name: string;
   max: number;
-  /** Ends a query that Postgres does not answer, in milliseconds; 0: never. */
+  /** A query without an answer fails after this; 0: never. */
   query_timeout_ms: number;
 }
 
-/** Longer than any statement of a worker takes, and half of what its leases last. */
+/** Longer than any statement of a worker takes, and half of its lease. */
 export const WORKER_QUERY_TIMEOUT_MS = 30_000;
 
-/** Longer than this means a batch that hangs; callers must have their 503 within two seconds. */
+/** A batch that takes longer hangs. Callers get their 503 within two seconds. */
 export const SERVER_QUERY_TIMEOUT_MS = 1_800;
 
 /**
- * A pool that says what happens to its connections instead of crashing the process. The one place where Thaw connects:
- * graphile-worker works on it too. `outage`: of all pools of a process.
+ * Every connection of Thaw comes from here, graphile-worker's too. A lost connection fails its query and is logged by
+ * `outage` (one for all pools of a process); it does not end the process.
  */
 export function createPool(
   connectionString: string,
@@ -84,10 +34,10 @@ export function createPool(
     application_name: options.name,
     max: options.max,
     keepAlive: true,
-    // A caller of ours gets its 503 within two seconds, so a dead Postgres must show sooner.
+    // Below the two seconds within which a caller gets its 503.
     connectionTimeoutMillis: 1500,
     ...(options.query_timeout_ms > 0 && { query_timeout: options.query_timeout_ms }),
-    // Awaited, though its type says void: nobody gets the connection before.
+    // pg awaits it before it hands out the connection, although the type says void.
     // oxlint-disable-next-line typescript/no-misused-promises
     onConnect: (client) =>
       setUpSession(client, {
@@ -95,35 +45,32 @@ export function createPool(
         statement_timeout_ms: options.query_timeout_ms,
       }),
   });
-  // Without handlers a lost connection ends the process; with them the next query reports it.
+  // Without these handlers a lost connection ends the process. The next query reports it.
   pool.on("error", () => {});
   pool.on("connect", (client) => {
     client.on("error", () => {});
-    endWhenLost(client);
+    evictBroken(client);
   });
   outage.watch(pool);
   return pool;
 }
 
 /**
- * pg gives up a query, but not its connection, and back in the pool that would fail for whoever is next. It has to go when
- * it does not answer (half-open, after a failover: each next query would wait behind the one that never ends), and when
- * Postgres says that it ends it (a restart, an operator): graphile-worker that notes a job on it would end the process.
+ * Closes a connection that cannot be used again, so that the pool replaces it. pg itself gives up only the query, and puts
+ * the connection back. Broken means: no answer in time (half-open after a failover, the next query would queue behind the
+ * lost one), or Postgres ends the session (restart, operator). On such a connection graphile-worker could not record the
+ * end of a job, and would end the process.
  */
-function endWhenLost(client: PoolClient): void {
+function evictBroken(client: PoolClient): void {
   const query = client.query.bind(client) as (...args: unknown[]) => unknown;
   client.query = ((...args: unknown[]) => {
     const answer = query(...args);
     if (answer instanceof Promise) {
       answer.catch((error: Error) => {
-        if (error.message === "Query read timeout" || endsSession(error))
+        if (isReadTimeout(error) || endsSession(error))
           void (client as unknown as Client).end().catch(() => {});
       });
     }
     return answer;
   }) as typeof client.query;
-}
-
-export function createDatabase(pool: Pool): Database {
-  return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
 }

@@ -2,7 +2,7 @@ import type pg from "pg";
 
 import type { Role } from "../config.ts";
 
-/** A function that only this role's processes may call: who may call it has been given the others as well. */
+/** One function per role: a role's grants are made together, so one shows all. */
 const PROBES = { server: "request_restores", worker: "claim_restores_to_trigger" } as const;
 
 interface Rights {
@@ -14,8 +14,8 @@ interface Rights {
 }
 
 /**
- * Why the database role of this process has too few rights for what it does, or too many, or null (sql/privileges.sql).
- * A worker whom row-level security shows no job of graphile-worker's would start and silently run nothing.
+ * Why the database role of this process has too few or too many rights, or null (sql/privileges.sql). A worker from which
+ * row-level security hides graphile-worker's jobs would start and silently run nothing.
  */
 export async function rightsProblem(pool: pg.Pool, roles: readonly Role[]): Promise<string | null> {
   const { rows } = await pool.query<Rights>(
@@ -31,7 +31,7 @@ export async function rightsProblem(pool: pg.Pool, roles: readonly Role[]): Prom
        from pg_class t where t.oid = to_regclass('thaw_migrations')`,
   );
   const found = rows[0];
-  if (found === undefined) return null; // Not migrated: nobody has any rights yet.
+  if (found === undefined) return null; // Not migrated: there are no grants yet.
   for (const role of ["server", "worker"] as const) {
     if (!roles.includes(role)) continue;
     if (!found.callable.includes(PROBES[role]) || (role === "worker" && !found.sees_jobs)) {

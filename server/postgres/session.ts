@@ -3,59 +3,59 @@ import type { ClientBase } from "pg";
 import { isTooSlow } from "./errors.ts";
 
 /**
- * Between two statements of a transaction we do nothing that takes longer: whoever is paused there must not keep its locks
- * (roles.sql says the same).
+ * No transaction of ours takes this long between two statements. A paused process must not keep its locks (roles.sql sets
+ * the same).
  */
 const IDLE_IN_TRANSACTION_MS = 60_000;
 
 /**
- * What our connections rely on, whatever the server, the database or the role says otherwise. Not among them: what an
- * administrator may have good reasons for (default_transaction_read_only while a disk is full, memory, costs).
+ * The settings that our code relies on, whatever server, database and role set. Not among them: what an administrator may
+ * set for good reasons (default_transaction_read_only while a disk is full, memory, costs).
  */
 const SETTINGS = {
-  // What `pg` and our functions read and write. With DateStyle German each time comes as null, and no mail is ever sealed.
+  // The formats that `pg` and our functions use. With DateStyle German pg reads each time as null, and no mail is sealed.
   client_encoding: "UTF8",
   DateStyle: "ISO, MDY",
   IntervalStyle: "postgres",
   TimeZone: "UTC",
   standard_conforming_strings: "on",
 
-  // pg_temp last: nobody slips a table of their own under a name of ours.
+  // pg_temp last: no temporary table can shadow ours.
   search_path: "public, pg_temp",
-  // Off, graphile-worker's rows are refused to a worker that does not own them.
+  // With off, queries of graphile-worker's tables fail for a role that is not their owner.
   row_security: "on",
 
-  // "Lock first, then look" needs what was committed while we waited for the lock.
+  // "Lock first, then read" must see what was committed while it waited for the lock.
   default_transaction_isolation: "read committed",
 
-  // No statement of ours gains from either. What a plan with a disabled step costs on paper has JIT compile it at each call,
-  // and a query of five rows starts parallel workers when their number is guessed too high.
+  // No statement of ours gains from either. The estimated cost of a disabled plan step makes JIT compile at each call, and a
+  // query of five rows starts parallel workers when the estimate is too high.
   jit: "off",
   max_parallel_workers_per_gather: "0",
 
-  // Our limits alone, where each belongs: a migration and a connection that listens for jobs may take their time.
+  // Only our own limits, each where it belongs: a migration or a connection that listens for jobs may take long.
   lock_timeout: "0",
   idle_session_timeout: "0",
   transaction_timeout: "0",
   idle_in_transaction_session_timeout: String(IDLE_IN_TRANSACTION_MS),
 
-  // An answer of 2xx means that it is on disk. Other values than "off" are a choice about replicas, and stay.
+  // A 2xx promises that the rows are on disk. Values other than "off" are a choice about replicas, and stay.
   synchronous_commit: "on",
 };
 
-/** As long as a log-in may take, which a pooler grants before it has a connection of Postgres' to spare. */
+/** As long as a log-in may take: a pooler accepts the log-in before it has a free backend. */
 const TIMEOUT_MS = 1_500;
 
 export interface SessionOptions {
-  /** Shows in pg_stat_activity, where the doctor looks for it. */
+  /** Shows in pg_stat_activity. */
   application_name: string;
   /** 0: never. */
   statement_timeout_ms: number;
 }
 
 /**
- * Makes a new connection independent of what it finds. A statement, not start-up parameters: PgBouncer refuses those, and
- * an `options` in DATABASE_URL would replace ours. What this Postgres does not know (14 to 16: transaction_timeout) is passed over.
+ * Applies SETTINGS to a new connection. By a statement, not by start-up parameters: PgBouncer refuses those, and `options` in
+ * DATABASE_URL would replace ours. Settings that this Postgres lacks (14 to 16: transaction_timeout) are skipped.
  */
 export async function setUpSession(client: ClientBase, options: SessionOptions): Promise<void> {
   const settings = {

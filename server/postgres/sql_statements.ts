@@ -4,11 +4,11 @@ export interface Statement {
   line: number;
 }
 
-/** What may hide a semicolon, and what may not. (Bodies by BEGIN ATOMIC would; ours are all quoted.) */
+/** Tokens that may contain a semicolon, and all others. (BEGIN ATOMIC bodies are not covered; ours are all quoted.) */
 const TOKEN =
   /(?<blank>\s+|--[^\n]*|\/\*.*?\*\/)|(?<end>;)|\$(?<tag>(?:[a-z_]\w*)?)\$.*?\$\k<tag>\$|e'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"[^"]*"|[a-z_][\w$]*|./gis;
 
-/** So that each is sent by itself: Postgres says of many sent together that one has failed, but rarely which. */
+/** Splits a file, so that each statement is sent by itself: of many sent together Postgres rarely says which one failed. */
 export function statementsOf(text: string): Statement[] {
   const statements: Statement[] = [];
   let from: number | undefined;
@@ -27,7 +27,7 @@ export function statementsOf(text: string): Statement[] {
 
 const linesIn = (text: string): number => text.split("\n").length;
 
-/** The fields by which Postgres says where in a statement it failed, each only sometimes. */
+/** The fields in which Postgres says where a statement failed; each is set only sometimes. */
 interface Whereabouts {
   position?: string;
   internalQuery?: string;
@@ -35,15 +35,15 @@ interface Whereabouts {
   where?: string;
 }
 
-/** The line of the file on which a statement has failed, as near as Postgres says; or else that of its beginning. */
+/** The line of the file on which a statement failed, as exactly as Postgres says; else its first line. */
 export function lineOf(error: unknown, { text, line }: Statement): number {
   const { position, internalQuery, internalPosition, where } = error as Whereabouts;
   const lineAt = (offset: number): number => line + linesIn(text.slice(0, offset)) - 1;
   if (position !== undefined) return lineAt(Number(position));
-  // A function's body, or a statement inside of one, that stands here as it was run.
+  // A function's body, or a statement in it, that this text contains as it was run.
   const inner = internalQuery === undefined ? -1 : text.indexOf(internalQuery);
   if (inner >= 0) return lineAt(inner + Number(internalPosition));
-  // A DO block counts its lines from its opening quote; what it called, comes before it.
+  // Lines of a DO block count from its opening quote; in `where`, what it called comes first.
   const inBlock = /inline_code_block line (\d+)/.exec(where ?? "")?.[1];
   if (inBlock !== undefined) return lineAt(text.indexOf("$")) + Number(inBlock) - 1;
   return line;

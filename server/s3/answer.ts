@@ -1,26 +1,26 @@
 import { S3ServiceException } from "@aws-sdk/client-s3";
 
-/** What an error of the SDK tells of the HTTP answer behind it. */
+/** The HTTP response behind an error of the SDK. */
 export interface S3Answer {
   status: number;
-  /** S3's own name for the error. HEAD's answers have no body, and mostly none. */
+  /** S3's error code. Responses to HEAD have no body, and so mostly no code. */
   code: string | undefined;
-  /** Whether S3 itself gave the answer: it numbers every request, as do the stores that took over its API. */
+  /** Whether S3 itself responded: S3 and compatible stores send a request id with every response. */
   signed: boolean;
   headers: Record<string, string>;
 }
 
-/** An answer that S3 cannot have given: somebody in between did. */
+/** A response that cannot be S3's, but is a proxy's or another server's. */
 export class NotFromS3 extends Error {
   override name = "NotFromS3";
 }
 
-/** Which answer an error is about; undefined when there was none (no connection, no credentials). */
+/** The response behind an error; undefined when there was none (no connection, no credentials). */
 export function answerOf(error: unknown): S3Answer | undefined {
-  // On errors that are not S3's as well: an answer that the SDK cannot read is still an answer.
+  // Also on errors that are not S3's: a response that the SDK cannot parse is still a response.
   const { $metadata, $response, $fault } = (error ?? {}) as Partial<S3ServiceException>;
   const status = $metadata?.httpStatusCode;
-  // Another service's refusal (STS, SSO) is no answer of S3.
+  // The refusal of another service (STS, SSO) is no response of S3.
   if (status === undefined || ($fault !== undefined && !(error instanceof S3ServiceException)))
     return undefined;
   const headers = ($response?.headers ?? {}) as Record<string, string>;
@@ -33,13 +33,13 @@ export const isSigned = (metadata: S3ServiceException["$metadata"] | undefined):
 /** "KMS.DisabledException" is one, "503" is not. */
 const CODE = /^[A-Z][A-Za-z0-9]*(\.[A-Za-z0-9]+)*$/;
 
-/** The SDK's own names for answers without a code. */
+/** The SDK's own names for errors without a code. */
 const NO_CODES = new Set(["Unknown", "UnknownError", "NotFound", "Error", "S3ServiceException"]);
 
 function codeIn(error: unknown, headers: Record<string, string>): string | undefined {
   const names = [
     error instanceof S3ServiceException ? error.name : undefined,
-    // What a HEAD cannot say in a body, MinIO says in a header.
+    // For HEAD, which has no body, MinIO sends the code in a header.
     headers["x-minio-error-code"],
     headers["x-amz-error-code"],
   ];

@@ -1,20 +1,18 @@
 import { S3Client } from "@aws-sdk/client-s3";
 
 import { answerOf } from "./answer.ts";
+import { REGION_NAME } from "./names.ts";
 
-/** One attempt of one call. HEAD and restore are answered in well under a second; ten mean a dead connection. */
+/** One attempt of one call. HEAD and RestoreObject take well under a second; ten seconds mean a dead connection. */
 const REQUEST_TIMEOUT_MS = 10_000;
 
 /**
- * How often a call follows S3's word to another region: once as a rule, twice when the region that an event named does not
- * exist and the configured one is not the bucket's either.
+ * How often one call is redirected to another region: once as a rule; twice when the region in an event does not exist and
+ * the configured one is not the bucket's either.
  */
-const MOST_FOLLOWS = 2;
+const MAX_REDIRECTS = 2;
 
-/** It becomes part of a host's name. */
-const REGION = /^[a-z]{2,}(-[a-z0-9]+){1,4}$/;
-
-/** The provider of credentials gave none: the SDK's chain, STS, SSO, a token file, the instance's role. */
+/** The credentials provider failed: the SDK's chain, STS, SSO, a token file, the instance's role. */
 export class NoCredentials extends Error {
   override name = "NoCredentials";
 
@@ -23,7 +21,7 @@ export class NoCredentials extends Error {
   }
 }
 
-/** By the names of the settings that give them. */
+/** Named like the settings. */
 export interface S3ClientSettings {
   AWS_REGION?: string | undefined;
   AWS_ENDPOINT_URL_S3?: string | undefined;
@@ -32,28 +30,28 @@ export interface S3ClientSettings {
 }
 
 /**
- * A client per region, and where each bucket lies.
+ * One client per region, and the known regions of buckets.
  *
- * The SDK's own `followRegionRedirects` follows 301 alone, forgets it at once, and bends the region of the whole client
- * while it does, under the feet of other calls.
+ * The SDK's own `followRegionRedirects` follows 301 only, remembers nothing, and meanwhile changes the region of the whole
+ * client, which breaks concurrent calls.
  */
 export class S3Clients {
   private settings: S3ClientSettings;
   private clients = new Map<string | null, S3Client>();
-  /** As S3 itself said: that counts more than what an event or a setting says. */
+  /** As S3 itself told; this overrides events and settings. */
   private regions = new Map<string, string | null>();
 
   constructor(settings: S3ClientSettings) {
     this.settings = settings;
   }
 
-  /** Where to ask for a bucket; null is the configured region. */
+  /** The region to call for a bucket; null is the configured one. */
   regionOf(bucket: string, named: string | null): string | null {
     return this.regions.get(bucket) ?? named;
   }
 
   /**
-   * Makes a call in the bucket's region. Where S3 says that it lies elsewhere, the call is made again there.
+   * Makes a call in the bucket's region, and again in another one if S3 says that the bucket is there.
    *
    * @throws NoCredentials, or what the call throws.
    */
@@ -64,7 +62,7 @@ export class S3Clients {
     call: (client: S3Client) => Promise<T>,
   ): Promise<T> {
     let region = this.regionOf(bucket, named);
-    for (let follows = 0; ; follows++) {
+    for (let redirects = 0; ; redirects++) {
       const client = this.clientIn(region);
       await credentialsOf(client, signal);
       try {
@@ -73,7 +71,7 @@ export class S3Clients {
         const told = regionTold(error, region);
         if (told === undefined || told === (await client.config.region())) throw error;
         this.regions.set(bucket, told);
-        if (follows === MOST_FOLLOWS) throw error;
+        if (redirects === MAX_REDIRECTS) throw error;
         region = told;
       }
     }
@@ -88,7 +86,7 @@ export class S3Clients {
       ...(own !== undefined && { region: own }),
       ...(settings.AWS_ENDPOINT_URL_S3 !== undefined && { endpoint: settings.AWS_ENDPOINT_URL_S3 }),
       forcePathStyle: settings.S3_FORCE_PATH_STYLE === "true",
-      // Half a millisecond of CPU per object; S3 asks for no checksum on these calls.
+      // Saves 0.5 ms of CPU per object; S3 requires no checksum on these calls.
       requestChecksumCalculation: "WHEN_REQUIRED",
       requestHandler: {
         // Without throwOnRequestTimeout the SDK only logs a warning and goes on waiting.
@@ -108,10 +106,10 @@ export class S3Clients {
   }
 }
 
-/** Asked for before the call, where nothing else can fail: else STS's AccessDenied looks like S3's. The SDK remembers them. */
+/** Gets the credentials before the call: within it an AccessDenied of STS would look like S3's. The SDK caches them. */
 async function credentialsOf(client: S3Client, signal: AbortSignal): Promise<void> {
   const late = new Promise<never>((_, reject) => {
-    // Waiting for credentials hears no signal.
+    // The provider takes no signal.
     signal.addEventListener("abort", () => reject(new Error("they did not come in time")), { once: true });
   });
   await Promise.race([client.config.credentials(), late]).catch((error: unknown) => {
@@ -119,20 +117,20 @@ async function credentialsOf(client: S3Client, signal: AbortSignal): Promise<voi
   });
 }
 
-/** These may mean "another region". 403 is what S3 says for a signature of another region to some callers. */
+/** These may mean "another region". Some callers get 403 for a signature of the wrong region. */
 const ELSEWHERE = new Set([301, 307, 400, 403]);
 
-/** The region that an error tells to ask in: null is the configured one; undefined: it tells none. */
+/** The region to which an error redirects: null is the configured one; undefined: none. */
 function regionTold(error: unknown, tried: string | null): string | null | undefined {
   const answer = answerOf(error);
   if (answer === undefined) {
-    // An event can name a region that does not exist, or that this network does not know.
+    // An event can name a region that does not exist, or that this network cannot resolve.
     return (error as { code?: unknown } | null)?.code === "ENOTFOUND" && tried !== null ? null : undefined;
   }
   if (!ELSEWHERE.has(answer.status)) return undefined;
   const { Region: in_body } = error as { Region?: unknown };
   const told = answer.headers["x-amz-bucket-region"] ?? in_body;
-  if (typeof told === "string" && REGION.test(told)) return told;
+  if (typeof told === "string" && REGION_NAME.test(told)) return told;
   // A store that refuses the event's region and names no other.
   return answer.code === "AuthorizationHeaderMalformed" && tried !== null ? null : undefined;
 }

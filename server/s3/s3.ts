@@ -1,15 +1,11 @@
-import {
-  HeadObjectCommand,
-  ListObjectsV2Command,
-  RestoreObjectCommand,
-  type HeadObjectCommandOutput,
-  type S3Client,
-} from "@aws-sdk/client-s3";
+import { HeadObjectCommand, RestoreObjectCommand } from "@aws-sdk/client-s3";
 
 import { answerOf, isSigned, NotFromS3 } from "./answer.ts";
+import { BucketRefusals, provesBucket } from "./bucket_refusals.ts";
 import { S3Clients, type S3ClientSettings } from "./clients.ts";
-import type { Trouble } from "./trouble.ts";
-import { isArchived, isUnknownArchive, takesDays, type Tier } from "./storage_class.ts";
+import { readHead, timeAtS3, type ObjectFacts, type ObjectState } from "./head.ts";
+import { NO_EXPIRY, restoreRefused, type RestoreAnswer } from "./restore_answer.ts";
+import { takesDays, type Tier } from "./storage_class.ts";
 
 /** Which object, as `restores` names it; `version_id` '' is the current one. */
 export interface S3Object {
@@ -19,72 +15,20 @@ export interface S3Object {
   region: string | null;
 }
 
-/** What HEAD tells of an object that exists, in the columns of `restores`. */
-export interface ObjectFacts {
-  storage_class: string;
-  archive_status: string | null;
-  size_bytes: number | null;
-  etag: string | null;
-  /** The version HEAD answered for; '' in a bucket without versions. */
-  pinned_version_id: string;
-}
-
-/**
- * S3's word on an object. "archived" is both "never restored" and "its copy has expired": S3 does not tell
- * them apart.
- */
-export type ObjectState =
-  | ({ state: "archived" } & ObjectFacts)
-  | ({ state: "restoring" } & ObjectFacts)
-  | ({ state: "readable"; restore_expires_at: Date | null } & ObjectFacts)
-  | { state: "gone" };
-
-/**
- * How S3 took a request to restore. "look_again": it contradicts what HEAD said a moment ago, so HEAD has to say what is
- * true; and `trouble` is what it is when HEAD still says the same.
- */
-export type RestoreAnswer =
-  | { answer: "accepted" | "in_progress" | "expedited_refused" }
-  | { answer: "look_again"; trouble: Trouble };
-
 /** All calls for one object must end within this, retries of the SDK included; well below the lease of a minute. */
 export const CALLS_TIMEOUT_MS = 25_000;
 
-/** So long a bucket's own word is taken for all its objects: when credentials expire, thousands ask why at once. */
-const BUCKET_WORD_MS = 10_000;
-
 export interface S3 {
-  /** @throws whatever the SDK throws, except for objects that are gone. */
+  /** @throws what the SDK throws; a missing object is a state, not an error. */
   headObject(object: S3Object, signal: AbortSignal): Promise<ObjectState>;
   restoreObject(object: S3Object & ObjectFacts, tier: Tier, signal: AbortSignal): Promise<RestoreAnswer>;
   destroy(): void;
 }
 
-/** S3 as Thaw needs it: two calls, and what their answers mean (source: see storage_class.ts). */
+/** S3 as Thaw needs it: two calls, and what their responses mean (source: see storage_class.ts). */
 export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }): S3 {
   const clients = new S3Clients(settings);
-  const words = new Map<string, { until_ms: number; refusal: Promise<unknown> }>();
-
-  /** What S3 says of the bucket itself, in a call whose answer has a body: its refusal, or undefined if it allows. */
-  const bucketRefusal = (object: S3Object, signal: AbortSignal): Promise<unknown> => {
-    const known = words.get(object.s3_bucket);
-    if (known !== undefined && known.until_ms > performance.now()) return known.refusal;
-    const list = new ListObjectsV2Command({
-      Bucket: object.s3_bucket,
-      // The right to list may hold for one folder only.
-      Prefix: object.s3_key,
-      MaxKeys: 1,
-      EncodingType: "url",
-    });
-    const refusal = clients
-      .ask(object.s3_bucket, object.region, signal, (client) => client.send(list, { abortSignal: signal }))
-      .then(
-        () => undefined,
-        (error: unknown) => error,
-      );
-    words.set(object.s3_bucket, { until_ms: performance.now() + BUCKET_WORD_MS, refusal });
-    return refusal;
-  };
+  const bucketRefusals = new BucketRefusals(clients);
 
   const head = (object: S3Object, signal: AbortSignal): Promise<ObjectState> =>
     clients.ask(object.s3_bucket, object.region, signal, async (client) => {
@@ -94,7 +38,7 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
         ...versioned(object.version_id),
       });
       const answer = await client.send(command, { abortSignal: signal });
-      // A proxy's own page may come with a 200, and without S3's headers looks like a readable file.
+      // A proxy's own page may have status 200, and would look like a readable file.
       const { $metadata, ETag } = answer;
       if ($metadata.httpStatusCode !== 200 || ETag === undefined || !isSigned($metadata)) {
         throw new NotFromS3("an answer to HEAD that is not S3's");
@@ -103,8 +47,8 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
     });
 
   /**
-   * HEAD's refusals have no body, so several causes look alike. Only S3's own word on this very object, in a bucket that is
-   * there, ends a restore; for the others the bucket is asked why.
+   * Refusals of HEAD have no body, so several causes look alike. Only S3's own 404 for this object, in a bucket that exists,
+   * ends a restore. For other causes, listing the bucket tells the code.
    */
   const headRefused = async (
     object: S3Object,
@@ -124,13 +68,13 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
     }
     if (status !== 404 && status !== 403 && status !== 400) throw error;
 
-    const refusal = await bucketRefusal(object, signal);
+    const refusal = await bucketRefusals.of(object, signal);
     const why = answerOf(refusal)?.code;
     if (status === 404) {
-      if (refusal !== undefined && !comesFromBucket(refusal)) throw refusal;
+      if (refusal !== undefined && !provesBucket(refusal)) throw refusal;
       return { state: "gone" };
     }
-    // A body can name the bucket's region where HEAD named none.
+    // The body can have told the bucket's region, where HEAD did not.
     if (clients.regionOf(object.s3_bucket, object.region) !== asked_in) return await head(object, signal);
     throw why === undefined || why === "AccessDenied" ? error : refusal;
   };
@@ -175,82 +119,5 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
   };
 }
 
-/** Whether a bucket is there to refuse: S3 refuses for it, by name, and not because it is missing or S3 is not well. */
-function comesFromBucket(refusal: unknown): boolean {
-  const answer = answerOf(refusal);
-  return answer?.code !== undefined && answer.code !== "NoSuchBucket" && answer.status < 500;
-}
-
-/** 200 means that a copy exists. HEAD has to say until when; "ready" without that could be over any moment. */
-const NO_EXPIRY: Trouble = {
-  code: "no_expiry",
-  message:
-    "S3 says that there is a readable copy of this file, but not until when. Thaw asks again by itself.",
-};
-
-/** Refusals of RestoreObject that HEAD has to confirm or to deny: none of them is the last word on an object. */
-const DOUBTS: Record<string, string> = {
-  InvalidObjectState: "S3 refuses to restore this file although it is archived. Thaw tries again by itself.",
-  ObjectAlreadyInActiveTierError:
-    "S3 says that this file needs no restore, and does not show it as readable. Thaw asks again by itself.",
-  NoSuchKey: "S3 shows this file, and does not find it to restore it. Thaw tries again by itself.",
-  NoSuchVersion: "S3 shows this file, and does not find it to restore it. Thaw tries again by itself.",
-  MethodNotAllowed: "S3 shows this file, and does not let it be restored. Thaw tries again by itself.",
-};
-
-/** What else a store says of a class that it cannot restore, or not in this way. */
-const NOT_IN_THIS_WAY = new Set(["NotImplemented", "MalformedXML", "InvalidArgument", "InvalidRequest"]);
-
-/** What a refusal of RestoreObject means, by S3's name and never by status: 403 alone has three meanings. */
-function restoreRefused(object: ObjectFacts, code: string | undefined): RestoreAnswer | undefined {
-  if (code === undefined) return undefined;
-  if (code === "RestoreAlreadyInProgress") return { answer: "in_progress" };
-  if (code === "GlacierExpeditedRetrievalNotAvailable") return { answer: "expedited_refused" };
-  const doubt = DOUBTS[code];
-  if (isUnknownArchive(object) && (doubt !== undefined || NOT_IN_THIS_WAY.has(code))) {
-    const message = `S3 does not restore this file (${code}): Thaw does not know its storage class, ${object.storage_class}. An administrator must look at it.`;
-    return { answer: "look_again", trouble: { code, message } };
-  }
-  return doubt === undefined ? undefined : { answer: "look_again", trouble: { code, message: doubt } };
-}
-
 const versioned = (version_id: string): { VersionId?: string } =>
   version_id === "" ? {} : { VersionId: version_id };
-
-/** The SDK notes from S3's answers how far this machine's clock is off. */
-export const timeAtS3 = (client: S3Client): Date => new Date(Date.now() + client.config.systemClockOffset);
-
-/**
- * The decision table of HEAD. "readable" needs evidence: whatever is missing, new or unreadable does not lead there. A copy
- * whose expiry has passed is as good as gone: S3 removes it a little later.
- */
-export function readHead(head: HeadObjectCommandOutput, now: Date): ObjectState {
-  const facts: ObjectFacts = {
-    storage_class: head.StorageClass ?? "STANDARD",
-    archive_status: head.ArchiveStatus ?? null,
-    size_bytes: head.ContentLength ?? null,
-    etag: head.ETag ?? null,
-    pinned_version_id: head.VersionId ?? "",
-  };
-  const restore = parseRestoreHeader(head.Restore);
-  if (restore.ongoing === true) return { state: "restoring", ...facts };
-  if (!isArchived(facts)) return { state: "readable", restore_expires_at: null, ...facts };
-  const expires = restore.expires_at;
-  if (restore.ongoing === false && expires !== null && expires > now && takesDays(facts)) {
-    return { state: "readable", restore_expires_at: expires, ...facts };
-  }
-  return { state: "archived", ...facts };
-}
-
-/** `ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"`; the date holds a comma itself. */
-function parseRestoreHeader(header: string | undefined): {
-  ongoing: boolean | null;
-  expires_at: Date | null;
-} {
-  const ongoing = /ongoing-request="(true|false)"/.exec(header ?? "")?.[1];
-  const expires = new Date(/expiry-date="([^"]+)"/.exec(header ?? "")?.[1] ?? Number.NaN);
-  return {
-    ongoing: ongoing === undefined ? null : ongoing === "true",
-    expires_at: Number.isNaN(expires.getTime()) ? null : expires,
-  };
-}

@@ -18,7 +18,7 @@ export interface ArchiveClass {
 
 /**
  * Classes whose objects are read without a restore: the storage classes that the S3 API knows, less those below.
- * AWS_BACKUP_WARM and AWS_BACKUP_LOW_COST_WARM are left out, for nothing published says how they are read.
+ * AWS_BACKUP_WARM and AWS_BACKUP_LOW_COST_WARM are left out: it is not published how they are read.
  */
 const READ_AT_ONCE = new Set([
   "STANDARD",
@@ -34,7 +34,7 @@ const READ_AT_ONCE = new Set([
   "FSX_ONTAP",
 ]);
 
-/** Archives of which it is published what they allow, and how long they take. */
+/** isFlexible, isDeep: the archives whose rules and times are published. */
 const isFlexible = (of: ArchiveClass): boolean =>
   of.storage_class === "INTELLIGENT_TIERING"
     ? of.archive_status === "ARCHIVE_ACCESS"
@@ -46,22 +46,22 @@ const isDeep = (of: ArchiveClass): boolean =>
     : of.storage_class === "DEEP_ARCHIVE";
 
 /**
- * Whether a read needs a restore first (a temporary copy may still make it readable). A class or an archive status that
- * nobody here has heard of (`location-dmf-v1`, `CLOUDTIER`) counts as archived: then RestoreObject decides. The other way
- * round, people would be told "ready" of files that are on tape.
+ * Whether a read needs a restore first (a temporary copy may still make it readable). An unknown class or archive status
+ * (`location-dmf-v1`, `CLOUDTIER`) counts as archived, and RestoreObject decides. Otherwise people would be told "ready" of
+ * files that are on tape.
  */
 export function isArchived(of: ArchiveClass): boolean {
   return !READ_AT_ONCE.has(of.storage_class) || of.archive_status !== null;
 }
 
-/** Archived as far as we know, but by no rules that we know. */
+/** Counts as archived, by unknown rules. */
 export function isUnknownArchive(of: ArchiveClass): boolean {
   return isArchived(of) && !isFlexible(of) && !isDeep(of);
 }
 
 /**
  * Whether the restore request carries `Days`. GLACIER and DEEP_ARCHIVE require it (else MalformedXML), and so do the
- * archives of stores that took over the API; Intelligent-Tiering forbids it (else InvalidArgument): its objects move back
+ * archives of S3-compatible stores; Intelligent-Tiering forbids it (else InvalidArgument): its objects move back
  * for good.
  */
 export function takesDays(of: ArchiveClass): boolean {
@@ -78,7 +78,7 @@ export const SLOWEST = { from: 0, to: 48 };
 
 /**
  * How long S3 typically takes, in hours counted from acceptance. `from` is 0 where S3 names only an
- * upper bound. A tier of null (somebody else asked S3) gives the slowest tier's bound; an unknown archive, the slowest
+ * upper bound. A tier of null (another client started the restore) gives the slowest tier's bound; an unknown archive, the slowest
  * archive's.
  */
 export function retrievalHours(of: ArchiveClass, tier: Tier | null): { from: number; to: number } {

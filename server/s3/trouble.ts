@@ -51,7 +51,11 @@ const SENTENCES: Record<string, string> = {
   MethodNotAllowed: NOT_KNOWN,
 };
 
-/** Families of codes: S3 passes on what KMS said of the file's key, and knows several limits. */
+/** Whether a code of S3's means that no call with these credentials can succeed. */
+export const refusesCredentials = (code: string): boolean =>
+  SENTENCES[code] === BAD_CREDENTIALS || SENTENCES[code] === OLD_CREDENTIALS;
+
+/** Families of codes: KMS's, which S3 passes on, and the limits. */
 function sentenceFor(code: string): string | undefined {
   if (code.startsWith("KMS.")) {
     return `The key that this file is encrypted with cannot be used (${code}). An administrator must look at it in AWS KMS.`;
@@ -59,7 +63,7 @@ function sentenceFor(code: string): string | undefined {
   return SENTENCES[code] ?? (code.endsWith("LimitExceeded") ? BUSY : undefined);
 }
 
-/** Where S3 gives no code, as for HEAD, whose answers have no body, the status must do. */
+/** By status, where there is no code: responses to HEAD have no body. */
 const BY_STATUS: Record<number, Trouble> = {
   301: { code: "PermanentRedirect", message: ELSEWHERE },
   400: {
@@ -69,7 +73,7 @@ const BY_STATUS: Record<number, Trouble> = {
   },
   403: {
     code: "AccessDenied",
-    // Which of the two, S3 tells only to who may list the bucket.
+    // S3 distinguishes the two only for callers who may list the bucket.
     message:
       "Thaw is not allowed to look at this file, or it has been deleted and Thaw may not list its bucket. An administrator must give Thaw's role s3:GetObject and s3:ListBucket.",
   },
@@ -78,7 +82,7 @@ const BY_STATUS: Record<number, Trouble> = {
   503: { code: "SlowDown", message: BUSY },
 };
 
-/** What went wrong, from anything the SDK throws. */
+/** What anything that the SDK throws means. */
 export function troubleOf(error: unknown): Trouble {
   const provider = providerError(error);
   if (provider !== undefined) return withoutCredentials(provider);
@@ -100,7 +104,7 @@ export function troubleOf(error: unknown): Trouble {
   return { code: name, message: `Thaw cannot ask S3 (${message}). An administrator must look at it.` };
 }
 
-/** What the provider of credentials threw, also where they ran out in the middle of a call; STS is a service of its own. */
+/** The credentials provider's error, also when credentials expire during a call. STS is a service of its own. */
 function providerError(error: unknown): unknown {
   if (error instanceof NoCredentials) return error.cause ?? error;
   const { name, $fault } = (error ?? {}) as { name?: unknown; $fault?: unknown };
@@ -108,15 +112,15 @@ function providerError(error: unknown): unknown {
   return others || name === "CredentialsProviderError" || name === "TokenProviderError" ? error : undefined;
 }
 
-/** Longer words of a provider are a program's output, and no sentence. */
-const WORDS = 200;
+/** Longer messages of a provider are a program's output. */
+const MAX_MESSAGE_LENGTH = 200;
 
-/** Its own code, for the provider's AccessDenied is not S3's; with the provider's words, for it knows best. */
+/** With a code of its own, since the provider's AccessDenied is not S3's, and the provider's message as the reason. */
 function withoutCredentials(cause: unknown): Trouble {
   const { name, message } = cause instanceof Error ? cause : new Error(String(cause));
   // Node puts the whole command line there, and a credential_process may have a secret in it.
   const words = message.startsWith("Command failed") ? "credential_process failed" : message;
-  const told = `${name}: ${words}`.replaceAll(/\p{Cc}+/gu, " ").slice(0, WORDS);
+  const told = `${name}: ${words}`.replaceAll(/\p{Cc}+/gu, " ").slice(0, MAX_MESSAGE_LENGTH);
   return {
     code: "CredentialsProviderError",
     message: `Thaw has no AWS credentials (${told}). An administrator must give it some.`,

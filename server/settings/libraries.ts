@@ -3,31 +3,34 @@ import { existsSync } from "node:fs";
 import { z } from "zod";
 
 /**
- * What the AWS SDK, Resend's client and pg read from the environment by themselves. Checked here, for what they make of a slip
- * is an error for each file and mail ("invalid character in header", "getaddrinfo ENOTFOUND s3.US-EAST-1...").
+ * What the AWS SDK, Resend's client and pg read from the environment by themselves. Checked here, because a typo would
+ * otherwise become an obscure error of each file and mail ("invalid character in header", "getaddrinfo ENOTFOUND
+ * s3.US-EAST-1...").
  */
 
-/** It travels in an HTTP header: a newline or space at the end of a pasted secret, or what nobody sees, spoils it. */
+/** Sent in an HTTP header, which a pasted newline, space or invisible character makes invalid. */
+export const HEADER_VALUE = /^[\x21-\x7e]+$/;
+
 const inHeader = z
   .string()
-  .regex(/^[\x21-\x7e]+$/, "has a space, a line break or an invisible character in it: paste it again");
+  .regex(HEADER_VALUE, "has a space, a line break or an invisible character in it: paste it again");
 
 /** `localhost:9000` is a URL too, with the scheme "localhost:". */
-export const httpUrl = z
+const httpUrl = z
   .string()
   .refine(
     (text) => /^https?:\/\/[^\s/]/i.test(text) && !/[^\x21-\x7e]/.test(text) && URL.canParse(text),
     "must be a URL that begins with http:// or https://",
   );
 
-/** It becomes part of a host's name: s3.eu-central-1.amazonaws.com. */
+/** Becomes part of a host name: s3.eu-central-1.amazonaws.com. */
 const region = z.string().regex(/^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$/, "must be a region like eu-central-1");
 
 const file = z.string().refine((path) => existsSync(path), "names a file that is not there");
 
 const flag = z.string().regex(/^(true|false)$/, "must be true or false");
 
-/** Names of a profile or an ARN: what is invisible in them makes them another's. */
+/** The name of a profile or an ARN: an invisible character would make it another one. */
 const plain = z
   .string()
   .regex(
@@ -38,7 +41,7 @@ const plain = z
 /** What AWS calls its regions; other stores may call theirs RegionOne. */
 const AWS_REGION = /^[a-z]{2,}(-[a-z]+)+-\d+$/;
 
-/** For whoever talks to S3 and Resend. */
+/** For workers. */
 export const awsAndResend = z
   .object({
     AWS_REGION: region,
@@ -89,7 +92,7 @@ export const awsAndResend = z
     needs("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN");
   });
 
-/** For everybody. pg takes these where DATABASE_URL says nothing; a mode that it does not know is no TLS to it. */
+/** For all processes. pg uses these where DATABASE_URL says nothing; with an unknown mode it uses no TLS. */
 export const postgres = z
   .object({
     PGSSLMODE: z

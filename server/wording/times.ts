@@ -26,6 +26,7 @@ export interface Expectation {
 
 /** What decides how long S3 takes for a file. */
 export interface Restoring {
+  /** This, archive_status and tier are null where another client started the restore. */
   storage_class: string | null;
   archive_status: string | null;
   tier: string | null;
@@ -136,7 +137,7 @@ export function endInWords(at: Date): string {
   return `${moment(at)} (midnight at the end of ${shortDay(new Date(at.getTime() - DAY_MS))})`;
 }
 
-/** "for 6 more days": rounded down, since nobody is hurt by a copy that lasts longer. */
+/** "for 6 more days", rounded down: a copy that lasts longer does no harm. */
 export function remainingInWords(until: Date, now: Date): string {
   const left = until.getTime() - now.getTime();
   if (left >= 2 * DAY_MS) return `for ${Math.floor(left / DAY_MS)} more days`;

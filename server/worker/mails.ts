@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { sql } from "kysely";
 
-import type { Database, NotificationKind } from "../postgres/pool.ts";
+import type { Database, NotificationKind } from "../postgres/rows.ts";
 import { mailContents } from "../mail/contents.ts";
 import { senderOf, type ClaimedMail } from "../mail/resend.ts";
 import { renderMail } from "../mail/render.ts";

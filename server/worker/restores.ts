@@ -1,10 +1,11 @@
 import { sql } from "kysely";
 
-import type { RestoreRow } from "../postgres/pool.ts";
+import type { RestoreRow } from "../postgres/rows.ts";
 import { Batcher } from "../postgres/batch.ts";
 import { intervalsOf } from "../postgres/debounce.ts";
 import { isBadRow } from "../postgres/errors.ts";
-import { CALLS_TIMEOUT_MS, type ObjectFacts } from "../s3/s3.ts";
+import type { ObjectFacts } from "../s3/head.ts";
+import { CALLS_TIMEOUT_MS } from "../s3/s3.ts";
 import type { Tier } from "../s3/storage_class.ts";
 import { troubleOf, type Trouble } from "../s3/trouble.ts";
 import { withTimeLimit } from "../time_limit.ts";

@@ -1,7 +1,7 @@
 import type { Task } from "graphile-worker";
 
 import type { Config, Debounce, WorkerConfig } from "../config.ts";
-import type { Database } from "../postgres/pool.ts";
+import type { Database } from "../postgres/rows.ts";
 import type { Log } from "../log.ts";
 import type { Mailer } from "../mail/resend.ts";
 import type { S3 } from "../s3/s3.ts";

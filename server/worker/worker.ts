@@ -6,7 +6,7 @@ import { Logger, run, type LogLevel, type WorkerEvents } from "graphile-worker";
 import type pg from "pg";
 
 import { debounceOf, type Config, type WorkerConfig } from "../config.ts";
-import { createDatabase } from "../postgres/pool.ts";
+import { createDatabase } from "../postgres/rows.ts";
 import { type Log, reasonOf } from "../log.ts";
 import { createMailer } from "../mail/resend.ts";
 import { isUnavailable } from "../postgres/errors.ts";

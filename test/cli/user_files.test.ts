@@ -233,7 +233,7 @@ describe("an entry", () => {
       `principal,email\n${IAM}:role/R,a@example.com\n${STS}:assumed-role/R/*,${other}@example.com\n`;
     await withFile(list("b"), async (file) => {
       expect((await users(databaseUrl, ["import", file])).out).toContain(
-        `line 3: ${STS}:assumed-role/R/* stands twice, with different addresses`,
+        `line 3: ${STS}:assumed-role/R/* appears twice, with different addresses`,
       );
     });
     await withFile(list("a"), async (file) => {

@@ -2,7 +2,8 @@ import { execFileSync } from "node:child_process";
 
 import { describe, expect, test } from "vitest";
 
-import { FILES_SHOWN, renderMail, type MailContents, type MailFile } from "../../server/mail/render.ts";
+import { FILES_SHOWN, type MailContents, type MailFile } from "../../server/mail/input.ts";
+import { renderMail } from "../../server/mail/render.ts";
 
 const at = (time: string): Date => new Date(`${time}Z`);
 const MIDNIGHT = at("2026-11-29T00:00");

@@ -119,9 +119,7 @@ describe("a database that sets everything otherwise", () => {
 });
 
 describe("DATABASE_URL", () => {
-  test("may set what it likes: ours counts, and the doctor finds the worker by its name", async ({
-    databaseUrl,
-  }) => {
+  test("may set what it likes: ours counts", async ({ databaseUrl }) => {
     const own = createTestPool(
       `${databaseUrl}?application_name=mine&statement_timeout=5&options=-c%20DateStyle%3DGerman%20-c%20jit%3Don`,
     );

@@ -8,14 +8,17 @@ import {
   DeleteObjectCommand,
   PutBucketVersioningCommand,
   PutObjectCommand,
-  S3Client,
+  type S3Client,
   type StorageClass,
 } from "@aws-sdk/client-s3";
 
 import { freePort } from "../../server/postgres/embedded/start.ts";
-import { createS3, type ObjectState, type RestoreAnswer, type S3 } from "../../server/s3/s3.ts";
+import type { ObjectState } from "../../server/s3/head.ts";
+import type { RestoreAnswer } from "../../server/s3/restore_answer.ts";
+import { createS3, type S3 } from "../../server/s3/s3.ts";
 import { tierFor } from "../../server/s3/storage_class.ts";
 import { MISSING_MOTO, MOTO } from "../stand_ins/real_clients.ts";
+import { personsClient } from "../support/s3_client.ts";
 import { waitFor } from "../support/wait_for.ts";
 
 const BUCKET = "archive";
@@ -43,14 +46,13 @@ describe.skipIf(MOTO === undefined)("moto", () => {
     });
     expect(told.status).toBe(201);
 
-    const credentials = { accessKeyId: "AKIAOWNER", secretAccessKey: "x" };
-    client = new S3Client({ endpoint: url, forcePathStyle: true, region: "us-east-1", credentials });
+    client = personsClient(url, "AKIAOWNER");
     for (const Bucket of [BUCKET, VERSIONED]) await client.send(new CreateBucketCommand({ Bucket }));
     await client.send(
       new PutBucketVersioningCommand({ Bucket: VERSIONED, VersioningConfiguration: { Status: "Enabled" } }),
     );
-    process.env["AWS_ACCESS_KEY_ID"] ??= credentials.accessKeyId;
-    process.env["AWS_SECRET_ACCESS_KEY"] ??= credentials.secretAccessKey;
+    process.env["AWS_ACCESS_KEY_ID"] ??= "AKIAOWNER";
+    process.env["AWS_SECRET_ACCESS_KEY"] ??= "secret";
     s3 = createS3({
       AWS_REGION: "us-east-1",
       AWS_ENDPOINT_URL_S3: url,

@@ -6,7 +6,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { describe, expect, test } from "vitest";
 
-import { readHead } from "../../server/s3/s3.ts";
+import { readHead } from "../../server/s3/head.ts";
 import { NotFromS3 } from "../../server/s3/answer.ts";
 import { NoCredentials } from "../../server/s3/clients.ts";
 import { troubleOf } from "../../server/s3/trouble.ts";

@@ -257,7 +257,7 @@ describe("npm run users", () => {
       expect(code).toBe(1);
       for (const problem of [
         "line 3: 'AKIA BAD': neither an access key id (letters, digits, - and _) nor an ARN",
-        `line 4: ${JANE} stands twice, with different addresses`,
+        `line 4: ${JANE} appears twice, with different addresses`,
         "line 5: 'no address' is not an email address",
         "line 6: 'arn:aws:sts::1:*:x': a * may stand at the end only",
         "line 7: the access key id or principal is missing",

@@ -5,7 +5,7 @@ import { expect } from "vitest";
 import { test } from "../support/database.ts";
 import { query } from "../support/rows.ts";
 
-const SOURCE = readFileSync(`${import.meta.dirname}/../../server/postgres/pool.ts`, "utf8");
+const SOURCE = readFileSync(`${import.meta.dirname}/../../server/postgres/rows.ts`, "utf8");
 
 /** What pg makes of a column, as our interfaces write it. */
 const FAMILIES: Record<string, string> = { timestamptz: "Date", int4: "number", bool: "boolean" };

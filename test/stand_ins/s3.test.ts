@@ -13,13 +13,14 @@ import {
   ObjectAlreadyInActiveTierError,
   RestoreObjectCommand,
   type RestoreRequest,
-  S3Client,
+  type S3Client,
   S3ServiceException,
   InvalidObjectState,
 } from "@aws-sdk/client-s3";
 import { afterEach, describe, expect, test } from "vitest";
 import { type S3Event, type S3StandIn, type S3StandInOptions, startS3StandIn } from "./s3.ts";
 import { copyExpiry } from "./s3_restores.ts";
+import { personsClient } from "../support/s3_client.ts";
 
 const open: (() => void | Promise<void>)[] = [];
 afterEach(async () => {
@@ -73,14 +74,7 @@ function newClient(
   url: string,
   more: { followRegionRedirects?: boolean; maxAttempts?: number } = {},
 ): S3Client {
-  return new S3Client({
-    endpoint: url,
-    forcePathStyle: true,
-    region: "us-east-1",
-    credentials: { accessKeyId: "AKIAREADER", secretAccessKey: "x" },
-    maxAttempts: 1,
-    ...more,
-  });
+  return personsClient(url, "AKIAREADER", more);
 }
 
 /** The error a call ends in; a call that succeeds fails the test. */

@@ -1,7 +1,7 @@
 /** A whole Thaw in this process: stand-ins, server and worker, on a database of its own. */
 import { randomUUID } from "node:crypto";
 
-import { GetObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { GetObjectCommand, type S3Client } from "@aws-sdk/client-s3";
 import pg from "pg";
 
 import { handler as restoreCompleted } from "../../lambdas/restore_completed.ts";
@@ -12,6 +12,7 @@ import { createPool } from "../../server/postgres/pool.ts";
 import { listen } from "../../server/http/listen.ts";
 import { createLog } from "../../server/log.ts";
 import { startWorker, type RunningWorker, type WorkerTiming } from "../../server/worker/worker.ts";
+import { personsClient } from "./s3_client.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3Event, type S3StandIn, type S3StandInOptions } from "../stand_ins/s3.ts";
 
@@ -150,15 +151,7 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
       s3.putObject({ bucket: BUCKET, key, storage_class, body: `contents of ${key}` });
     },
     async read(key, access_key_id = JANE) {
-      const client =
-        readers.get(access_key_id) ??
-        new S3Client({
-          region: "us-east-1",
-          endpoint: s3.url,
-          forcePathStyle: true,
-          maxAttempts: 1,
-          credentials: { accessKeyId: access_key_id, secretAccessKey: "secret" },
-        });
+      const client = readers.get(access_key_id) ?? personsClient(s3.url, access_key_id);
       readers.set(access_key_id, client);
       try {
         await (

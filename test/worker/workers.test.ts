@@ -4,7 +4,8 @@ import { randomUUID } from "node:crypto";
 import type { Pool, PoolClient } from "pg";
 import { describe, expect } from "vitest";
 
-import { createDatabase, createPool } from "../../server/postgres/pool.ts";
+import { createPool } from "../../server/postgres/pool.ts";
+import { createDatabase } from "../../server/postgres/rows.ts";
 import { createLog } from "../../server/log.ts";
 import { enterWorker } from "../../server/worker/presence.ts";
 import { newPool, test, waitFor } from "../support/database.ts";

@@ -1,23 +1,23 @@
-import { readFile } from "node:fs/promises";
-
 import type { Pool } from "pg";
 
-import { readConfig, type Config, type Role } from "../../config.ts";
+import { readConfig, type Config, type ConfigError, type Role } from "../../config.ts";
 import { createPool } from "../../postgres/pool.ts";
-import { CALL_TIMEOUT_MS, fail, ok, reasonOf, skip, within, type Finding } from "./finding.ts";
+import { CALL_TIMEOUT_MS, fail, ok, skip, within, type Finding } from "./finding.ts";
 import { checkPostgres, recentBuckets, skipDatabase } from "./postgres.ts";
 import { checkResend } from "./resend.ts";
-import { bucketsNamed, checkAws, checkBucket, NAME_ONE } from "./s3.ts";
-import { createLog } from "../../log.ts";
+import { checkBucket } from "./bucket.ts";
+import { bucketsNamed, checkAws, NAME_ONE } from "./s3.ts";
+import { createLog, reasonOf } from "../../log.ts";
+import { embeddedUrl } from "../../postgres/embedded/url.ts";
 import { S3Clients } from "../../s3/clients.ts";
 
 type Env = NodeJS.ProcessEnv;
 
-/** All checks, in the order of what depends on what. One that fails skips only what cannot be asked without it. */
+/** All checks, in order of dependency. A failure skips only the checks that depend on it. */
 export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Finding> {
   yield checkSettings(env);
 
-  // Begun early, told last: what waits for Resend need not wait for S3 first.
+  // Started early, reported last: it runs while S3 is checked.
   const mail = checkMail(env);
 
   const opened = await openPool(env);
@@ -30,7 +30,7 @@ export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Findin
 
   yield await mail;
 
-  // A Postgres that hangs does not say goodbye either.
+  // With a Postgres that hangs, end() hangs too.
   if (pool !== undefined) await within(pool.end()).catch(() => {});
 }
 
@@ -39,7 +39,7 @@ function checkSettings(env: Env): Finding {
     readConfig(env, ["server", "worker"]);
     return ok("settings", "complete");
   } catch (error) {
-    const [, ...problems] = reasonOf(error).split("\n");
+    const [, ...problems] = (error as ConfigError).message.split("\n");
     return fail(
       "settings",
       problems.map((problem) => problem.trim()).join("; "),
@@ -48,14 +48,14 @@ function checkSettings(env: Env): Finding {
   }
 }
 
-/** So that one bad setting does not hide the others' state; what the names leave out is never used. */
-const ELSEWHERE = { DATABASE_URL: "embedded", RESEND_API_KEY: "unused", MAIL_FROM: "unused@example.com" };
+/** For required settings that a check does not use, so that one bad setting does not hide the state of the others. */
+const PLACEHOLDERS = { DATABASE_URL: "embedded", RESEND_API_KEY: "unused", MAIL_FROM: "unused@example.com" };
 
 /** These settings alone; undefined if one of them cannot be used. */
 function settingsOf(env: Env, names: string[], roles: Role[] = ["worker"]): Config | undefined {
   try {
     const named = Object.fromEntries(names.map((name) => [name, env[name]]));
-    return readConfig({ ...ELSEWHERE, ...named }, roles);
+    return readConfig({ ...PLACEHOLDERS, ...named }, roles);
   } catch {
     return undefined;
   }
@@ -65,12 +65,12 @@ async function openPool(env: Env): Promise<Pool | Finding> {
   let url = settingsOf(env, ["DATABASE_URL"], [])?.DATABASE_URL;
   if (url === undefined) return skip("Postgres", "DATABASE_URL cannot be used");
   if (url === "embedded") {
-    // Only looked at: the doctor starts nothing.
-    url = await readFile(`${import.meta.dirname}/../../../.data/url`, "utf8").catch(() => undefined);
+    // The doctor starts nothing.
+    url = await embeddedUrl().catch(() => undefined);
     if (url === undefined) return fail("Postgres", "there is no embedded one yet", "Start Thaw: npm start");
   }
   return createPool(
-    url.trim(),
+    url,
     { name: "thaw doctor", max: 2, query_timeout_ms: CALL_TIMEOUT_MS },
     createLog("silent"),
   );
@@ -94,7 +94,7 @@ async function* checkS3(env: Env, names: string[], pool: Pool | undefined): Asyn
     yield skip("AWS", `${S3_SETTINGS.join(" or ")} cannot be used`);
     return;
   }
-  // As Thaw asks, so that the doctor sees what Thaw sees.
+  // Thaw's own clients, so that the doctor sees what Thaw sees.
   const s3 = new S3Clients(settings);
   const may_ask = yield* checkAws(s3.clientIn(null));
 
@@ -113,7 +113,7 @@ async function* checkS3(env: Env, names: string[], pool: Pool | undefined): Asyn
     for (const bucket of buckets.keys()) yield skip(`bucket ${bucket}`, "S3 cannot be asked");
     return;
   }
-  // At once, for a bucket that does not answer takes its whole time.
+  // Concurrently: a bucket that does not respond takes its whole time-out.
   const looked = [...buckets].map(([bucket, keys]) => checkBucket(s3, bucket, keys));
   for (const findings of looked) yield* await findings;
 }

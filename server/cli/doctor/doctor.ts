@@ -1,17 +1,17 @@
 /**
- * `npm run doctor [-- bucket | bucket/key ...]`: looks for what would fail without an error, and says what to
+ * `npm run doctor [-- bucket | bucket/key ...]`: checks for what would fail without an error, and says what to
  * do about it. Changes nothing. Ends with 1 when something is broken, with 0 when there is at most a warning.
  */
-import { allowClosedOutput } from "../../log.ts";
+import { allowClosedOutput, reasonOf } from "../../log.ts";
 import { checkUp } from "./checks.ts";
-import { counted, fail, reasonOf, type Finding } from "./finding.ts";
+import { counted, fail, type Finding } from "./finding.ts";
 
 // oxlint-disable-next-line node/no-process-env -- an entry point, like main.ts.
 const env = process.env;
 
 const MARKS: Record<Finding["level"], string> = { ok: "ok  ", warn: "warn", FAIL: "FAIL", skip: "-   " };
 
-/** No check prints these; an error that a library words may. */
+/** No check prints these; a library's error message may. */
 const SECRETS = [
   "DATABASE_URL",
   "RESTORE_SECRET",
@@ -20,10 +20,10 @@ const SECRETS = [
   "AWS_SESSION_TOKEN",
 ].flatMap((name) => env[name]?.split(",") ?? []);
 
-/** Shorter ones are no secrets, but words of a sentence ("embedded"). */
+/** Shorter values are no secrets, but ordinary words ("embedded"). */
 const SECRET_LENGTH = 16;
 
-/** One line, whatever a bucket or an error is called. */
+/** One line, whatever characters a bucket's name or an error has. */
 function lineOf({ level, what, found, todo }: Finding): string {
   let line = `${MARKS[level]}  ${what}: ${found}${todo === undefined ? "" : `. ${todo}`}`;
   for (const secret of SECRETS) {
@@ -49,5 +49,5 @@ console.log(
     ? "\nNothing is wrong here."
     : `\n${counted(FAIL, "failure")}, ${counted(warn, "warning")}.`,
 );
-// Not only the exit code: what did not answer in time may still be waiting for its answer.
+// Not only the exit code: calls that timed out may still be pending.
 process.exit(FAIL > 0 ? 1 : 0);

@@ -1,11 +1,13 @@
-/** What a check found: one line of the doctor's. */
+import { inTime } from "../../time_limit.ts";
+
+/** One line of the doctor's output. */
 export interface Finding {
-  /** FAIL: Thaw cannot do its work. warn: it can, and somebody will miss something. skip: not checked. */
+  /** FAIL: Thaw cannot work. warn: it works, but not for everybody or not on time. skip: not checked. */
   level: "ok" | "warn" | "FAIL" | "skip";
-  /** What was looked at. */
+  /** What was checked. */
   what: string;
   found: string;
-  /** What to do about it; there always is something. */
+  /** What to do about it; always set on warn and FAIL. */
   todo?: string;
 }
 
@@ -28,31 +30,13 @@ export const skip = (what: string, why: string): Finding => ({
   found: `skipped: ${why}`,
 });
 
-/** Whoever takes longer than this is as good as away, to the person who waits for the doctor's word. */
+/** Somebody waits at a terminal: what takes longer counts as no answer. */
 export const CALL_TIMEOUT_MS = 5_000;
 
-const LATE = `no answer within ${CALL_TIMEOUT_MS / 1000} s`;
+export const LATE = `no answer within ${CALL_TIMEOUT_MS / 1000} s`;
 
-/** For calls that no signal ends. They may go on in the background: the doctor exits when it has spoken. */
-export async function within<T>(call: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(LATE)), CALL_TIMEOUT_MS);
-  });
-  try {
-    return await Promise.race([call, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** An error in a few words. A host with several addresses fails with several errors and no text. */
-export function reasonOf(error: unknown): string {
-  if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);
-  if (!(error instanceof Error)) return String(error);
-  if (error.name === "AbortError" || error.name === "TimeoutError") return LATE;
-  const { code } = error as { code?: unknown };
-  return error.message || (typeof code === "string" ? code : error.name);
-}
+/** For calls that no signal ends. They may go on in the background: the doctor exits after its last line. */
+export const within = <T>(call: Promise<T>): Promise<T> =>
+  inTime(CALL_TIMEOUT_MS, call, () => new Error(LATE));
 
 export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -1,11 +1,13 @@
 import type { Pool } from "pg";
 
-import { counted, fail, ok, reasonOf, skip, warn, type Finding } from "./finding.ts";
+import { counted, fail, ok, skip, warn, type Finding } from "./finding.ts";
+import { reasonOf } from "../../log.ts";
 import { databaseProblem } from "../../postgres/database_problem.ts";
 import { migrationProblem } from "../../postgres/migrate.ts";
+import { BUCKET_NAME } from "../../s3/names.ts";
 import { whatToDo } from "../../postgres/errors.ts";
 
-/** Signatures and tokens bear a few minutes; mails that say "ready at 18:40" should not be a minute off. */
+/** Signatures and tokens tolerate a few minutes; mails that say "ready at 18:40" should not be a minute off. */
 const SKEW_SECONDS = 60;
 
 const TABLES = ["schema public", "worker", "people", "readers", "mail gate", "stuck requests"];
@@ -13,7 +15,7 @@ const TABLES = ["schema public", "worker", "people", "readers", "mail gate", "st
 export const skipDatabase = (why: string): Finding[] =>
   ["clock", "database", ...TABLES].map((what) => skip(what, why));
 
-/** Returns whether the tables can be asked. */
+/** Returns whether the tables can be queried. */
 export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolean> {
   const before = Date.now();
   const server = await one<{ version: string; now: Date }>(
@@ -52,11 +54,12 @@ export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolea
   return true;
 }
 
-/** The buckets of the last 90 days, ten at most, the newest first. What S3 would not call a bucket is none. */
+/** The buckets of the last 90 days, ten at most, the newest first. Rows added by hand may have impossible names. */
 export async function recentBuckets(pool: Pool): Promise<string[]> {
   const { rows } = await pool.query<{ s3_bucket: string }>(
-    `select s3_bucket from restore_requests where requested_at > now() - interval '90 days' and s3_bucket ~ '^[A-Za-z0-9_.-]{3,255}$'
+    `select s3_bucket from restore_requests where requested_at > now() - interval '90 days' and s3_bucket ~ $1
       group by s3_bucket order by max(requested_at) desc limit 10`,
+    [`^${BUCKET_NAME}$`],
   );
   return rows.map((row) => row.s3_bucket);
 }
@@ -79,7 +82,7 @@ function clock(here: number, there: Date): Finding {
       );
 }
 
-/** Server and worker look at their own role when they start; somebody else's can do the same harm. */
+/** Server and worker check their own role when they start; any other role can do the same harm. */
 async function schemaPublic(pool: Pool): Promise<Finding> {
   const { roles, owner } = await one<{ roles: string[]; owner: string }>(
     pool,
@@ -157,7 +160,7 @@ async function readers(pool: Pool): Promise<Finding> {
     ? ok("readers", "all of the last 7 days are known")
     : warn(
         "readers",
-        `${counted(requests, "request")} of the last 7 days by ${counted(keys, "reader")} whom nobody knows: restored, and nobody is told`,
+        `${counted(requests, "request")} of the last 7 days by ${counted(keys, "unknown reader")}: restored, and nobody is told`,
         `See which: psql "$DATABASE_URL" -c "select access_key_id, principal, count(*) from restore_requests where user_resolved and email is null group by 1, 2"; then add them: ${ADD_PEOPLE}`,
       );
 }
@@ -173,7 +176,7 @@ async function mailGate(pool: Pool): Promise<Finding> {
     ? fail(
         "mail gate",
         `closed until ${until}, no mail goes out: ${reason}`,
-        `Mend that; it opens by itself then, or now: psql "$DATABASE_URL" -c "update mail_gate set closed_until = '-infinity'"`,
+        `Fix that: the gate then opens by itself. To open it now: psql "$DATABASE_URL" -c "update mail_gate set closed_until = '-infinity'"`,
       )
     : ok("mail gate", "open");
 }

@@ -1,6 +1,8 @@
-import { Resend, type Domain } from "resend";
+import type { Domain, Resend } from "resend";
 
 import type { WorkerConfig } from "../../config.ts";
+import { resendClient } from "../../mail/resend.ts";
+import { addressIn } from "../../settings/address.ts";
 import { CALL_TIMEOUT_MS, fail, ok, warn, type Finding } from "./finding.ts";
 
 /** Resend's own, for trying out: mails from there reach only the account's owner. */
@@ -12,7 +14,7 @@ const MAKE_KEY = "Make one at https://resend.com/api-keys (sending access is eno
 export async function checkResend(
   settings: Pick<WorkerConfig, "RESEND_API_KEY" | "RESEND_BASE_URL" | "MAIL_FROM">,
 ): Promise<Finding> {
-  const sender = (/@([^@\s<>]+)>?$/.exec(settings.MAIL_FROM)?.[1] ?? "").toLowerCase();
+  const sender = (addressIn(settings.MAIL_FROM).split("@")[1] ?? "").toLowerCase();
   const answer = await listDomains(settings);
   if ("domains" in answer) return checkDomain(sender, answer.domains);
   const { name, status } = answer;
@@ -46,7 +48,7 @@ function checkDomain(sender: string, domains: Pick<Domain, "name" | "status">[])
       "Verify a domain of your own at https://resend.com/domains and set MAIL_FROM to it",
     );
   }
-  // Resend wants the very domain: a verified example.com does not speak for mail.example.com.
+  // Resend verifies exact domains: example.com does not cover mail.example.com.
   const domain = domains.find(({ name }) => name.toLowerCase() === sender);
   if (domain === undefined) {
     return fail(
@@ -64,7 +66,7 @@ function checkDomain(sender: string, domains: Pick<Domain, "name" | "status">[])
       );
 }
 
-/** A status of 0: no answer; none: never asked. */
+/** A status of 0: no response; undefined: no request was sent. */
 type DomainsAnswer = { domains: Domain[] } | { name: string; status: number | undefined };
 
 async function listDomains(
@@ -73,11 +75,9 @@ async function listDomains(
   const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
   let resend: Resend;
   try {
-    resend = new Resend(settings.RESEND_API_KEY, {
-      ...(settings.RESEND_BASE_URL !== undefined && { baseUrl: settings.RESEND_BASE_URL }),
-    });
+    resend = resendClient(settings);
   } catch {
-    // Not even a header can carry it, and the error would show it.
+    // No HTTP header can carry the key, and the error would show it.
     return { name: "unusable", status: undefined };
   }
   const domains: Domain[] = [];
@@ -86,7 +86,7 @@ async function listDomains(
     const page = { limit: 100, ...(after !== undefined && { after }) };
     const { data, error } = await resend.domains.list(page, { signal });
     if (error !== null) return { name: error.name, status: error.statusCode ?? 0 };
-    // Whatever answers at a wrong RESEND_BASE_URL.
+    // Another server, at a wrong RESEND_BASE_URL.
     if (!Array.isArray(data?.data)) return { name: "not Resend's", status: 0 };
     domains.push(...data.data);
     if (!data.has_more || data.data.length === 0) return { domains };

@@ -26,23 +26,23 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/** Who runs Postgres: ids for `spawn`, or nothing when that is ourselves. */
+/** The account that runs Postgres: ids for `spawn`; empty: our own. */
 export type Account = { uid: number; gid: number } | Record<string, never>;
 
 /** A Postgres that runs here. */
 export interface Programs {
   /** Holds `initdb` and `postgres`. */
   bin: string;
-  /** What `initdb` is told about text. */
+  /** Locale arguments of `initdb`. */
   locale: string[];
 }
 
-/** The built-in C.UTF-8 compares text by its bytes, whatever the machine's libc or ICU thinks. */
+/** The built-in C.UTF-8 compares text by its bytes, independent of the machine's libc and ICU. */
 const BUILTIN_LOCALE = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
 
 export const USE_YOUR_OWN = "Set DATABASE_URL to a Postgres (14 or newer) of your own instead.";
 
-/** Postgres refuses to run as root, so root lends the work to whom the data belongs, or to nobody. */
+/** Our own. For root, which Postgres refuses: the owner of the data, else the user postgres or nobody. */
 export async function accountFor(data: string): Promise<Account> {
   if (process.getuid?.() !== 0) return {};
   const owner = await stat(data).catch(() => undefined);
@@ -61,15 +61,14 @@ export async function accountFor(data: string): Promise<Account> {
 }
 
 /**
- * Runs a program as the account. The environment is ours alone: a stray PGDATA or LC_ALL would change
- * what Postgres does.
+ * Runs a program as the account. It inherits no environment: a stray PGDATA or LC_ALL would change what Postgres does.
  */
 export async function runAs(account: Account, program: string, args: string[]): Promise<void> {
   const options = { ...account, cwd: "/", env: POSTGRES_ENVIRONMENT, timeout: 120_000 };
   try {
     await run(program, args, options);
   } catch (error) {
-    // What the program said explains more than what it was called with.
+    // stderr explains more than the command line.
     const said = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
     throw said === "" ? error : new Error(said, { cause: error });
   }
@@ -95,7 +94,7 @@ export async function runnableBinaries(source: string, account: Account): Promis
       const root = await place();
       await linkLibraries(root);
       const bin = join(root, "native", "bin");
-      // Trying is the only honest check: permissions, noexec mounts and missing libraries in one.
+      // Running them is the only reliable check: permissions, noexec mounts and missing libraries in one.
       await runAs(account, join(bin, "initdb"), ["--version"]);
       await runAs(account, join(bin, "postgres"), ["--version"]);
       return bin;
@@ -120,7 +119,7 @@ async function platformPackage(): Promise<string> {
   }
 }
 
-/** Makes what links are missing and can be made: whether that was enough shows when Postgres runs. */
+/** Creates missing links as far as possible. Whether that is enough shows when Postgres runs. */
 async function linkLibraries(root: string): Promise<void> {
   const list = await readFile(join(root, "native", "pg-symlinks.json"), "utf8");
   const links: { source: string; target: string }[] = JSON.parse(list);
@@ -134,7 +133,7 @@ async function linkLibraries(root: string): Promise<void> {
 /** A copy that any account can run, shared by all checkouts of this user with the same version. */
 async function sharedCopy(source: string, base: string): Promise<string> {
   const { mode } = await stat(base);
-  // Others may write there only if, as in /tmp (sticky), they cannot put their directory in our copy's place.
+  // Where others can write, the sticky bit must keep them from replacing our copy (as in /tmp).
   if ((mode & 0o022) !== 0 && (mode & 0o1000) === 0) throw new Error(`Anybody can change ${base}.`);
   const { version }: { version: string } = JSON.parse(await readFile(join(source, "package.json"), "utf8"));
   const copy = join(base, `thaw-postgres-${version}-${process.arch}-${process.getuid?.()}`);
@@ -142,11 +141,11 @@ async function sharedCopy(source: string, base: string): Promise<string> {
   const fresh = await mkdtemp(`${copy}.`);
   try {
     await copyReadable(source, fresh);
-    // A copy with holes makes room (cleaners of /var/tmp take old files one by one).
+    // An incomplete copy is replaced (cleaners of /var/tmp delete old files one by one).
     if (await exists(copy)) await rename(copy, join(fresh, "replaced"));
     await rename(fresh, copy);
   } catch (error) {
-    // Somebody else may have been faster.
+    // Another process may have been faster.
     if (!(await isComplete(copy, source))) throw error;
   } finally {
     await rm(fresh, { recursive: true, force: true });
@@ -155,7 +154,7 @@ async function sharedCopy(source: string, base: string): Promise<string> {
   return copy;
 }
 
-/** Whether there is a copy that may be used; throws when what lies there may have been planted. */
+/** Whether there is a complete copy. @throws when somebody else may have put it there. */
 async function isComplete(copy: string, source: string): Promise<boolean> {
   if (!(await exists(copy))) return false;
   const { uid, mode } = await lstat(copy);
@@ -167,7 +166,7 @@ async function isComplete(copy: string, source: string): Promise<boolean> {
   return has === should;
 }
 
-/** Copies with modes of our own: npm's follow the umask, which may shut the account out. */
+/** Copies with fixed modes: npm's follow the umask, which may lock the account out. */
 async function copyReadable(source: string, target: string): Promise<void> {
   await chmod(target, 0o755);
   await mkdir(join(target, "native"), { mode: 0o755 });
@@ -177,7 +176,7 @@ async function copyReadable(source: string, target: string): Promise<void> {
     const to = join(target, relative(source, from));
     if (entry.isDirectory()) await mkdir(to);
     else if (entry.isFile()) await copyFile(from, to);
-    else continue; // A library link: made anew.
+    else continue; // A library link: linkLibraries creates it.
     await chmod(to, 0o755);
   }
 }

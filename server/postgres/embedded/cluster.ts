@@ -2,26 +2,13 @@
  * What an embedded Postgres keeps in its directory:
  *
  *   data          the cluster, or a link to it where the account cannot enter
- *   url           where it listens and the password, for psql too: psql "$(cat .data/url)"
+ *   url           see url.ts
  *   postgres.log
  */
-import { randomBytes, randomUUID } from "node:crypto";
-import {
-  chmod,
-  chown,
-  link,
-  mkdir,
-  mkdtemp,
-  readFile,
-  readdir,
-  realpath,
-  rename,
-  rm,
-  symlink,
-  writeFile,
-} from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readdir, realpath, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Account, type Programs, exists, runAs } from "./binaries.ts";
+import { makeUrl, readUrl, urlFile, writeSecret } from "./url.ts";
 
 export interface Cluster {
   /** The data directory itself, links resolved: Postgres is known by this path. */
@@ -33,8 +20,8 @@ export interface Cluster {
 }
 
 /**
- * Opens the cluster of a directory, or makes one. Killed at any moment it leaves a whole cluster or
- * none, and of two that make one at once, both get the same.
+ * Opens the cluster of a directory, or creates it. Atomic: killed at any moment it leaves a whole cluster or none, and two
+ * concurrent starters get the same one.
  */
 export async function openCluster(dir: string, account: Account, programs: Programs): Promise<Cluster> {
   const data = join(dir, "data");
@@ -43,38 +30,22 @@ export async function openCluster(dir: string, account: Account, programs: Progr
   }
   const isNew = !(await exists(data));
   if (isNew) await makeUrl(dir);
-  const urlFile = join(dir, "url");
-  const url = new URL(await readFile(urlFile, "utf8"));
+  const url = await readUrl(dir);
   if (isNew) {
     try {
       await makeCluster(dir, account, programs, url.password);
     } catch (error) {
-      if (!(await exists(data))) throw error; // Else somebody was faster, and theirs is ours.
+      if (!(await exists(data))) throw error; // Else another starter was faster: use its cluster.
     }
   }
-  return { data: await realpath(data), log: join(dir, "postgres.log"), urlFile, url };
+  return { data: await realpath(data), log: join(dir, "postgres.log"), urlFile: urlFile(dir), url };
 }
 
-/** Remembers the port for the next start and for psql. */
-export async function saveUrl(dir: string, url: URL): Promise<void> {
-  await rename(await writeSecret(dir, `${url.href}\n`), join(dir, "url"));
-}
-
-/** Deletes what starters that were killed half-way have left. */
+/** Deletes what killed starters have left. */
 export async function removeLeftovers(dir: string): Promise<void> {
   for (const name of await readdir(dir)) {
     if (name.startsWith("new-")) await rm(join(dir, name), { recursive: true, force: true });
   }
-}
-
-/** The password must be on disk before the cluster that knows it; the first to write it wins. */
-async function makeUrl(dir: string): Promise<void> {
-  const password = randomBytes(24).toString("base64url");
-  const fresh = await writeSecret(dir, `postgres://thaw:${password}@127.0.0.1:0/thaw\n`);
-  await link(fresh, join(dir, "url")).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "EEXIST") throw error;
-  });
-  await rm(fresh);
 }
 
 async function makeCluster(
@@ -96,7 +67,7 @@ async function makeCluster(
     const text = ["--encoding=UTF8", ...programs.locale];
     const login = ["--auth=scram-sha-256", "--username=thaw", `--pwfile=${passwordFile}`];
     await runAs(account, join(programs.bin, "initdb"), ["-D", data, ...text, ...login]);
-    // Both ways it appears whole, and not at all if somebody was faster.
+    // Either way it appears as a whole, and not at all if another starter was faster.
     if (dirname(home) === dir) {
       await rename(data, join(dir, "data"));
     } else {
@@ -113,11 +84,11 @@ async function makeCluster(
   }
 }
 
-/** A new directory where the account can go: below `dir`, or else (only root can enter) outside. */
+/** A new directory that the account can enter: in `dir`, or outside if only root can enter that. */
 async function makeHome(dir: string, account: Account): Promise<string> {
   if (account.uid === undefined) return mkdtemp(join(dir, "new-"));
   const reasons: unknown[] = [];
-  // /var/tmp comes last: it is swept of files that nobody has touched for weeks.
+  // /var/tmp comes last: files that are unused for weeks are deleted there.
   for (const [place, prefix] of [
     [dir, "new-"],
     ["/var/lib", "thaw-"],
@@ -133,10 +104,4 @@ async function makeHome(dir: string, account: Account): Promise<string> {
   throw new Error(
     `No place that user ${account.uid} can enter (Postgres refuses to run as root).\n${reasons.join("\n")}`,
   );
-}
-
-async function writeSecret(dir: string, text: string): Promise<string> {
-  const path = join(dir, `.secret-${randomUUID()}`);
-  await writeFile(path, text, { mode: 0o600, flag: "wx" });
-  return path;
 }

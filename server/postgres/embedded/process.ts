@@ -1,4 +1,4 @@
-/** The server process of a cluster: to launch it, to recognise it and to stop it. */
+/** Launches, recognises and stops the server process of a cluster. */
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { open, readFile, stat } from "node:fs/promises";
@@ -20,13 +20,13 @@ export interface Launch {
   program: string;
   port: number;
   settings: Record<string, string>;
-  /** Whom `postmaster.pid` names, when it runs no more. */
+  /** The process in `postmaster.pid` when it no longer runs. */
   predecessor: Postmaster | undefined;
 }
 
 const STOP_TIMEOUT_MS = 30_000;
 
-/** Returns once the process exists; whether it stays is another question. */
+/** Returns once the process exists; it may still exit at once. */
 export async function launch(to: Launch): Promise<Postmaster> {
   const settings = {
     port: String(to.port),
@@ -45,8 +45,8 @@ export async function launch(to: Launch): Promise<Postmaster> {
       stdio: ["ignore", log.fd, log.fd],
       env: {
         ...POSTGRES_ENVIRONMENT,
-        // The number in postmaster.pid may be a stranger's by now, or a zombie's. Through this variable
-        // Postgres learns that it is no rival, and keeps its guards against a real one.
+        // The pid in postmaster.pid may be another process's by now, or a zombie's. With this variable Postgres does not
+        // take it for a running server. All its other checks remain.
         ...(to.predecessor && { PG_GRANDPARENT_PID: String(to.predecessor.pid) }),
       },
     });
@@ -58,7 +58,7 @@ export async function launch(to: Launch): Promise<Postmaster> {
   }
 }
 
-/** What `postmaster.pid` says, true or outdated: process on line 1, port on line 4, state on line 8. */
+/** The contents of `postmaster.pid`, perhaps stale: process on line 1, port on line 4, state on line 8. */
 export async function lastPostmaster({
   data,
 }: Cluster): Promise<(Postmaster & { isReady: boolean }) | undefined> {
@@ -68,8 +68,8 @@ export async function lastPostmaster({
 }
 
 /**
- * Whether the process is this cluster's server. Its command line tells; being alive does not (numbers
- * are reused, and in containers zombies stay), and its working directory is not always ours to see.
+ * Whether the process is this cluster's server, by its command line. Being alive proves nothing (pids are reused, zombies stay
+ * in containers), and its working directory is not always readable.
  */
 export async function isRunning({ pid }: Postmaster, { data }: Cluster): Promise<boolean> {
   const command =

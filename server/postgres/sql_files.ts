@@ -1,0 +1,40 @@
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+
+export const SQL_DIRECTORY = `${import.meta.dirname}/../../sql`;
+
+export interface SqlFile {
+  name: string;
+  text: string;
+  sha256: string;
+  /**
+   * Numbered files run once and are never edited. A page replaces what it defines when its text changes. Privileges run each
+   * time: replaced objects have lost theirs, and roles may have been added since.
+   */
+  runs: "once" | "when_changed" | "always";
+}
+
+/** One per subject, in order of dependency. */
+const PAGES = ["rules", "people", "transitions", "mails", "workers", "retention", "operators", "views"];
+
+/** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */
+export function sqlFiles(directory: string): SqlFile[] {
+  const numbered = readdirSync(directory)
+    .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
+    .sort();
+  const file = (name: string, runs: SqlFile["runs"]): SqlFile => {
+    const text = readFileSync(`${directory}/${name}`, "utf8");
+    return { name, text, sha256: createHash("sha256").update(text).digest("hex"), runs };
+  };
+  return [
+    ...numbered.map((name) => file(name, "once")),
+    ...PAGES.map((name) => file(`${name}.sql`, "when_changed")),
+    file("privileges.sql", "always"),
+  ];
+}
+
+/** The views that files create or replace. */
+export const viewsOf = (files: SqlFile[]): string[] =>
+  files.flatMap(({ text }) =>
+    [...text.matchAll(/^create or replace view ([a-z_]+)/gm)].map(([, name]) => name ?? ""),
+  );
