@@ -101,14 +101,15 @@ async function schemaPublic(pool: Pool): Promise<Finding> {
       );
 }
 
-/** A live worker holds its advisory lock (sql/workers.sql), and runs due jobs. When the crontab last fired is not recorded. */
+/** A live worker holds the advisory lock of its row in `workers` (sql/workers.sql), and runs jobs when they are due. */
 async function worker(pool: Pool): Promise<Finding> {
   const { connected, overdue } = await one<{ connected: boolean; overdue: number }>(
     pool,
+    // pg_locks shows the key of an advisory lock as two halves; objsubid 1 marks a key of one bigint.
     `select exists (select from workers w
-                      join pg_locks l on l.locktype = 'advisory' and l.granted and l.objsubid = 1
-                                     and (l.classid::bigint << 32) | l.objid::bigint = worker_lock(w.id)
-                      join pg_database d on d.oid = l.database and d.datname = current_database()) as connected,
+                      join pg_locks l on (l.classid::bigint << 32) | l.objid::bigint = worker_lock(w.id)
+                     where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+                       and l.database = (select oid from pg_database where datname = current_database())) as connected,
             (select count(*)::int from graphile_worker.jobs
               where run_at < now() - interval '10 minutes' and locked_at is null and attempts < max_attempts) as overdue`,
   );
