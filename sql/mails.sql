@@ -38,6 +38,17 @@ create or replace view untold_requests as
   union all
   select request_id, 'post'::notification_kind, person, restore_id, since from untold_post;
 
+-- The same of these requests alone, each found by its key. Recipe: row by row.
+create or replace function untold_among(p_kind notification_kind, p_ids uuid[])
+returns table (request_id uuid, person text, restore_id uuid)
+language sql stable as $$
+  select q.id, lower(q.email), q.restore_id
+    from unnest(p_ids) k (id)
+   cross join lateral (select * from restore_requests o where o.id = k.id offset 0) q
+   cross join lateral (select * from restores o where o.id = q.restore_id offset 0) r
+   where case p_kind when 'pre' then is_untold_pre(q) else is_untold_post(q) and r.head_wanted_at is null end
+$$;
+
 -- The debounce: whether this person has news and their window has ended, because nothing new came for p_quiet, or the oldest news is
 -- p_max_wait old. Not while a mail of theirs is being written: that mail will include the news.
 -- Recipe: one plan, by index (from either end of the window).
@@ -97,13 +108,14 @@ begin
   execute format('select array(select u.request_id from untold_%s u where u.person = $1 and u.since <= $2 order by u.since limit $3)', p_kind)
      into v_page using p_person, p_until, mail_page();
   perform from restores r
-   where r.id = any (array(select distinct q.restore_id from restore_requests q where q.id = any (v_page)))
+   where r.id = any (array(
+      select q.restore_id from unnest(v_page) k (id) cross join lateral (select o.restore_id from restore_requests o where o.id = k.id offset 0) q))
    order by r.s3_bucket, r.s3_key, r.version_id, r.id for key share;
   -- No request that an earlier mail has told meanwhile: marking that mail sent locks the mail and then its requests, and
   -- attach_requests waits for the mail. Holding one of its requests here would be a deadlock.
   return array(
     select q.id from restore_requests q
-     where q.id in (select u.request_id from untold_requests u where u.kind = p_kind and u.request_id = any (v_page))
+     where q.id = any (array(select u.request_id from untold_among(p_kind, v_page) u))
      order by q.s3_bucket, q.s3_key, q.version_id, q.reader for no key update);
 end
 $$;
@@ -122,8 +134,8 @@ declare
 begin
   select coalesce(array_agg(u.request_id), '{}'), coalesce(array_agg(distinct u.restore_id), '{}')
     into v_requests, v_restores
-    from untold_requests u
-   where u.kind = p_kind and u.person = p_person and u.request_id = any (p_locked);
+    from untold_among(p_kind, p_locked) u
+   where u.person = p_person;
 
   with announced as (
     insert into announcements (restore_id, kind, person, notification_id)
@@ -136,8 +148,8 @@ begin
   -- The rest was announced by an earlier mail. If that is being marked as sent just now, wait, to read its final status.
   v_told := array(select unnest(v_restores) except select unnest(v_new));
   perform from notifications n
-   where n.id in (select a.notification_id from announcements a
-                   where a.restore_id = any (v_told) and a.kind = p_kind and a.person = p_person and a.notification_id <> p_id)
+   where n.id = any (array(select a.notification_id from announcements a
+                            where a.restore_id = any (v_told) and a.kind = p_kind and a.person = p_person and a.notification_id <> p_id))
    order by n.id for share;
 
   update restore_requests q

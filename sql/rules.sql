@@ -184,3 +184,13 @@ begin
   perform from restores r where r.id = any (p_ids) order by r.s3_bucket, r.s3_key, r.version_id, r.id for update;
 end
 $$;
+
+-- Which of these restores are open and in one of these states, each found by its key. For changes of rows that the caller has locked:
+-- they ask for the key alone. Recipe: page by key, row by row.
+create or replace function open_in(p_ids uuid[], p_statuses restore_status[]) returns setof uuid
+language sql stable as $$
+  select k.id from unnest(p_ids) k (id)
+   cross join lateral (select o.status, o.closed_at from restores o where o.id = k.id offset 0) r
+   where r.closed_at is null and r.status = any (p_statuses)
+$$;
+

@@ -273,7 +273,7 @@ language sql volatile as $$
        set head_wanted_at = now(),
            attempt_after = case when r.claim_id is not null or r.failure_code = 'SlowDown' then r.attempt_after
                                 else least(r.attempt_after, now()) end
-     where r.id = any (p_ids) and r.closed_at is null and r.status in ('not_started', 'pending')
+     where r.id = any (array(select i from open_in(p_ids, '{not_started,pending}') i))
     returning r.status)
   select array_agg(distinct w.status) from wanted w
 $$;
@@ -344,9 +344,19 @@ language sql stable as $$
       etag text, pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
 $$;
 
+-- The outcomes of restores that are open and in one of these states.
+create or replace function outcomes_in(p_outcomes jsonb, p_statuses restore_status[])
+returns table (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint, etag text,
+               pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
+language sql stable as $$
+  select * from parse_outcomes(p_outcomes) o
+   where o.id = any (array(select i from open_in(array(select p.id from parse_outcomes(p_outcomes) p), p_statuses) i))
+$$;
+
 -- Applies a page of outcomes in one transaction. The field transition of each names the function below that moves its row.
 create or replace function settle_restores(p_outcomes jsonb, p_notify_waits interval[]) returns void
-language plpgsql volatile as $$
+-- Recipe: by index, also for the functions that it calls.
+language plpgsql volatile set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_kind record;
 begin
@@ -381,8 +391,8 @@ begin
            storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
            pinned_version_id = o.pinned_version_id,
            attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
-      from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status = 'not_started'
+      from outcomes_in(p_outcomes, '{not_started}') o
+     where r.id = o.id
     returning r.head_wanted_at)
   select bool_or(a.head_wanted_at is not null) into v_doubtful from accepted a;
   if v_doubtful is not null then perform nudge('pre_notify', p_notify_waits); end if;
@@ -400,8 +410,8 @@ begin
          storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
          pinned_version_id = o.pinned_version_id, last_checked_at = now(), head_wanted_at = null,
          attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id;
+    from outcomes_in(p_outcomes, '{not_started,pending}') o
+   where r.id = o.id and r.claim_id = o.claim_id;
   if found then perform nudge('post_notify', p_notify_waits); end if;
 end
 $$;
@@ -413,8 +423,8 @@ begin
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   update restores r
      set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, claim_id = null, head_wanted_at = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id;
+    from outcomes_in(p_outcomes, '{not_started,pending}') o
+   where r.id = o.id and r.claim_id = o.claim_id;
   if found then perform nudge('post_notify', p_notify_waits); end if;
 end
 $$;
@@ -437,8 +447,8 @@ begin
            failure_message = format('S3 accepted the restore %s but the file is still archived. %s',
              case when r.lost_count = 0 then 'once' when r.lost_count = 1 then 'twice' else r.lost_count + 1 || ' times' end,
              case when r.lost_count + 1 < lost_limit() then 'It is being asked for again.' else 'An administrator should look at it.' end)
-      from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status = 'pending' and r.accepted_at <= now() - lost_grace() and not was_asked_too_early(r)
+      from outcomes_in(p_outcomes, '{pending}') o
+     where r.id = o.id and r.accepted_at <= now() - lost_grace() and not was_asked_too_early(r)
        and r.claim_id = o.claim_id and r.attempt_after > now()
     returning r.status)
   select array_agg(l.status) into v_statuses from lost l;
@@ -450,8 +460,8 @@ begin
     update restores r
        set head_wanted_at = least(coalesce(r.head_wanted_at, now()), now()), attempts = 0, claim_id = null,
            attempt_after = case when was_asked_too_early(r) then now() else r.accepted_at + lost_grace() end
-      from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status = 'pending' and (r.accepted_at > now() - lost_grace() or was_asked_too_early(r))
+      from outcomes_in(p_outcomes, '{pending}') o
+     where r.id = o.id and (r.accepted_at > now() - lost_grace() or was_asked_too_early(r))
        and r.claim_id = o.claim_id and r.attempt_after > now()
     returning case when r.attempt_after <= now() then interval '0' else lost_grace() end as wait)
   select array_agg(distinct t.wait) into v_waits from too_soon t;
@@ -478,8 +488,8 @@ begin
            attempt_after = case when r.status = 'pending' and r.head_wanted_at is not null and not was_asked_too_early(r)
                                 then now() + ask_again_delay(r.head_wanted_at) else now() end,
            claim_id = null, failing_since = null, failure_code = null, failure_message = null
-      from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status in ('pending', 'restored') and r.closed_at is null and r.claim_id = o.claim_id
+      from outcomes_in(p_outcomes, '{pending,restored}') o
+     where r.id = o.id and r.claim_id = o.claim_id
     returning r.status, r.head_wanted_at, r.attempt_after - now() as wait)
   select bool_or(c.status = 'restored'), array_agg(distinct c.wait) filter (where c.head_wanted_at is not null)
     into v_readable, v_waits from checked c;
@@ -502,8 +512,8 @@ begin
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   update restores r
      set status = 'failed', status_at = now(), failure_code = o.code, failure_message = o.message, claim_id = null, head_wanted_at = null
-    from parse_outcomes(p_outcomes) o
-   where r.id = o.id and r.status in ('not_started', 'pending') and r.claim_id = o.claim_id and r.attempt_after > now()
+    from outcomes_in(p_outcomes, '{not_started,pending}') o
+   where r.id = o.id and r.claim_id = o.claim_id and r.attempt_after > now()
      and retries_exhausted(r);
   if found then perform nudge('post_notify', p_notify_waits); end if;
 
@@ -512,8 +522,8 @@ begin
     update restores r
        set head_wanted_at = null, attempts = 0, attempt_after = now(), claim_id = null,
            failing_since = null, failure_code = null, failure_message = null
-      from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status = 'restored' and r.closed_at is null and r.claim_id = o.claim_id and r.attempt_after > now()
+      from outcomes_in(p_outcomes, '{restored}') o
+     where r.id = o.id and r.claim_id = o.claim_id and r.attempt_after > now()
        and retries_exhausted(r)
     returning r.id, r.restore_expires_at)
   select array_agg(b.id) filter (where b.restore_expires_at <= now()), count(*) > 0 into v_over, v_believed from believed b;
@@ -524,9 +534,8 @@ begin
     update restores r
        set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message, claim_id = null,
            attempt_after = case o.code when 'SlowDown' then now() + busy_delay(r.attempts) else r.attempt_after end
-      from parse_outcomes(p_outcomes) o
-     where r.id = o.id and r.status in ('not_started', 'pending', 'restored') and r.closed_at is null
-       and r.claim_id = o.claim_id and r.attempt_after > now()
+      from outcomes_in(p_outcomes, '{not_started,pending,restored}') o
+     where r.id = o.id and r.claim_id = o.claim_id and r.attempt_after > now()
     returning r.status, r.attempt_after - now() as wait)
   select array_agg(distinct d.wait) filter (where d.status = 'not_started'), array_agg(distinct d.wait) filter (where d.status <> 'not_started')
     into v_trigger_waits, v_poll_waits
@@ -540,8 +549,8 @@ create or replace function mark_restores_expired(p_outcomes jsonb, p_notify_wait
 language plpgsql volatile as $$
 begin
   perform reopen_restores(array(
-    select r.id from restores r join parse_outcomes(p_outcomes) o on o.id = r.id
-     where r.status = 'restored' and r.claim_id = o.claim_id and r.attempt_after > now()));
+    select r.id from outcomes_in(p_outcomes, '{restored}') o join restores r on r.id = o.id
+     where r.claim_id = o.claim_id and r.attempt_after > now()));
 end
 $$;
 
@@ -561,7 +570,7 @@ begin
            closed_at = case r.status when 'failed' then now() else least(now(), greatest(r.status_at + late_read_grace(), r.last_checked_at)) end,
            -- A mail that is rendered from now on must not call it readable.
            restore_expires_at = case r.status when 'restored' then least(r.restore_expires_at, now()) end
-     where r.id = any (p_restore_ids) and r.closed_at is null and r.status in ('restored', 'failed')
+     where r.id = any (array(select i from open_in(p_restore_ids, '{restored,failed}') i))
     returning r.id)
   select array_agg(o.id) into v_closed from over o;
   if v_closed is null then return; end if;
@@ -571,8 +580,7 @@ begin
     from restores r
    where r.id = any (v_closed)
      and exists (select from restore_requests q where q.restore_id = r.id
-                    -- Wider than awaits_post: unknown readers count here however long they have waited.
-                    and (p_everyone or q.post_notification_id is null or q.last_read_at > r.closed_at))
+                    and (p_everyone or awaits_post(q, q.requested_at) or q.last_read_at > r.closed_at))
    order by r.s3_bucket, r.s3_key, r.version_id
       on conflict (s3_bucket, s3_key, version_id) where closed_at is null do nothing;
 

@@ -729,6 +729,25 @@ describe("reopening what HEAD calls archived again", () => {
     );
   };
 
+  test("opens no new one, which would cost money, for readers whom nobody has known for a week", async ({
+    pool,
+  }) => {
+    const unknown = { email: null, user_resolved: true };
+    const six = await insertRead(pool, "restored", {
+      restore: { ...claimed(), s3_key: "six" },
+      request: { ...unknown, requested_at: ago("6 days") },
+    });
+    const eight = await insertRead(pool, "restored", {
+      restore: { ...claimed(), s3_key: "eight" },
+      request: { ...unknown, requested_at: ago("8 days"), last_read_at: ago("8 days") },
+    });
+    await report(pool, "mark_restores_expired", six.restore);
+    await report(pool, "mark_restores_expired", eight.restore);
+    const open = (await restores(pool)).filter((restore) => restore["closed_at"] === null);
+    expect(open.map((restore) => restore["s3_key"])).toEqual(["six"]);
+    expect(await requestsOf(pool, eight.restore)).toHaveLength(1);
+  });
+
   test("moves the untold along and leaves the told, unless they read it since", async ({ pool }) => {
     const jane = await insertRead(pool, "restored", { restore: { ...claimed(), region: "eu-west-1" } });
     const johns = await insertRequest(pool, jane.restore, { access_key_id: JOHN, email: "john@example.com" });
