@@ -131,7 +131,7 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   }
   if (problems.length > 0 || config.common === undefined) {
     throw new ConfigError(
-      `These settings need your attention (README, "Configuration"):\n${problems.join("\n")}`,
+      `These settings need your attention (server/README.md, "Configuration"):\n${problems.join("\n")}`,
     );
   }
   return {

@@ -53,7 +53,7 @@ export async function databaseProblem(pool: Pool): Promise<DatabaseProblem | nul
     return {
       found:
         "DATABASE_URL leads through a pooler in transaction mode, where settings, locks and LISTEN get lost",
-      todo: 'Connect to Postgres itself, or set pool_mode=session for this database in the pooler (README, "Poolers")',
+      todo: 'Connect to Postgres itself, or set pool_mode=session for this database in the pooler (sql/README.md, "Poolers")',
     };
   }
   return null;

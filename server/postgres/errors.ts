@@ -77,6 +77,6 @@ export function whatToDo(error: unknown): string {
   if (/unsupported startup parameter/.test(message))
     return "A pooler refuses it: take it out of DATABASE_URL and PGOPTIONS, for Thaw sets what it needs by itself, or name it in the pooler's ignore_startup_parameters";
   if (/a pooler without a free connection/.test(message))
-    return 'Give the pooler more (README, "Poolers": default_pool_size), or connect to Postgres itself';
+    return 'Give the pooler more (sql/README.md, "Poolers": default_pool_size), or connect to Postgres itself';
   return "Check DATABASE_URL, and that Postgres runs and lets this machine in";
 }

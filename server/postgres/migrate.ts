@@ -168,7 +168,7 @@ async function tooFewRights(pool: pg.Pool, error: unknown): Promise<MigrationErr
   const who = owner === null ? "the owner of the database (thaw_migrator)" : `${owner}, who owns the tables`;
   return new MigrationError(
     `The database role ${role} may not migrate: ${reasonOf(error)}. Run npm run migrate as ${who}; ` +
-      `then let ${role} run without migrating: npm run server, or npm run worker (README, "Roles")`,
+      `then let ${role} run without migrating: npm run server, or npm run worker (sql/README.md, "Roles")`,
     { cause: error },
   );
 }

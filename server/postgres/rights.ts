@@ -37,14 +37,14 @@ export async function rightsProblem(pool: pg.Pool, roles: readonly Role[]): Prom
     if (!found.callable.includes(PROBES[role]) || (role === "worker" && !found.sees_jobs)) {
       return (
         `The database role ${found.role} has too few rights for a ${role}. Let it connect as thaw_${role} or as the owner, ` +
-        `and migrate once after the roles were made: npm run migrate (README, "Roles")`
+        `and migrate once after the roles were made: npm run migrate (sql/README.md, "Roles")`
       );
     }
     if (found.could_become_owner) {
       return (
         `The database role ${found.role} may create in schema public, and so have ${found.owner} run code of its own. ` +
         `Let a superuser run in this database: revoke create on schema public from public, ${found.role}; ` +
-        `grant create on schema public to ${found.owner} (README, "Roles")`
+        `grant create on schema public to ${found.owner} (sql/README.md, "Roles")`
       );
     }
   }

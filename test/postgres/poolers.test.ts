@@ -83,7 +83,7 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
       for (const command of COMMANDS) {
         const { code, output } = await run(command, env);
         expect(output, command.join(" ")).toMatch(
-          /^DATABASE_URL leads through a pooler in transaction mode.*pool_mode=session.*README, "Poolers"/,
+          /^DATABASE_URL leads through a pooler in transaction mode.*pool_mode=session.*sql\/README\.md, "Poolers"/,
         );
         expect(output.trim().split("\n")).toHaveLength(1);
         expect(code).toBe(1);

@@ -1,78 +1,273 @@
-/** The README is run, not believed. */
-import { readFileSync } from "node:fs";
+/** The READMEs are run, not believed. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 
 import { describe, expect } from "vitest";
 
 import { test } from "../support/database.ts";
 import { BUCKET, JANE, requestBody, startThaw } from "../support/thaw.ts";
 
-const ROOT = `${import.meta.dirname}/../..`;
-const readme = readFileSync(`${ROOT}/README.md`, "utf8");
+const ROOT = join(import.meta.dirname, "../..");
 
-const sqlOf = (line: string): string => /^ {4}psql "\$DATABASE_URL" -c "(.*)"$/.exec(line)?.[1] ?? "";
-const psqlLines = readme
-  .split("\n")
-  .map(sqlOf)
-  .filter((sql) => sql !== "");
+const filesOf = (...patterns: string[]): string[] =>
+  execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", ...patterns], {
+    cwd: ROOT,
+    encoding: "utf8",
+  })
+    .split("\n")
+    .filter((path) => path !== "" && existsSync(join(ROOT, path)));
 
-describe("README", () => {
+const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
+const READMES = filesOf("*README.md");
+const texts = new Map(READMES.map((path) => [path, read(path)]));
+const everything = [...texts.values()].join("\n");
+
+/** From a heading to the next one of its level. */
+function section(path: string, heading: string): string {
+  const [, after] = `\n${texts.get(path)}`.split(`\n${heading}\n`);
+  expect(after, `${path} has no "${heading}"`).toBeDefined();
+  return (after ?? "").split(new RegExp(`\n#{2,${heading.indexOf(" ")}} `))[0] ?? "";
+}
+
+/** Headings, and not the comments of an indented or fenced block. */
+const headingsOf = (text: string): string[] =>
+  [...text.matchAll(/^#+ (.*)$/gm)].map((match) => match[1] ?? "");
+
+/** As GitHub names a heading: letters, digits and hyphens stay, spaces become hyphens. */
+const anchorOf = (heading: string): string =>
+  heading
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}\- _]/gu, "")
+    .replaceAll(" ", "-");
+
+/** A block of lines that are indented by four, the line of its first words included. */
+const blocksOf = (text: string): string[] =>
+  [...text.matchAll(/(?:^(?: {4}.*)?\n)+/gm)]
+    .map(([block]) => block.replace(/^ {4}/gm, "").trim())
+    .filter((block) => block !== "");
+
+test("are where people look for them, the first one short", () => {
+  expect(READMES.toSorted()).toEqual([
+    "README.md",
+    "lambdas/README.md",
+    "server/README.md",
+    "sql/README.md",
+    "test/README.md",
+    "test/bench/README.md",
+    "test/fixtures/README.md",
+  ]);
+  expect(read("README.md").split("\n").length).toBeLessThan(160);
+});
+
+describe("commands", () => {
+  const sqlOf = (line: string): string => /^ {4,}psql "\$DATABASE_URL" -c "(.*)"$/.exec(line)?.[1] ?? "";
+  const statements = new Set(
+    everything
+      .split("\n")
+      .map(sqlOf)
+      .filter((sql) => sql !== ""),
+  );
+
   test("every psql line runs on a database with work in it", async ({ databaseUrl }) => {
     const thaw = await startThaw(databaseUrl, { worker: false });
     await thaw.know(JANE, "jane@example.com");
     const { body } = await thaw.post("/restore/request", requestBody("a.bin"));
+    const refused = randomUUID();
+    const sealed = randomUUID();
     await thaw.pool.query(`
       update restores set status = 'failed', status_at = now(), failure_code = 'object_not_found', failure_message = 'Gone.';
       insert into notifications (id, kind, email, body, status, failure_message)
-        values ('00000000-0000-4000-8000-000000000001', 'post', 'jane@example.com', '{}', 'failed', 'refused')`);
-    expect(psqlLines.length).toBeGreaterThanOrEqual(8);
-    for (const sql of psqlLines) {
-      const id = sql.includes("resend_notification")
-        ? "00000000-0000-4000-8000-000000000001"
-        : (body as { id: string }).id;
-      await thaw.pool.query(sql.replace("$ID", id));
-    }
+        values ('${refused}', 'post', 'jane@example.com', '{}', 'failed', 'refused'),
+               ('${sealed}', 'post', 'jane@example.com', '{}', 'sealed', null)`);
+    expect(statements.size).toBeGreaterThanOrEqual(12);
+    const idFor = (sql: string): string =>
+      sql.includes("resend_notification")
+        ? refused
+        : sql.includes("mark_notification_sent")
+          ? sealed
+          : (body as { id: string }).id;
+    for (const sql of statements) await thaw.pool.query(sql.replace("$ID", idFor(sql)));
     const { rows } = await thaw.pool.query("select s3_bucket, status from restores order by created_at");
     expect(rows).toEqual([
       { s3_bucket: BUCKET, status: "failed" },
       { s3_bucket: BUCKET, status: "not_started" },
     ]);
+    const mails = await thaw.pool.query(
+      "select status from notifications where id = any ($1) order by status",
+      [[refused, sealed]],
+    );
+    expect(mails.rows).toEqual([{ status: "sent" }, { status: "failed" }]);
     await thaw.stop();
   });
 
-  test("names every setting of config.ts, and none that is not there", () => {
-    const table = readme.slice(readme.indexOf("### Configuration"), readme.indexOf("### The secret"));
-    const named = new Set([...table.matchAll(/`([A-Z][A-Z0-9]+(?:_[A-Z0-9]+)*)`/g)].map((match) => match[1]));
-    const config = readFileSync(`${ROOT}/server/config.ts`, "utf8");
-    const known = new Set([...config.matchAll(/^ {2}([A-Z][A-Z0-9_]+):/gm)].map((match) => match[1]));
-    for (const lambdas of ["THAW_URL", "RESTORE_SECRET_ARN"]) named.delete(lambdas);
-    expect([...named].toSorted()).toEqual([...known].toSorted());
-  });
-
-  test("names every npm script that people use, and each one exists", () => {
-    const { scripts } = JSON.parse(readFileSync(`${ROOT}/package.json`, "utf8")) as {
-      scripts: Record<string, string>;
-    };
-    const named = [...readme.matchAll(/npm (?:run )?([a-z:]+)/g)]
-      .map((match) => match[1])
-      .filter((name) => name !== "ci");
-    for (const name of named) expect([...Object.keys(scripts), "brings"]).toContain(name);
-    for (const name of Object.keys(scripts)) expect(named).toContain(name);
-  });
-
-  test("its picture shows the five tasks and every state", async ({ pool }) => {
-    const picture = readme.slice(readme.indexOf("## The life of a restore"), readme.indexOf("## Promises"));
-    const { rows } = await pool.query<{ state: string }>(
-      "select unnest(enum_range(null::restore_status))::text as state",
+  test("every npm script that people use is named, and each one named exists", () => {
+    const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+    const named = [...everything.matchAll(/npm (?:run ([a-z:]+)|(start|test)\b)/g)].map(
+      (match) => match[1] ?? match[2] ?? "",
     );
-    for (const { state } of rows) expect(picture).toContain(state);
-    for (const task of [
-      "resolve_users",
-      "trigger_restores",
-      "pre_notify",
-      "post_notify",
-      "poll_pending_restores",
-    ]) {
-      expect(picture).toContain(task);
+    expect(named.length).toBeGreaterThan(20);
+    for (const name of named) expect(Object.keys(scripts)).toContain(name);
+    // A table of test/README.md has them without "npm run".
+    const inTables = [...everything.matchAll(/^\| `([a-z:]+)` \|/gm)].map((match) => match[1]);
+    for (const name of Object.keys(scripts)) expect([...named, ...inTables]).toContain(name);
+  });
+});
+
+test("name every setting of config.ts, and none that is not there", () => {
+  const table = section("server/README.md", "## Configuration");
+  const named = new Set([...table.matchAll(/`([A-Z][A-Z0-9]+(?:_[A-Z0-9]+)*)`/g)].map((match) => match[1]));
+  const config = read("server/config.ts");
+  const known = new Set([...config.matchAll(/^ {2}([A-Z][A-Z0-9_]+):/gm)].map((match) => match[1]));
+  expect([...named].toSorted()).toEqual([...known].toSorted());
+});
+
+test("name every parameter of the template, and none that is not there", () => {
+  const table = section("lambdas/README.md", "## Template parameters");
+  const named = [...table.matchAll(/^\| `(\w+)` \|/gm)].map((match) => match[1]);
+  const [, parameters = ""] = read("lambdas/template.yaml").split("\nParameters:\n");
+  const known = [...(parameters.split(/\n(?=\S)/)[0] ?? "").matchAll(/^ {2}(\w+):$/gm)].map(
+    (match) => match[1],
+  );
+  expect(known.length).toBeGreaterThan(5);
+  expect(named).toEqual(known);
+});
+
+test("the picture of a restore shows the five tasks and every state", async ({ pool }) => {
+  const picture = section("README.md", "## The life of a restore");
+  const { rows } = await pool.query<{ state: string }>(
+    "select unnest(enum_range(null::restore_status))::text as state",
+  );
+  for (const { state } of rows) expect(picture).toContain(state);
+  for (const task of [
+    "resolve_users",
+    "trigger_restores",
+    "pre_notify",
+    "post_notify",
+    "poll_pending_restores",
+  ]) {
+    expect(picture).toContain(task);
+  }
+});
+
+describe("what they point at", () => {
+  test("every link leads to a file, and to a heading of it", () => {
+    let count = 0;
+    for (const [path, text] of texts) {
+      for (const [, target = ""] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
+        if (/^https?:/.test(target)) continue;
+        count++;
+        const [file = "", anchor] = target.split("#");
+        const found = file === "" ? path : join(dirname(path), file);
+        expect(existsSync(join(ROOT, found)), `${path}: ${target}`).toBe(true);
+        if (anchor === undefined) continue;
+        expect(headingsOf(read(found)).map(anchorOf), `${path}: ${target}`).toContain(anchor);
+      }
+    }
+    expect(count).toBeGreaterThan(20);
+  });
+
+  test("every path of the repository exists, from its top or from the README's folder", () => {
+    const folders = new Set(
+      filesOf()
+        .filter((path) => path.includes("/"))
+        .map((path) => path.slice(0, path.indexOf("/"))),
+    );
+    const isPath = (text: string): boolean =>
+      /^[\w.-]+(\/[\w.-]+)*\/?$/.test(text) &&
+      (/\.(ts|sql|yaml|json|md|png|py)$/.test(text) ||
+        (text.includes("/") && folders.has(text.split("/")[0] ?? "")));
+    let count = 0;
+    for (const [path, text] of texts) {
+      for (const [, name = ""] of text.matchAll(/`([^`\n]+)`/g)) {
+        if (!isPath(name)) continue;
+        count++;
+        const places = [join(ROOT, name), join(ROOT, dirname(path), name)];
+        expect(
+          places.some((place) => existsSync(place)),
+          `${path}: ${name}`,
+        ).toBe(true);
+      }
+    }
+    expect(count).toBeGreaterThan(50);
+  });
+
+  test("every section that a message or a comment names is there", () => {
+    let count = 0;
+    for (const path of filesOf("server", "tasks", "sql", "lambdas", "crontab")) {
+      if (path.endsWith(".md")) continue;
+      for (const [all, folder = "", heading = ""] of read(path).matchAll(
+        /((?:\w+\/)?)README(?:\.md)?, "([^"]+)"/g,
+      )) {
+        count++;
+        // Of the folder that is named; or of the file's own, or of the top.
+        const places =
+          folder === "" ? [join(dirname(path), "README.md"), "README.md"] : [`${folder}README.md`];
+        const headings = places.flatMap((place) => headingsOf(texts.get(place) ?? ""));
+        expect(headings, `${path}: ${all}`).toContain(heading);
+      }
+    }
+    expect(count).toBeGreaterThan(5);
+  });
+});
+
+describe("what people copy to a server", () => {
+  const readme = read("server/README.md");
+
+  test("systemd takes the units, and restarts both for ever", ({ skip }) => {
+    const units = blocksOf(readme).filter((block) => block.startsWith("[Unit]"));
+    expect(units).toHaveLength(2);
+    for (const [index, part] of ["server", "worker"].entries()) {
+      const unit = units[index] ?? "";
+      expect(readme).toContain(`\`/etc/systemd/system/thaw-${part}.service\`:\n\n    [Unit]`);
+      expect(unit).toContain(`server/main.ts ${part}\n`);
+      for (const line of ["StartLimitIntervalSec=0", "Restart=always", "RestartSec=5"])
+        expect(unit.split("\n")).toContain(line);
+    }
+    const missing = spawnSync("systemd-analyze", ["--version"]).error !== undefined;
+    skip(missing, "No systemd-analyze here: the units are not verified.");
+    const directory = mkdtempSync(join(tmpdir(), "thaw-units-"));
+    try {
+      for (const [index, part] of ["server", "worker"].entries()) {
+        const file = join(directory, `thaw-${part}.service`);
+        // It looks for the program too, which need not be in the same place here.
+        writeFileSync(file, (units[index] ?? "").replace("/usr/bin/node", process.execPath));
+        const verified = spawnSync("systemd-analyze", ["verify", "--man=no", file], { encoding: "utf8" });
+        // It tells of what it does not know, and ends with 0.
+        const told = `${verified.stdout}${verified.stderr}`.split("\n").filter((line) => line.includes(part));
+        expect(told).toEqual([]);
+        expect(verified.status).toBe(0);
+      }
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  test("Caddy takes the Caddyfile, which leads to our port", ({ skip }) => {
+    const file = section("server/README.md", "## Caddy");
+    const caddyfile = blocksOf(file)[0] ?? "";
+    expect(caddyfile).toContain("reverse_proxy 127.0.0.1:3000");
+    skip(spawnSync("caddy", ["version"]).error !== undefined, "No caddy here: apt install caddy.");
+    const directory = mkdtempSync(join(tmpdir(), "thaw-caddy-"));
+    try {
+      writeFileSync(join(directory, "Caddyfile"), `${caddyfile}\n`);
+      const adapted = spawnSync("caddy", ["adapt", "--validate", "--config", "Caddyfile"], {
+        cwd: directory,
+        encoding: "utf8",
+        env: { ...process.env, HOME: directory },
+      });
+      expect(adapted.status, adapted.stderr).toBe(0);
+      // What it writes to its log has no secret, errors included: those go to the default log.
+      const { logging } = JSON.parse(adapted.stdout) as {
+        logging: { logs: { default: { encoder: { fields: object } } } };
+      };
+      expect(logging.logs.default.encoder.fields).toEqual({
+        "request>headers>X-Restore-Secret": { filter: "delete" },
+      });
+    } finally {
+      rmSync(directory, { recursive: true });
     }
   });
 });

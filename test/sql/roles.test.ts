@@ -411,7 +411,7 @@ describe("too many rights", () => {
       const process = world.run([role], { DATABASE_URL: roles.urlOf(`thaw_${role}`) });
       expect(await process.end(), role).toBe(1);
       expect(process.output()).toContain(`The database role thaw_${role} may create in schema public`);
-      mend = /Let a superuser run in this database: (.*) \(README/.exec(process.output())?.[1] ?? "";
+      mend = /Let a superuser run in this database: (.*) \(sql\/README/.exec(process.output())?.[1] ?? "";
     }
     const owner = world.run(["server", "worker"], { DATABASE_URL: roles.urlOf("thaw_migrator") });
     await owner.says("server ready");

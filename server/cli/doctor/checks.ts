@@ -43,7 +43,7 @@ function checkSettings(env: Env): Finding {
     return fail(
       "settings",
       problems.map((problem) => problem.trim()).join("; "),
-      'Set these variables (README, "Configuration")',
+      'Set these variables (server/README.md, "Configuration")',
     );
   }
 }
