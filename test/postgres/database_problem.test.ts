@@ -24,7 +24,7 @@ const COMMANDS = [
   ["main.ts", "server"],
   ["main.ts", "worker"],
   ["main.ts", "migrate", "server", "worker"],
-  ["users.ts", "list"],
+  ["cli/users.ts", "list"],
 ];
 
 interface Ended {
@@ -64,7 +64,7 @@ describe.for(["LATIN1", "SQL_ASCII", "EUC_JP"])("a database in %s", (encoding) =
       `^The database ${name} is not UTF-8 but ${encoding}, which .* create database ${name}_utf8 encoding 'UTF8' template template0 .*; `,
     );
     for (const command of COMMANDS) expectSentence(await run(command, env), sentence);
-    const { output, code } = await run(["doctor/doctor.ts"], env);
+    const { output, code } = await run(["cli/doctor/doctor.ts"], env);
     expect(output).toMatch(
       new RegExp(`^FAIL {2}Postgres: .*${encoding}.*create database ${name}_utf8 encoding 'UTF8'`, "m"),
     );
@@ -123,7 +123,7 @@ describe("DATABASE_URL", () => {
     for (const command of COMMANDS) {
       expectSentence(await run(command, env), /^Postgres cannot be used: .*asks for a password.*PGPASSWORD/);
     }
-    const { output } = await run(["doctor/doctor.ts"], env);
+    const { output } = await run(["cli/doctor/doctor.ts"], env);
     expect(output).toMatch(/^FAIL {2}Postgres: .*asks for a password: put it into DATABASE_URL/m);
   });
 
