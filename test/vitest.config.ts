@@ -1,7 +1,10 @@
 import { defineConfig } from "vitest/config";
 
 import { POSTGRES_VERSIONS } from "./support/postgres_versions.ts";
+import { prepareFastRun } from "./support/fast_run.ts";
 import { MISSING_CLIENTS, MISSING_MOTO } from "./stand_ins/real_clients.ts";
+
+prepareFastRun();
 
 const project = (name: string, include: string[]) => ({
   extends: true as const,

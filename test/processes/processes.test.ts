@@ -14,7 +14,9 @@ import { describe, expect } from "vitest";
 
 import { watchWorker } from "../../server/worker/watch.ts";
 import { newPool, waitFor } from "../support/database.ts";
-import { ROOT, test as base, type Process, type World } from "../support/processes.ts";
+import { test as base, type Process, type World } from "../support/processes.ts";
+import { baseEnv } from "../support/fast_run.ts";
+import { ROOT } from "../support/root.ts";
 import { BUCKET, JANE, requestBody, SECRET, startThaw } from "../support/thaw.ts";
 
 const START = ["migrate", "server", "worker"];
@@ -658,7 +660,7 @@ describe("the embedded Postgres", () => {
       const command = `exec ${process.execPath} ${join(checkout, "server/main.ts")} ${START.join(" ")}`;
       const terminal = spawn("script", ["-qec", command, "/dev/null"], {
         cwd: tmpdir(),
-        env: { PATH: process.env["PATH"], ...world.settings, ...env },
+        env: { ...baseEnv(), ...world.settings, ...env },
         stdio: ["ignore", "pipe", "inherit"],
       });
       let output = "";

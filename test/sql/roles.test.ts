@@ -7,7 +7,8 @@ import { describe, expect } from "vitest";
 
 import { waitFor } from "../support/database.ts";
 import type { PrivatePostgres } from "../support/private_postgres.ts";
-import { ROOT, test as base } from "../support/processes.ts";
+import { test as base } from "../support/processes.ts";
+import { ROOT } from "../support/root.ts";
 import { aRead, one, query, WAITS } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody } from "../support/thaw.ts";
 

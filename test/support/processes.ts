@@ -9,12 +9,11 @@ import { inject } from "vitest";
 
 import { test as base, waitFor } from "./database.ts";
 import { PrivatePostgres, UNSAFE } from "./private_postgres.ts";
+import { baseEnv } from "./fast_run.ts";
+import { ROOT } from "./root.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3Event, type S3StandIn } from "../stand_ins/s3.ts";
 import { BUCKET, SECRET, settingsFor } from "./thaw.ts";
-
-/** The checkout under test. */
-export const ROOT = join(import.meta.dirname, "../..");
 
 export interface Process {
   child: ChildProcess;
@@ -88,7 +87,7 @@ export function launch(roles: string[], env: Record<string, string>, root = ROOT
   const child = spawn(process.execPath, [join(root, "server", "main.ts"), ...roles], {
     // Somewhere else on purpose: nothing may depend on the working directory.
     cwd: tmpdir(),
-    env: { PATH: process.env["PATH"] ?? "", ...env },
+    env: { ...baseEnv(), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";
