@@ -20,7 +20,7 @@ export class Supervised {
     this.name = name;
     this.#start = () =>
       spawn(process.execPath, [join(root, "server", "main.ts"), ...roles], {
-        env: { ...baseEnv(), ...env },
+        env: { ...baseEnv(root), ...env },
         stdio: ["ignore", "pipe", "pipe"],
       });
     this.#launch();

@@ -660,7 +660,7 @@ describe("the embedded Postgres", () => {
       const command = `exec ${process.execPath} ${join(checkout, "server/main.ts")} ${START.join(" ")}`;
       const terminal = spawn("script", ["-qec", command, "/dev/null"], {
         cwd: tmpdir(),
-        env: { ...baseEnv(), ...world.settings, ...env },
+        env: { ...baseEnv(checkout), ...world.settings, ...env },
         stdio: ["ignore", "pipe", "inherit"],
       });
       let output = "";

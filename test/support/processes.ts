@@ -87,7 +87,7 @@ export function launch(roles: string[], env: Record<string, string>, root = ROOT
   const child = spawn(process.execPath, [join(root, "server", "main.ts"), ...roles], {
     // Somewhere else on purpose: nothing may depend on the working directory.
     cwd: tmpdir(),
-    env: { ...baseEnv(), ...env },
+    env: { ...baseEnv(root), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";
