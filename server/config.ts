@@ -183,9 +183,17 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   };
 }
 
-/** The waits after which a mail may be due, as the SQL functions take them: quiet window, longest wait. */
-export function notifyWaits(
+/** When a mail goes out: after `quiet` without further news, or `max_wait` after the first. Intervals as Postgres reads them. */
+export interface Debounce {
+  quiet: string;
+  max_wait: string;
+}
+
+export function debounceOf(
   config: Pick<Config, "NOTIFY_QUIET_SECONDS" | "NOTIFY_MAX_WAIT_SECONDS">,
-): string[] {
-  return [`${config.NOTIFY_QUIET_SECONDS} seconds`, `${config.NOTIFY_MAX_WAIT_SECONDS} seconds`];
+): Debounce {
+  return {
+    quiet: `${config.NOTIFY_QUIET_SECONDS} seconds`,
+    max_wait: `${config.NOTIFY_MAX_WAIT_SECONDS} seconds`,
+  };
 }

@@ -1,7 +1,7 @@
 /** Thaw's processes: `node server/main.ts [migrate] [server] [worker]`, as package.json names them. */
 import { createApp } from "./http/app.ts";
 import { allowClosedOutput, createLog, type Log, reasonOf } from "./log.ts";
-import { ConfigError, notifyWaits, readConfig, type Config, type Role } from "./config.ts";
+import { ConfigError, debounceOf, readConfig, type Config, type Role } from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./postgres/pool.ts";
 import { requireUsableDatabase } from "./postgres/database_problem.ts";
 import { startEmbeddedPostgres } from "./postgres/embedded/start.ts";
@@ -11,17 +11,16 @@ import { reportError } from "./report_error.ts";
 import { isUnavailable } from "./postgres/errors.ts";
 import { Outage } from "./postgres/outage.ts";
 import { rightsProblem } from "./postgres/rights.ts";
-import { watchWorker } from "./worker/watch.ts";
 import { startWorker } from "./worker/worker.ts";
 
-/** Supervisors grant ten seconds before they kill. */
+/** Supervisors kill after ten seconds. */
 const STOP_WITHIN_MS = 9_000;
 
 const ROLES: readonly Role[] = ["migrate", "server", "worker"];
 
 const NODE_MAJOR = 24;
 
-/** What runs, in order of starting; stopped in the reverse order. */
+/** How to stop what runs, in the order it was started; called in reverse. */
 type Stops = (() => Promise<unknown>)[];
 
 function main(): void {
@@ -37,10 +36,10 @@ function main(): void {
     );
     process.exit(1);
   };
-  // Node would print them whole, with all that hangs on them.
+  // Node would print the error with all its properties, secrets included.
   for (const event of ["unhandledRejection", "uncaughtException"] as const) {
     process.on(event, (error: unknown) => {
-      // graphile-worker's, when it cannot note the end of a job.
+      // graphile-worker throws it when it cannot mark a job as ended.
       if (isUnavailable(error)) fatal(reasonOf(error));
       log.fatal({ err: error }, event === "uncaughtException" ? "uncaught exception" : "unhandled rejection");
       process.exit(1);
@@ -52,14 +51,14 @@ function main(): void {
 
   let stopping = false;
   const stop = async (code: number): Promise<void> => {
-    // Signals may come twice: npm passes on what the terminal has sent already.
+    // A signal may come twice: the terminal sends it to all, and npm passes it on.
     if (stopping) return;
     stopping = true;
     setTimeout(() => {
       log.error(`did not stop within ${STOP_WITHIN_MS / 1000} s`);
       process.exit(1);
     }, STOP_WITHIN_MS).unref();
-    // Whoever starts halfway, leaves something running.
+    // What is still starting is not in `stops` yet, and would be left running.
     await starting.catch(() => {});
     let failed = false;
     for (const end of stops.toReversed()) {
@@ -70,7 +69,7 @@ function main(): void {
     }
     process.exit(failed ? 1 : code);
   };
-  // SIGHUP: the terminal was closed. An embedded Postgres does not hear of it.
+  // SIGHUP: the terminal was closed. An embedded Postgres does not get it, so it must be stopped here.
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.on(signal, () => {
       log.info({ signal }, "stopping");
@@ -79,7 +78,7 @@ function main(): void {
   }
   starting.then(
     async () => {
-      // Migrated, and nothing else to do.
+      // Only `migrate`: done.
       if (!config.server && !config.worker) await stop(0);
     },
     async (error: unknown) => {
@@ -113,13 +112,13 @@ interface Start {
 }
 
 async function start({ config, roles, stops, log, outage, fatal }: Start): Promise<void> {
-  // Before anything is migrated or restored by a process that will not stay.
+  // First: a process that cannot get its port must not migrate or restore anything.
   if (config.server) await checkPort(config.server);
   const databaseUrl = await openDatabase(config, stops, log);
   if (roles.includes("migrate")) await migrateDatabase(databaseUrl, log);
   const workerPool = createPool(
     databaseUrl,
-    // One connection listens for jobs, one says that the worker lives, and two may claim while every task works.
+    // A connection per job, one that listens for jobs, one that holds the worker's lock, and two for claims.
     {
       name: "thaw",
       max: (config.worker?.WORKER_CONCURRENCY ?? 1) + 4,
@@ -133,17 +132,13 @@ async function start({ config, roles, stops, log, outage, fatal }: Start): Promi
   const problem = (await rightsProblem(workerPool, roles)) ?? (await migrationProblem(workerPool));
   if (problem !== null) throw new ConfigError(problem);
 
-  // The worker first: a port that answers means that all runs, and stopping takes in nothing new before it
-  // ends what is running.
+  // The worker first: a port that answers then means that everything runs. Stopping goes in reverse: the server takes no more
+  // events before the worker ends its jobs.
   const worker =
     config.worker &&
     (await startWorker({ pool: workerPool, config: { ...config, worker: config.worker }, log, fatal }));
   if (worker) {
-    const watch = watchWorker(worker, fatal);
-    stops.push(async () => {
-      watch.stop();
-      await worker.stop();
-    });
+    stops.push(() => worker.stop());
     log.info("worker ready");
   }
   if (config.server) {
@@ -158,13 +153,11 @@ async function start({ config, roles, stops, log, outage, fatal }: Start): Promi
     const app = createApp({
       pool,
       secrets: config.server.RESTORE_SECRET,
-      notify_waits: notifyWaits(config),
+      debounce: debounceOf(config),
       session_domains: config.SESSION_EMAIL_DOMAINS,
       notReady: async () => {
         if (stopping) return "stopping";
-        return worker?.getsJobs() === false
-          ? "The worker does not get its jobs."
-          : await migrationProblem(pool);
+        return worker?.problem() ?? (await migrationProblem(pool));
       },
       log,
     });
@@ -178,7 +171,7 @@ async function start({ config, roles, stops, log, outage, fatal }: Start): Promi
 }
 
 async function migrateDatabase(databaseUrl: string, log: Log): Promise<void> {
-  // An index over many rows takes its time.
+  // No time-out: an index over many rows may take long.
   const pool = createPool(databaseUrl, { name: "thaw migrate", max: 2, query_timeout_ms: 0 }, log);
   try {
     const ran = await migrate(pool);

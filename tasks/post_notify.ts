@@ -1,8 +1,5 @@
-import type { Task } from "graphile-worker";
+import { tellPeople } from "../server/worker/mails.ts";
+import { task } from "../server/worker/task.ts";
 
-import { notify } from "../server/worker/mails.ts";
-
-/** One mail per person with the outcome: what is ready, until when, and what failed, why. */
-const post_notify: Task = (_payload, helpers) => notify("post", helpers);
-
-export default post_notify;
+/** One mail per person with the outcome: what is ready and until when, what failed and why. */
+export default task({ runs: 1 }, (context, signal) => tellPeople(context, "post", signal));

@@ -1,8 +1,5 @@
-import type { Task } from "graphile-worker";
+import { tellPeople } from "../server/worker/mails.ts";
+import { task } from "../server/worker/task.ts";
 
-import { notify } from "../server/worker/mails.ts";
-
-/** One "your files are being restored" mail per person for all that S3 has accepted and they do not know of. */
-const pre_notify: Task = (_payload, helpers) => notify("pre", helpers);
-
-export default pre_notify;
+/** One "your files are being restored" mail per person, about all that S3 has accepted and they have not been told. */
+export default task({ runs: 1 }, (context, signal) => tellPeople(context, "pre", signal));

@@ -1,41 +1,38 @@
-import type { Task } from "graphile-worker";
 import { sql } from "kysely";
 
 import { RESTORE_ROW, type RestoreRow } from "../server/postgres/pool.ts";
-import { fewRuns } from "../server/worker/few_runs.ts";
-import { restoreWalk, WALKS } from "../server/worker/restores.ts";
 import type { ObjectFacts, ObjectState, S3Object } from "../server/s3/s3.ts";
-import type { Trouble } from "../server/s3/trouble.ts";
-import type { Finding } from "../server/worker/settle_restores.ts";
 import { tierFor, type Tier } from "../server/s3/storage_class.ts";
-import { workerContext } from "../server/worker/task.ts";
+import type { Trouble } from "../server/s3/trouble.ts";
+import { RESTORE_RUNS, walkRestores, type Finding } from "../server/worker/restores.ts";
+import { task, type TaskContext } from "../server/worker/task.ts";
 
 /**
- * Asks S3 to bring back what was read (`not_started` -> `pending`, `restored` or `failed`).
+ * Asks S3 to restore what was read (`not_started` -> `pending`, `restored` or `failed`).
  *
- * Runs at least once per restore: after a crash S3 answers the repeat with RestoreAlreadyInProgress.
+ * Asks at least once per restore: after a crash S3 answers the repeat with RestoreAlreadyInProgress.
  */
-const trigger_restores: Task = (_payload, helpers) =>
-  fewRuns("trigger_restores", WALKS, helpers, () =>
-    restoreWalk({
-      claim: async (limit) => {
-        const { db, worker_id } = workerContext();
-        const claim = sql<RestoreRow>`
-          select ${RESTORE_ROW} from claim_restores_to_trigger(${limit}, ${worker_id})`;
-        return (await claim.execute(db)).rows;
-      },
-      ask: startRestore,
-      signal: helpers.abortSignal,
-    }),
-  );
+export default task({ runs: RESTORE_RUNS }, (context, signal) =>
+  walkRestores(context, signal, {
+    claim: (limit) => claimDue(context, limit),
+    ask: (restore, limited) => startRestore(context, restore, limited),
+  }),
+);
 
-export default trigger_restores;
+async function claimDue({ db, worker_id }: TaskContext, limit: number): Promise<RestoreRow[]> {
+  const { rows } = await sql<RestoreRow>`
+    select ${RESTORE_ROW} from claim_restores_to_trigger(${limit}, ${worker_id})`.execute(db);
+  return rows;
+}
 
-async function startRestore(restore: RestoreRow, signal: AbortSignal): Promise<Finding> {
-  const { s3, settings } = workerContext();
-  const head = await s3.headObject(restore, signal);
+async function startRestore(
+  context: TaskContext,
+  restore: RestoreRow,
+  signal: AbortSignal,
+): Promise<Finding> {
+  const head = await context.s3.headObject(restore, signal);
   if (head.state !== "archived") return needsNoRestore(head);
-  return await askFor({ ...restore, ...head }, tierFor(head, settings.RESTORE_TIER), signal);
+  return await askFor(context, { ...restore, ...head }, tierFor(head, context.settings.RESTORE_TIER), signal);
 }
 
 function needsNoRestore(head: Exclude<ObjectState, { state: "archived" }>): Finding {
@@ -49,8 +46,13 @@ function needsNoRestore(head: Exclude<ObjectState, { state: "archived" }>): Find
   }
 }
 
-async function askFor(object: S3Object & ObjectFacts, tier: Tier, signal: AbortSignal): Promise<Finding> {
-  const { s3 } = workerContext();
+async function askFor(
+  context: TaskContext,
+  object: S3Object & ObjectFacts,
+  tier: Tier,
+  signal: AbortSignal,
+): Promise<Finding> {
+  const { s3 } = context;
   const taken = await s3.restoreObject(object, tier, signal);
   switch (taken.answer) {
     case "accepted":
@@ -58,8 +60,8 @@ async function askFor(object: S3Object & ObjectFacts, tier: Tier, signal: AbortS
     case "in_progress":
       return { ...factsOf(object), transition: "mark_restores_pending", tier: null };
     case "expedited_refused":
-      // Not for minutes, and nobody knows for how long: the slower way is the sure one.
-      if (tier === "Expedited") return await askFor(object, "Standard", signal);
+      // No capacity, for an unknown time: the slower tier is the sure one.
+      if (tier === "Expedited") return await askFor(context, object, "Standard", signal);
       return trouble(NO_EXPEDITED);
     case "look_again": {
       const head = await s3.headObject(object, signal);

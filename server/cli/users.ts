@@ -4,10 +4,11 @@ import { readFileSync } from "node:fs";
 import { sql } from "kysely";
 
 import { allowClosedOutput, createLog } from "../log.ts";
-import { ConfigError, notifyWaits, readConfig, type Config } from "../config.ts";
+import { ConfigError, debounceOf, readConfig, type Config } from "../config.ts";
 import { createDatabase, createPool, type Database } from "../postgres/pool.ts";
 import { requireUsableDatabase } from "../postgres/database_problem.ts";
 import { migrationProblem } from "../postgres/migrate.ts";
+import { resolveRequests } from "../postgres/people.ts";
 import { reportError } from "../report_error.ts";
 import { decodeText } from "./user_file.ts";
 import { readUserRows, type UserLine, type UserRow } from "./user_rows.ts";
@@ -125,9 +126,6 @@ function readFile(file: string): Buffer {
   }
 }
 
-/** Requests resolved per statement, as in tasks/resolve_users.ts. */
-const PAGE = 1000;
-
 async function resolveWaiting(db: Database, config: Config): Promise<number> {
   const known = async (): Promise<number> => {
     const { rows } = await sql<{ count: number }>`
@@ -136,13 +134,11 @@ async function resolveWaiting(db: Database, config: Config): Promise<number> {
     return rows[0]?.count ?? 0;
   };
   const before = await known();
-  for (;;) {
-    const { rows } = await sql<{ touched: number }>`
-      select resolve_requests(${PAGE}, ${notifyWaits(config)}::interval[], ${config.SESSION_EMAIL_DOMAINS}::text[]) as touched`.execute(
-      db,
-    );
-    if (rows[0]?.touched === 0) return (await known()) - before;
-  }
+  await resolveRequests(db, {
+    debounce: debounceOf(config),
+    session_domains: config.SESSION_EMAIL_DOMAINS,
+  });
+  return (await known()) - before;
 }
 
 async function list(db: Database): Promise<void> {

@@ -2,7 +2,7 @@ import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 
-import { Overloaded } from "../postgres/group_commit.ts";
+import { Overloaded } from "../postgres/batch.ts";
 import { isBadValue, isLocked, isTooSlow, isUnavailable } from "../postgres/errors.ts";
 
 export interface Issue {

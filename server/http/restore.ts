@@ -2,7 +2,9 @@ import { Hono, type Context } from "hono";
 import type pg from "pg";
 import type { z } from "zod";
 
-import { GroupCommit } from "../postgres/group_commit.ts";
+import type { Debounce } from "../config.ts";
+import { Batcher } from "../postgres/batch.ts";
+import { intervalsOf } from "../postgres/debounce.ts";
 import { ApiError, bodyEnded, onlyTakes } from "./errors.ts";
 import { restoreCompleted, restoreRequest, type RestoreCompleted, type RestoreRequest } from "./input.ts";
 import type { LoggedEvent, RequestEnv } from "./request_log.ts";
@@ -15,20 +17,18 @@ const ANSWER_WITHIN_MS = 1_900;
 
 export interface RouteOptions {
   pool: pg.Pool;
-  /** As the SQL functions take them: see notifyWaits. */
-  notify_waits: string[];
+  debounce: Debounce;
   /** SESSION_EMAIL_DOMAINS. */
   session_domains: string[];
 }
 
 /** The two events of the outside world: a read failed, a restore is said to be complete. */
 export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
-  const requests = new GroupCommit(
+  const requests = new Batcher(
     (items: (RestoreRequest & { id: string })[]) => requestRestores(options, items),
-    LIMITS,
-    (items) => lockedOf(options, items),
+    { ...LIMITS, lockedOf: (items) => lockedOf(options, items) },
   );
-  const completions = new GroupCommit(
+  const completions = new Batcher(
     (items: (RestoreCompleted & { id: string })[]) => completeRestores(options, items),
     LIMITS,
   );
@@ -69,27 +69,27 @@ const asRead = ({ principal_arn, ...item }: RestoreRequest & { id: string }) => 
 });
 
 async function requestRestores(
-  { pool, notify_waits, session_domains }: RouteOptions,
+  { pool, debounce, session_domains }: RouteOptions,
   items: (RestoreRequest & { id: string })[],
 ): Promise<{ request_id: string; duplicate: boolean }[]> {
   const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
     name: "request_restores",
     // By name: a prepared "*" fails once a later release has its function answer more.
     text: "select read_id, request_id, duplicate from request_restores($1, $2, $3)",
-    values: [JSON.stringify(items.map(asRead)), notify_waits, session_domains],
+    values: [JSON.stringify(items.map(asRead)), intervalsOf(debounce), session_domains],
   });
   return inOrder(items, rows, (row) => row.read_id);
 }
 
 /** How many requests each event concerns; undefined: it could not be noted, for somebody keeps its row locked. */
 async function completeRestores(
-  { pool, notify_waits }: RouteOptions,
+  { pool, debounce }: RouteOptions,
   items: (RestoreCompleted & { id: string })[],
 ): Promise<(number | undefined)[]> {
   const { rows } = await pool.query<{ event_id: string; updated: number }>({
     name: "complete_restores",
     text: "select event_id, updated from complete_restores($1, $2)",
-    values: [JSON.stringify(items), notify_waits],
+    values: [JSON.stringify(items), intervalsOf(debounce)],
   });
   const updated = new Map(rows.map((row) => [row.event_id, row.updated]));
   return items.map(({ id }) => updated.get(id));

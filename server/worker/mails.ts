@@ -1,56 +1,49 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import type { JobHelpers } from "graphile-worker";
 import { sql } from "kysely";
 
 import type { Database, NotificationKind } from "../postgres/pool.ts";
 import { mailContents } from "../mail/contents.ts";
 import { senderOf, type ClaimedMail } from "../mail/resend.ts";
 import { renderMail } from "../mail/render.ts";
-import { fewRuns } from "./few_runs.ts";
-import { count } from "./job_counts.ts";
 import { isConflict, isTooSlow, isUnavailable } from "../postgres/errors.ts";
 import { walkDue } from "./walk_due.ts";
-import { workerContext, type WorkerContext } from "./task.ts";
+import type { TaskContext } from "./task.ts";
 
-/** People sealed while as many mails go out: neither waits long for the other, and a mail is seldom older than its page. */
+/** People per page: one page is sealed while the last is sent. Small enough that neither waits long, and mails go out fresh. */
 const PAGE = 50;
 
-/** Two transactions at once keep Postgres at work while we render; more would take connections from those who send. */
+/** With two transactions Postgres works while we render; more would take connections from those that send. */
 const SEAL_CONCURRENCY = 2;
 
-/** Enough to keep Resend's pace while it takes half a second to answer; its limit is kept by the turns. */
+/** Enough to use Resend's rate limit while it takes half a second per answer; take_mail_turn keeps within the limit. */
 const SEND_CONCURRENCY = 5;
 
-/** No turn is taken further ahead; until then we ask again, so that an operator's word on the gate counts at once. */
+/** No turn is reserved further ahead. A later one is asked for again, so that it counts at once when an operator opens the gate. */
 const TURN_WITHIN_MS = 1_000;
 
-/** A person's rows may be in somebody else's hands for a moment. */
+/** Another transaction may hold a person's rows for a moment. */
 const SEAL_TRIES = 3;
 
 /**
- * Tells people of one kind of news: seals what is due, those who have waited longest first, and sends what is sealed. Every
- * step can be repeated; what a dead worker left behind, the next run picks up.
+ * Tells people one kind of news: seals what is due, for those who have waited longest first, and sends what is sealed. Every
+ * step can be repeated: the next run picks up what a dead worker left behind.
  */
-export function notify(kind: NotificationKind, helpers: JobHelpers): Promise<void> {
-  return fewRuns(`${kind}_notify`, 1, helpers, () => tellPeople(workerContext(), kind, helpers.abortSignal));
-}
-
-async function tellPeople(
-  context: WorkerContext,
+export async function tellPeople(
+  context: TaskContext,
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<void> {
   await markReaders(context.db, kind, signal);
-  // All of them, or the rest would go out as they were frozen.
+  // All of them: a stale mail that is left would go out with its old body.
   while (!signal.aborted && (await unsealPage(context, kind)));
   for (const id of await unfinished(context.db, kind))
     await attempt(context, kind, () => finish(context, id));
 
   const tried: string[] = [];
   for (let over = false; !over && !signal.aborted;) {
-    // The next page is sealed while the last goes out.
+    // Seals the next page while the last is sent.
     const [sealing, sending] = await Promise.allSettled([
       sealPage(context, kind, tried, signal),
       sendSealed(context, kind, PAGE, signal),
@@ -61,7 +54,7 @@ async function tellPeople(
   await sendSealed(context, kind, Infinity, signal);
 }
 
-async function unsealPage({ db, settings }: WorkerContext, kind: NotificationKind): Promise<boolean> {
+async function unsealPage({ db, settings }: TaskContext, kind: NotificationKind): Promise<boolean> {
   const { rows } = await sql<{ unsealed: number }>`
     select unseal_stale_notifications(${kind}, ${settings.MAIL_FROM}) as unsealed`.execute(db);
   return rows[0]?.unsealed !== 0;
@@ -72,19 +65,20 @@ async function unfinished(db: Database, kind: NotificationKind): Promise<string[
   return rows.map((row) => row.id);
 }
 
-/** Seals those who have waited longest, and answers how many people that are. `tried` keeps whom nothing could be sealed for. */
+/** Seals mails for the people who have waited longest. Returns how many were due. `tried`: those for whom nothing was sealed. */
 async function sealPage(
-  context: WorkerContext,
+  context: TaskContext,
   kind: NotificationKind,
   tried: string[],
   signal: AbortSignal,
 ): Promise<number> {
-  const [quiet, maxWait] = context.notify_waits;
+  const { quiet, max_wait } = context.debounce;
   const { rows } = await sql<{ person: string }>`
-    select person from due_people(${kind}, ${quiet}::interval, ${maxWait}::interval, ${PAGE}, '', ${tried}::text[]) person`.execute(
+    select person from due_people(${kind}, ${quiet}::interval, ${max_wait}::interval, ${PAGE}, '', ${tried}::text[]) person`.execute(
     context.db,
   );
   const people = rows.map((row) => row.person);
+  context.count("claimed", people.length);
   await walkDue<string>({
     claim: (limit) => Promise.resolve(people.splice(0, limit)),
     work: async (person) => {
@@ -96,9 +90,9 @@ async function sealPage(
   return rows.length;
 }
 
-/** Whoever cannot be written to (our bug, or rows that somebody keeps locked) is tried again later, and holds up nobody. */
+/** If a mail cannot be sealed (our bug, or rows that somebody keeps locked), it is tried again later, and the others go on. */
 async function attempt<T>(
-  context: WorkerContext,
+  context: TaskContext,
   kind: NotificationKind,
   work: () => Promise<T>,
 ): Promise<T | undefined> {
@@ -108,7 +102,7 @@ async function attempt<T>(
     } catch (error) {
       if (isUnavailable(error) && !isTooSlow(error)) throw error;
       if (isConflict(error) && attempt < SEAL_TRIES) continue;
-      // Without the address: stuck_requests has it.
+      // The address stays out of the log: stuck_requests has it.
       context.log.error({ err: error, kind }, "a mail could not be sealed");
       return undefined;
     }
@@ -116,15 +110,15 @@ async function attempt<T>(
 }
 
 /**
- * Attaches what is due and freezes the mail: the body never changes again. In one transaction, unless that would lock more
- * than a page of requests: then it is written page by page. Answers whether there was anything to tell.
+ * Attaches what is due and freezes the mail: its body never changes again. In one transaction, unless that would lock more
+ * than a page of requests: then page by page. Returns whether there was anything to tell.
  */
-async function seal(context: WorkerContext, kind: NotificationKind, person: string): Promise<boolean> {
+async function seal(context: TaskContext, kind: NotificationKind, person: string): Promise<boolean> {
   const id = randomUUID();
-  const [quiet, maxWait] = context.notify_waits;
+  const { quiet, max_wait } = context.debounce;
   const page = await context.db.transaction().execute(async (trx) => {
     const { rows } = await sql<{ announced: number; is_full: boolean }>`
-      select * from seal_page(${id}, ${kind}, ${person}, ${quiet}::interval, ${maxWait}::interval)`.execute(
+      select * from seal_page(${id}, ${kind}, ${person}, ${quiet}::interval, ${max_wait}::interval)`.execute(
       trx,
     );
     const { announced = 0, is_full = false } = rows[0] ?? {};
@@ -137,14 +131,14 @@ async function seal(context: WorkerContext, kind: NotificationKind, person: stri
     }
     return { announced, is_full };
   });
-  if (page.announced > 0) count("sealed");
+  if (page.announced > 0) context.count("sealed");
   if (page.announced > 0 && page.is_full) await finish(context, id);
-  // A full page that an earlier mail had told: there may be more behind it.
+  // A full page of which all was in an earlier mail: there may be more behind it.
   return page.announced > 0 || page.is_full;
 }
 
 /** Attaches the rest of a mail that is being written, a page at a time, and freezes it. */
-async function finish(context: WorkerContext, id: string): Promise<void> {
+async function finish(context: TaskContext, id: string): Promise<void> {
   const { db } = context;
   for (let frozen = false; !frozen;) {
     for (let more = true; more;) {
@@ -155,9 +149,9 @@ async function finish(context: WorkerContext, id: string): Promise<void> {
       select kind, lower(email) as person from notifications
        where id = ${id} and body is null and created_at > now() - mail_stays_fresh()`.execute(db);
     const [mail] = unwritten;
-    // Another worker was faster, or it grew old meanwhile.
+    // Another worker was faster, or the mail became stale meanwhile.
     if (mail === undefined) return;
-    // Nothing is locked, so one look at everything.
+    // Nothing is locked, so all is read from one snapshot.
     const { email, body, request_count } = await db
       .transaction()
       .setIsolationLevel("repeatable read")
@@ -168,9 +162,9 @@ async function finish(context: WorkerContext, id: string): Promise<void> {
   }
 }
 
-/** The mail as Resend gets it, of all that is attached to it by now. */
+/** The mail as Resend gets it, about all that is attached to it by now. */
 async function written(
-  { settings }: WorkerContext,
+  { settings }: TaskContext,
   trx: Database,
   kind: NotificationKind,
   id: string,
@@ -184,14 +178,14 @@ async function written(
     subject,
     html,
     text,
-    // Keeps holiday replies away.
+    // No out-of-office replies (RFC 3834).
     headers: { "Auto-Submitted": "auto-generated" },
     tags: [{ name: "notification_id", value: id }],
   });
   return { email, body, request_count };
 }
 
-/** Marks the readers of mails that are sent, page by page: also those that a dead worker did not come to. */
+/** Marks the readers of sent mails as told, page by page, including those that a dead worker left unmarked. */
 async function markReaders(db: Database, kind: NotificationKind, signal: AbortSignal): Promise<void> {
   for (let more = true; more && !signal.aborted;) {
     const { rows } = await sql<{ more: boolean }>`select mark_more_readers(${kind}) as more`.execute(db);
@@ -201,7 +195,7 @@ async function markReaders(db: Database, kind: NotificationKind, signal: AbortSi
 
 /** Sends what is sealed, at most `limit` mails. */
 async function sendSealed(
-  context: WorkerContext,
+  context: TaskContext,
   kind: NotificationKind,
   limit: number,
   signal: AbortSignal,
@@ -217,7 +211,7 @@ async function sendSealed(
 
 /** Waits for the next turn to call Resend, and claims a mail that is due. */
 async function claim(
-  { db, worker_id, settings }: WorkerContext,
+  { db, worker_id, settings, count }: TaskContext,
   kind: NotificationKind,
   signal: AbortSignal,
 ): Promise<ClaimedMail[]> {
@@ -233,13 +227,14 @@ async function claim(
     if (wait_ms > TURN_WITHIN_MS) continue;
     const { rows: mails } = await sql<ClaimedMail>`
       select * from claim_notifications(${kind}, 1, ${worker_id}, true, ${settings.MAIL_FROM})`.execute(db);
-    // Else somebody was faster, or the gate has been shut.
+    count("claimed", mails.length);
+    // None: another worker was faster, or the gate has been shut.
     if (mails.length > 0) return mails;
   }
 }
 
 async function sendOne(
-  { db, mailer, log, settings }: WorkerContext,
+  { db, mailer, log, settings, count }: TaskContext,
   kind: NotificationKind,
   mail: ClaimedMail,
   signal: AbortSignal,
@@ -251,7 +246,7 @@ async function sendOne(
     case "sent":
       await sql`select mark_notification_sent(${mail.id}, ${answer.resend_id})`.execute(db);
       log.info({ ...line, resend_id: answer.resend_id }, "mail");
-      // Nothing is lost when we die between two pages: it is sent, and the next run goes on.
+      // If we die between two pages nothing is lost: the mail is sent, and the next run goes on marking.
       await markReaders(db, kind, signal);
       break;
     case "refused":

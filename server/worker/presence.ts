@@ -1,18 +1,18 @@
 import type pg from "pg";
 
 export interface WorkerPresence {
-  /** Comes back when its connection broke, and gives back what dead workers held. */
-  look(): Promise<void>;
+  /** Enters again if the connection broke, and gives back what dead workers held. @throws when Postgres does not answer. */
+  check(): Promise<void>;
   leave(): Promise<void>;
 }
 
-/** A host that vanished without a word is noticed after about 25 seconds, not after the system's two hours. */
+/** Postgres notices a host that vanished without closing its connection after about 25 s, not after the system's two hours. */
 const KEEPALIVE =
   "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3";
 
 /**
- * Makes it known that this worker lives: a lock on a connection of its own, which Postgres frees by itself when
- * the process dies, however it dies. Whoever sees it free gives back what the dead one held (reap_dead_workers).
+ * Registers this worker as alive. A live worker holds an advisory lock on a dedicated connection, which Postgres frees when the
+ * process dies, however it dies. Any worker that finds the lock free gives back what the dead one held (reap_dead_workers).
  */
 export async function enterWorker(pool: pg.Pool, worker_id: string): Promise<WorkerPresence> {
   let connection: PresenceConnection | undefined;
@@ -32,18 +32,18 @@ export async function enterWorker(pool: pg.Pool, worker_id: string): Promise<Wor
   };
   await enter();
   return {
-    async look() {
-      // A connection that a firewall forgot tells nobody: it must be spoken on.
+    async check() {
+      // Only a query shows that a firewall has dropped the connection.
       const held = connection;
       await held?.client.query("select").catch(() => held.letGo());
-      // Once at a time: a second connection would wait for the lock of the first.
+      // One attempt at a time: a second connection would wait for the lock of the first.
       if (connection === undefined) await (entering ??= enter().finally(() => (entering = undefined)));
       await pool.query("select reap_dead_workers()");
     },
     async leave() {
       const left = connection;
       connection = undefined;
-      // With Postgres away there is nothing to tidy: the lock is gone with the connection.
+      // With Postgres away there is nothing to tidy up: the lock is gone with the connection.
       await left?.client.query("select leave_worker($1)", [worker_id]).catch(() => undefined);
       left?.letGo();
     },
@@ -55,7 +55,7 @@ interface PresenceConnection {
   letGo(): void;
 }
 
-/** A connection that breaks is told of twice, by its query and by an event; the pool takes it back once. */
+/** A broken connection is reported twice, by its query and by an event, but may be released only once. */
 function holdConnection(client: pg.PoolClient, onGone: () => void): PresenceConnection {
   let isHeld = true;
   const letGo = (): void => {

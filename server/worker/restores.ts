@@ -1,22 +1,37 @@
-import type { RestoreRow } from "../postgres/pool.ts";
-import { GroupCommit } from "../postgres/group_commit.ts";
-import { isBadRow } from "../postgres/errors.ts";
-import { count } from "./job_counts.ts";
-import { CALLS_TIMEOUT_MS } from "../s3/s3.ts";
-import { troubleOf } from "../s3/trouble.ts";
-import { outcomeOf, settleRestores, type Finding, type RestoreOutcome } from "./settle_restores.ts";
-import { withTimeLimit } from "../time_limit.ts";
-import { walkDue } from "./walk_due.ts";
-import { workerContext } from "./task.ts";
+import { sql } from "kysely";
 
-/** S3's answer does not fit our columns (an expiry in the year 12000): that row's trouble alone. */
+import type { RestoreRow } from "../postgres/pool.ts";
+import { Batcher } from "../postgres/batch.ts";
+import { intervalsOf } from "../postgres/debounce.ts";
+import { isBadRow } from "../postgres/errors.ts";
+import { CALLS_TIMEOUT_MS, type ObjectFacts } from "../s3/s3.ts";
+import type { Tier } from "../s3/storage_class.ts";
+import { troubleOf, type Trouble } from "../s3/trouble.ts";
+import { withTimeLimit } from "../time_limit.ts";
+import type { TaskContext } from "./task.ts";
+import { walkDue } from "./walk_due.ts";
+
+/** What S3's answer means for a claimed row, named by the function of sql/transitions.sql that notes it. */
+export type Finding =
+  | ({ transition: "mark_restores_pending"; tier: Tier | null } & ObjectFacts)
+  | ({ transition: "mark_restores_restored"; restore_expires_at: Date | null } & ObjectFacts)
+  | ({ transition: "mark_restores_failed" } & Trouble)
+  | { transition: "mark_restores_lost" }
+  | { transition: "mark_restores_expired" }
+  | { transition: "note_restores_checked"; restore_expires_at: Date | null }
+  | ({ transition: "note_restore_troubles" } & Trouble);
+
+/** A finding about this row, by the holder of this claim. */
+type Outcome = Finding & Pick<RestoreRow, "id" | "claim_id">;
+
+/** S3's answer does not fit our columns (an expiry in the year 12000). Only this row is in trouble. */
 const UNNOTED: Finding = {
   transition: "note_restore_troubles",
   code: "unusable_answer",
   message: "S3's answer about this file cannot be used. An administrator should look at the log.",
 };
 
-/** What S3 said, in a word of the job's line. */
+/** What the job's log line calls it. */
 const COUNTED_AS: Record<Finding["transition"], string> = {
   mark_restores_pending: "pending",
   mark_restores_restored: "restored",
@@ -27,30 +42,36 @@ const COUNTED_AS: Record<Finding["transition"], string> = {
   note_restore_troubles: "trouble",
 };
 
-/** Of a task's walks at a time: while one waits for an object that hangs, another takes what is new. */
-export const WALKS = 2;
+/** Concurrent runs of a task that asks S3: while one waits for an object that hangs, the other takes what is new. */
+export const RESTORE_RUNS = 2;
 
 /**
- * An outcome waits this long for others: a transaction costs as much as twenty rows of it, and adds jobs of its own. Far
- * less than anybody who waits for a file notices.
+ * An outcome waits this long for others: a transaction costs as much as twenty rows, and adds jobs of its own. Somebody who
+ * waits hours for a file does not notice.
  */
 const NOTE_TOGETHER_MS = 100;
 
 /**
- * Claims restores, asks S3 about each, and notes what it said: outcomes that come together in one transaction, while S3 is
- * asked on. Whatever S3 or the network does wrong becomes the row's own trouble and holds up no other.
+ * Claims restores, asks S3 about each, and notes the outcomes a page at a time while it goes on asking. An error of S3 or of
+ * the network becomes trouble of that row alone and delays no other.
  */
-export async function restoreWalk(walk: {
-  claim: (limit: number) => Promise<RestoreRow[]>;
-  ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
-  signal: AbortSignal;
-}): Promise<void> {
-  const { log, settings } = workerContext();
-  const stop = walk.signal;
-  const notes = startNoting(settings.S3_CONCURRENCY);
+export async function walkRestores(
+  context: TaskContext,
+  stop: AbortSignal,
+  walk: {
+    claim: (limit: number) => Promise<RestoreRow[]>;
+    ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
+  },
+): Promise<void> {
+  const { log, settings, count } = context;
+  const outcomes = batch(context);
   try {
     await walkDue<RestoreRow>({
-      claim: walk.claim,
+      claim: async (limit) => {
+        const claimed = await walk.claim(limit);
+        count("claimed", claimed.length);
+        return claimed;
+      },
       concurrency: settings.S3_CONCURRENCY,
       signal: stop,
       work: async (restore) => {
@@ -58,7 +79,7 @@ export async function restoreWalk(walk: {
         const finding = await withTimeLimit(CALLS_TIMEOUT_MS, stop, (signal) =>
           walk.ask(restore, signal),
         ).catch((error: unknown): Finding => {
-          if (stop.aborted) throw error; // Shutting down: nobody's trouble, the row is given back.
+          if (stop.aborted) throw error; // Shutting down: the object is not at fault, and its row is given back.
           return { transition: "note_restore_troubles", ...troubleOf(error) };
         });
         log.info(
@@ -74,69 +95,31 @@ export async function restoreWalk(walk: {
         );
         count("asked");
         count(COUNTED_AS[finding.transition]);
-        await notes.add(restore, finding);
+        await outcomes.add({ ...finding, id: restore.id, claim_id: restore.claim_id });
       },
     });
   } finally {
-    await notes.end();
+    await outcomes.end();
   }
 }
 
-interface Notes {
-  /**
-   * Resolves at once, or, for whoever fills a page, when that is noted: S3 is asked no faster than Postgres writes.
-   * @throws when something could not be noted: the walk should end.
-   */
-  add(restore: RestoreRow, finding: Finding): Promise<void>;
-  /** Notes what is left. @throws when something could not be noted: its rows come back by their lease. */
-  end(): Promise<void>;
-}
-
-function startNoting(page_size: number): Notes {
-  const { db, notify_waits, log } = workerContext();
-  const settled = new GroupCommit<RestoreOutcome, void>(
+/** Notes outcomes a page at a time: all of a page, or none. */
+function batch({ db, debounce, settings, log }: TaskContext): Batcher<Outcome, void> {
+  const settle = (outcomes: Outcome[]) =>
+    sql`select settle_restores(${JSON.stringify(outcomes)}, ${intervalsOf(debounce)}::interval[])`.execute(
+      db,
+    );
+  return new Batcher<Outcome, void>(
     async (outcomes) => {
-      await settleRestores(db, notify_waits, outcomes);
+      await settle(outcomes).catch(async (error: unknown) => {
+        const [outcome, ...others] = outcomes;
+        if (!isBadRow(error) || outcome === undefined || others.length > 0) throw error;
+        const { id, claim_id, ...finding } = outcome;
+        log.error({ err: error, restore_id: id, finding }, "cannot note what S3 said");
+        await settle([{ ...UNNOTED, id, claim_id }]);
+      });
       return outcomes.map(() => undefined);
     },
-    // Each of as many lanes waits for one page at most.
-    { batch_size: page_size, queue_size: page_size * page_size },
+    { batch_size: settings.S3_CONCURRENCY, linger_ms: NOTE_TOGETHER_MS },
   );
-  const note = async (restore: RestoreRow, finding: Finding): Promise<void> => {
-    await settled.push(outcomeOf(restore, finding)).catch(async (error: unknown) => {
-      if (!isBadRow(error)) throw error;
-      log.error({ err: error, restore_id: restore.id, finding }, "cannot note what S3 said");
-      await settled.push(outcomeOf(restore, UNNOTED));
-    });
-  };
-
-  let page: [RestoreRow, Finding][] = [];
-  let timer: NodeJS.Timeout | undefined;
-  const noting = new Set<Promise<void>>();
-  let failure: unknown;
-  const notePage = (): Promise<void> => {
-    clearTimeout(timer);
-    timer = undefined;
-    const noted = Promise.all(page.map(([restore, finding]) => note(restore, finding))).then(
-      () => void noting.delete(noted),
-      (error: unknown) => void (failure ??= error),
-    );
-    page = [];
-    noting.add(noted);
-    return noted;
-  };
-  return {
-    async add(restore, finding) {
-      // Whose answers cannot be written down, need not be asked for.
-      if (failure !== undefined) throw failure;
-      page.push([restore, finding]);
-      if (page.length >= page_size) await notePage();
-      else timer ??= setTimeout(() => void notePage(), NOTE_TOGETHER_MS);
-    },
-    async end() {
-      void notePage();
-      await Promise.all(noting);
-      if (failure !== undefined) throw failure;
-    },
-  };
 }

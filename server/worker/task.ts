@@ -1,30 +1,95 @@
-import type { Config, WorkerConfig } from "../config.ts";
+import type { Task } from "graphile-worker";
+
+import type { Config, Debounce, WorkerConfig } from "../config.ts";
 import type { Database } from "../postgres/pool.ts";
 import type { Log } from "../log.ts";
 import type { Mailer } from "../mail/resend.ts";
 import type { S3 } from "../s3/s3.ts";
 
-/** What tasks work with, beside their job. */
+/** What the tasks of one worker share. */
 export interface WorkerContext {
   db: Database;
   s3: S3;
   mailer: Mailer;
-  /** Whose claims these are: graphile-worker's name for this process. */
+  /** graphile-worker's name for this worker: jobs are locked, and rows claimed, in this name. */
   worker_id: string;
   settings: WorkerConfig & Pick<Config, "SESSION_EMAIL_DOMAINS">;
-  /** As the SQL functions take them: see notifyWaits. */
-  notify_waits: string[];
+  debounce: Debounce;
   log: Log;
 }
 
-let context: WorkerContext | undefined;
-
-/** graphile-worker loads tasks by file name and passes them nothing of ours, so the worker leaves it here. */
-export function provideWorkerContext(provided: WorkerContext): void {
-  context = provided;
+/** What one run works with. */
+export interface TaskContext extends WorkerContext {
+  /** Adds to what the job's log line says it did: `{ claimed: 3, asked: 3, pending: 2, trouble: 1 }`. */
+  count: (what: string, by?: number) => void;
 }
 
-export function workerContext(): WorkerContext {
-  if (context === undefined) throw new Error("a task ran outside startWorker");
-  return context;
+type Counts = Record<string, number>;
+
+/** How often a task runs in this worker just now, and whether a nudge came since the last run began. */
+interface Runs {
+  running: number;
+  again: boolean;
+}
+
+interface OpenWorker {
+  context: WorkerContext;
+  runs: Map<string, Runs>;
+  /** By job: graphile-worker hands the same job object to the task and to its events, but no result. */
+  counts: WeakMap<object, Counts>;
+}
+
+/** The only state of this module: tasks are loaded by file name, and a job names its worker only (`locked_by`). */
+const workers = new Map<string, OpenWorker>();
+
+/** Before its first job. */
+export function openTasks(context: WorkerContext): void {
+  workers.set(context.worker_id, { context, runs: new Map(), counts: new WeakMap() });
+}
+
+/** After its last job. */
+export function closeTasks(worker_id: string): void {
+  workers.delete(worker_id);
+}
+
+/**
+ * Wraps each file of tasks/. At most `runs` runs of a task go on at a time in a worker, and nudges coalesce: one that comes
+ * meanwhile ends at once and makes a run look again. Each commit brings a nudge, and many runs over one backlog would take
+ * the job slots of other tasks. If a run fails, its rows are still due: the next nudge or the crontab finds them.
+ */
+export function task(
+  limits: { runs: number },
+  run: (context: TaskContext, signal: AbortSignal) => Promise<void>,
+): Task {
+  return async (_payload, { job, abortSignal }) => {
+    const worker = workers.get(job.locked_by ?? "");
+    if (worker === undefined) throw new Error("tasks run only in a worker that startWorker has started");
+    const { context, counts } = worker;
+
+    const runs = worker.runs.get(job.task_identifier) ?? { running: 0, again: false };
+    worker.runs.set(job.task_identifier, runs);
+    runs.again = true;
+    if (runs.running >= limits.runs) return;
+
+    const did: Counts = {};
+    counts.set(job, did);
+    const count = (what: string, by = 1): void => {
+      if (by > 0) did[what] = (did[what] ?? 0) + by;
+    };
+    runs.running++;
+    try {
+      while (runs.again && !abortSignal.aborted) {
+        runs.again = false;
+        await run({ ...context, count }, abortSignal);
+      }
+    } finally {
+      runs.running--;
+    }
+  };
+}
+
+/** What a job did, for its log line. Nothing when it found nothing to do, or left it to a run that was under way. */
+export function countsOf(job: { locked_by: string | null }): { did?: Counts } {
+  const did = workers.get(job.locked_by ?? "")?.counts.get(job);
+  return did === undefined || Object.keys(did).length === 0 ? {} : { did };
 }

@@ -1,18 +1,16 @@
-import { count } from "./job_counts.ts";
-
 export interface Walk<Row> {
-  /** Claims up to `limit` rows that are due; none: the walk is over. */
+  /** Claims up to `limit` rows that are due. An empty page ends the walk. */
   claim: (limit: number) => Promise<Row[]>;
-  /** Does one row, its outcome included. Only trouble with Postgres may be thrown: it ends the walk. */
+  /** Does all of one row, noting its outcome included. An error ends the walk: throw only when Postgres fails. */
   work: (row: Row) => Promise<void>;
   concurrency: number;
-  /** Ends the walk between two rows; what is claimed by then comes back when its lease ends. */
+  /** Ends the walk between two rows. Rows that are claimed but not begun become due when their lease expires. */
   signal: AbortSignal;
 }
 
 /**
- * Works through all that is due, a page claimed at a time and `concurrency` rows at once. The next page is
- * claimed as soon as the last is handed out, so a slow row holds up nobody but itself. Answers how many rows.
+ * Works through all that is due: claims a page at a time, works on `concurrency` rows at once, and claims the next page as
+ * soon as the last is handed out, so that a slow row delays no other. Returns how many rows it worked on.
  */
 export async function walkDue<Row>({ claim, work, concurrency, signal }: Walk<Row>): Promise<number> {
   let page: Row[] = [];
@@ -22,7 +20,6 @@ export async function walkDue<Row>({ claim, work, concurrency, signal }: Walk<Ro
 
   const refill = async (): Promise<void> => {
     page = await claim(concurrency);
-    count("claimed", page.length);
     over ||= page.length === 0;
   };
   const next = async (): Promise<Row | undefined> => {
@@ -43,7 +40,7 @@ export async function walkDue<Row>({ claim, work, concurrency, signal }: Walk<Ro
   const lanes = await Promise.allSettled(
     Array.from({ length: concurrency }, () =>
       lane().catch((error: unknown) => {
-        over = true; // The other lanes finish their row and stop.
+        over = true; // The other lanes finish their row, then stop.
         throw error;
       }),
     ),

@@ -1,31 +1,29 @@
-import type { RunningWorker } from "./worker.ts";
-
-/** Bad looks in a row, a minute in all: a failover takes less. */
-const LOOKS = 12;
-/** How soon a dead worker's rows are taken over; one small query each. */
-const LOOK_EVERY_MS = 5_000;
+/** Failed checks in a row: at the default interval one minute, which is longer than a failover takes. */
+const FAILED_CHECKS = 12;
 
 /**
- * Looks after the worker: has it take over what dead ones held, and calls `fatal` once Postgres has stayed away,
- * or the worker has not come back to its jobs although Postgres has (it remembers some errors for ever): it would
- * look alive and do nothing. Looks are counted, not time, so that a process that was suspended itself does not
- * blame others.
+ * Checks the worker regularly and calls `fatal` when it does not get better: Postgres stays away, or the worker gets no jobs
+ * although Postgres is back (graphile-worker never forgets some errors). Such a process would look alive and do nothing.
+ * Counts checks, not time: a process that was suspended itself must not blame others.
  */
-export function watchWorker(
-  worker: Pick<RunningWorker, "getsJobs" | "look">,
-  fatal: (reason: string) => void,
-  look_every_ms = LOOK_EVERY_MS,
-): { stop(): void } {
-  let bad_looks = 0;
+export function watch(options: {
+  /** Returns what is wrong, or null. Throws when Postgres does not answer. */
+  check: () => Promise<string | null>;
+  fatal: (reason: string) => void;
+  check_every_ms: number;
+}): { stop(): void } {
+  const { check, fatal, check_every_ms } = options;
+  let failed = 0;
   const timer = setInterval(() => {
-    if (bad_looks >= LOOKS)
-      fatal(`the worker has not reached its jobs for ${(LOOKS * look_every_ms) / 1000} s`);
-    bad_looks++;
-    worker.look().then(
-      () => worker.getsJobs() && (bad_looks = 0),
-      () => {}, // The next looks decide.
+    if (failed >= FAILED_CHECKS)
+      fatal(`the worker has not reached its jobs for ${(FAILED_CHECKS * check_every_ms) / 1000} s`);
+    // A check that does not return counts as failed.
+    failed++;
+    check().then(
+      (problem) => void (problem === null && (failed = 0)),
+      () => {}, // Counted already.
     );
-  }, look_every_ms);
+  }, check_every_ms);
   timer.unref();
   return { stop: () => clearInterval(timer) };
 }

@@ -1,50 +1,61 @@
 import { EventEmitter } from "node:events";
+import { readdirSync } from "node:fs";
+import { parse } from "node:path";
 
 import { Logger, run, type LogLevel, type WorkerEvents } from "graphile-worker";
 import type pg from "pg";
 
-import { notifyWaits, type Config, type WorkerConfig } from "../config.ts";
+import { debounceOf, type Config, type WorkerConfig } from "../config.ts";
 import { createDatabase } from "../postgres/pool.ts";
-import { countsOf } from "./job_counts.ts";
 import { type Log, reasonOf } from "../log.ts";
 import { createMailer } from "../mail/resend.ts";
 import { isUnavailable } from "../postgres/errors.ts";
 import { createS3 } from "../s3/s3.ts";
-import { provideWorkerContext } from "./task.ts";
+import { closeTasks, countsOf, openTasks } from "./task.ts";
 import { enterWorker } from "./presence.ts";
+import { watch } from "./watch.ts";
 
-const TASKS = ["resolve_users", "trigger_restores", "pre_notify", "post_notify", "poll_pending_restores"];
+const TASK_DIRECTORY = `${import.meta.dirname}/../../tasks`;
 
-/** Tasks get this long to end by themselves; then their calls are aborted. */
-const GRACE_MS = 4_000;
+/** graphile-worker names a task after its file. */
+const TASKS = readdirSync(TASK_DIRECTORY).map((file) => parse(file).name);
 
 export interface RunningWorker {
-  /** False while every try to get a job fails. */
-  getsJobs(): boolean;
-  /** Takes over what dead workers held. Throws when Postgres does not answer. */
-  look(): Promise<void>;
-  /** Lets running jobs end and leaves none locked. */
+  /** Why this worker cannot do its work now, or null. */
+  problem(): string | null;
+  /** Lets running jobs end, and leaves no job locked. */
   stop(): Promise<void>;
 }
 
+export interface WorkerTiming {
+  /** Between two checks of this worker, which also take over what dead workers held; a check is one small query. */
+  check_every_ms: number;
+  /** Running jobs get this long to end by themselves; then their calls are aborted. Supervisors kill after 10 s. */
+  grace_ms: number;
+}
+
+const TIMING: WorkerTiming = { check_every_ms: 5_000, grace_ms: 4_000 };
+
 /**
- * Starts graphile-worker on tasks/ and crontab. The pool stays the caller's, and open until stop() has
- * returned. `fatal` is called when the worker cannot go on: end the process, so that a supervisor restarts it.
+ * Starts graphile-worker on tasks/ and crontab. The caller owns the pool and keeps it open until stop() has returned.
+ * `fatal` is called when the worker cannot go on: end the process, so that a supervisor restarts it.
  */
 export async function startWorker(options: {
   pool: pg.Pool;
   config: Config & { worker: WorkerConfig };
   log: Log;
   fatal: (reason: string) => void;
+  timing?: Partial<WorkerTiming>;
 }): Promise<RunningWorker> {
   const { pool, config, log, fatal } = options;
+  const { check_every_ms, grace_ms } = { ...TIMING, ...options.timing };
   const s3 = createS3(config.worker);
   const context = {
     db: createDatabase(pool),
     s3,
     mailer: createMailer(config.worker),
     settings: { ...config.worker, ...config },
-    notify_waits: notifyWaits(config),
+    debounce: debounceOf(config),
     log,
   };
 
@@ -52,60 +63,71 @@ export async function startWorker(options: {
   let worker_id = "";
   events.on("pool:create", ({ workerPool }) => {
     worker_id = workerPool.id;
-    provideWorkerContext({ ...context, worker_id });
+    openTasks({ ...context, worker_id });
   });
   events.on("pool:fatalError", ({ action, error }) =>
     fatal(`graphile-worker: ${action}: ${reasonOf(error)}`),
   );
   logJobs(events, log);
 
-  // What was due while no worker ran. First, so that nothing can fail once the worker runs.
+  // For what became due while no worker ran. Before run(): an error here leaves nothing running.
   await pool.query("select nudge(task) from unnest($1::text[]) task", [TASKS]);
 
-  let getsJobs = true;
-  for (const event of ["worker:getJob:empty", "job:start"] as const)
-    events.on(event, () => (getsJobs = true));
+  // What the last try to get a job says about this worker.
+  let problem: string | null = null;
+  for (const event of ["worker:getJob:empty", "job:start"] as const) events.on(event, () => (problem = null));
   events.on("worker:getJob:error", ({ error }) => {
-    if (getsJobs) log.warn(causeOf(error), "cannot get jobs");
-    getsJobs = false;
+    if (problem === null) log.warn(causeOf(error), "cannot get jobs");
+    problem = "The worker does not get its jobs.";
   });
 
   const runner = await run({
     pgPool: pool,
     noHandleSignals: true,
-    taskDirectory: `${import.meta.dirname}/../../tasks`,
+    taskDirectory: TASK_DIRECTORY,
     crontabFile: `${import.meta.dirname}/../../crontab`,
     concurrency: config.worker.WORKER_CONCURRENCY,
     events,
     logger: workerLogger(log),
-    preset: { worker: { gracefulShutdownAbortTimeout: GRACE_MS } },
+    preset: { worker: { gracefulShutdownAbortTimeout: grace_ms } },
   });
   const presence = await enterWorker(pool, worker_id).catch(async (error: unknown) => {
     await runner.stop();
+    closeTasks(worker_id);
     throw error;
   });
   let stopping = false;
-  // It may also resolve when it dies (graphile/worker#635): any end that nobody asked for is fatal.
+  // It may also resolve when the worker dies (graphile/worker#635): any end but by stop() is fatal.
   runner.promise.then(
     () => stopping || fatal("graphile-worker ended by itself"),
     (error: unknown) => stopping || fatal(`graphile-worker: ${reasonOf(error)}`),
   );
 
+  const watching = watch({
+    check: async () => {
+      await presence.check();
+      return problem;
+    },
+    fatal,
+    check_every_ms,
+  });
+
   return {
-    getsJobs: () => getsJobs,
-    look: () => presence.look(),
+    problem: () => problem,
     async stop() {
       stopping = true;
+      watching.stop();
       await runner.stop();
-      // It does not wait for the last "completed" to be written; a job left locked stays so for four hours.
+      // runner.stop() does not wait until the last job is marked complete; a job left locked stays so for four hours.
       await noJobLockedBy(pool, worker_id);
+      closeTasks(worker_id);
       await presence.leave();
       s3.destroy();
     },
   };
 }
 
-/** One line per job, when it has ended, with what it did. */
+/** One log line per job, at its end, with what it did. */
 function logJobs(events: WorkerEvents, log: Log): void {
   events.on("job:complete", ({ job, error }) => {
     const line = {
@@ -120,11 +142,11 @@ function logJobs(events: WorkerEvents, log: Log): void {
   });
 }
 
-/** With Postgres away no stack says more than the reason; all else may be a bug. */
+/** When Postgres is away, the reason is enough. Any other error may be a bug and needs its stack. */
 const causeOf = (error: unknown) => (isUnavailable(error) ? { reason: reasonOf(error) } : { err: error });
 
 async function noJobLockedBy(pool: pg.Pool, worker_id: string): Promise<void> {
-  for (let look = 0; look < 100; look++) {
+  for (let check = 0; check < 100; check++) {
     const locked = await pool
       .query("select from graphile_worker.jobs where locked_by = $1 limit 1", [worker_id])
       .catch(() => undefined); // Postgres is gone: nothing to wait for.
@@ -133,7 +155,7 @@ async function noJobLockedBy(pool: pg.Pool, worker_id: string): Promise<void> {
   }
 }
 
-/** graphile-worker's own lines, in our format; one per job at debug, for the tasks log what they did. */
+/** graphile-worker's own log lines, in our format. Its info lines become debug: logJobs has one line per job. */
 function workerLogger(log: Log): Logger {
   const levels: Record<LogLevel, "error" | "warn" | "debug"> = {
     error: "error",
@@ -142,11 +164,11 @@ function workerLogger(log: Log): Logger {
     debug: "debug",
   };
   return new Logger((scope) => (level, message, meta) => {
-    // Has a line of ours.
+    // A failed job: logJobs has a line for it.
     if (meta?.["failure"] === true) return;
-    // A line, not the stack that follows in some.
+    // Some messages carry a stack.
     const [line] = message.split("\n", 1);
-    // With Postgres away it tells of each try to listen; the outage has two lines of ours.
+    // While Postgres is away it logs each attempt to listen; Outage logs the beginning and the end.
     log[isUnavailable(meta?.["error"]) ? "debug" : levels[level]](
       { ...(scope.taskIdentifier && { task: scope.taskIdentifier, job_id: scope.jobId }) },
       line,

@@ -18,7 +18,7 @@ const pool = {
 const app = createApp({
   pool,
   secrets: [SECRET],
-  notify_waits: [],
+  debounce: { quiet: "0", max_wait: "0" },
   session_domains: [],
   notReady: () => Promise.resolve(null),
   log: createLog("info"),

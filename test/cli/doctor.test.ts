@@ -209,6 +209,7 @@ describe("the tables", () => {
     });
     await insertRequest(pool, restore, { email: null });
     await insertRead(pool, "closed", { request: { email: null, requested_at: ago("8 days") } });
+    await pool.query("insert into workers (id) values ('dead')");
     await pool.query(
       "select graphile_worker.add_job('trigger_restores', run_at := now() - interval '1 hour')",
     );
@@ -235,8 +236,9 @@ describe("the tables", () => {
       "update mail_gate set closed_until = '2100-01-02 03:04Z', reason = 'the key is revoked'",
     );
     await pool.query("select graphile_worker.add_job('pre_notify', run_at := now() - interval '11 minutes')");
-    const connected = new Client({ connectionString: databaseUrl, application_name: "thaw" });
+    const connected = new Client({ connectionString: databaseUrl });
     await connected.connect();
+    await connected.query("select enter_worker('busy')");
     const { line, code } = await world.doctor([BUCKET]);
     await connected.end();
 

@@ -772,7 +772,7 @@ describe("many at once", () => {
     const app = createApp({
       pool: { query: () => new Promise(() => undefined) } as unknown as Pool,
       secrets: [SECRET],
-      notify_waits: [],
+      debounce: { quiet: "0", max_wait: "0" },
       session_domains: [],
       notReady: () => Promise.resolve(null),
       log: createLog("silent"),
@@ -798,7 +798,7 @@ describe("many at once", () => {
     const app = createApp({
       pool,
       secrets: [SECRET],
-      notify_waits: [],
+      debounce: { quiet: "0", max_wait: "0" },
       session_domains: [],
       notReady: () => Promise.resolve(null),
       log,

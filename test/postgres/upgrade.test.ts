@@ -245,7 +245,7 @@ describe("from the release before", () => {
     const app = createApp({
       pool: old,
       secrets: [SECRET],
-      notify_waits: WAITS,
+      debounce: { quiet: WAITS[0] as string, max_wait: WAITS[1] as string },
       session_domains: [],
       notReady: async () => null,
       log: createLog("silent"),

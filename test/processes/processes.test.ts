@@ -12,7 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
-import { watchWorker } from "../../server/worker/watch.ts";
+import { watch } from "../../server/worker/watch.ts";
 import { newPool, waitFor } from "../support/database.ts";
 import { test as base, type Process, type World } from "../support/processes.ts";
 import { baseEnv } from "../support/fast_run.ts";
@@ -539,11 +539,14 @@ describe("when Postgres goes away", () => {
     const reasons: string[] = [];
     let looks = 0;
     pool.on("acquire", () => looks++);
-    const watch = watchWorker(
-      { getsJobs: () => true, look: async () => void (await pool.query("select")) },
-      (reason) => reasons.push(reason),
-      50,
-    );
+    const watching = watch({
+      check: async () => {
+        await pool.query("select");
+        return null;
+      },
+      fatal: (reason) => reasons.push(reason),
+      check_every_ms: 50,
+    });
     // More than it takes when none is answered.
     await waitFor("some looks", async () => looks > 20);
     expect(reasons).toEqual([]);
@@ -552,7 +555,7 @@ describe("when Postgres goes away", () => {
     await waitFor("the verdict", async () => reasons.length > 0);
 
     expect(reasons[0]).toBe("the worker has not reached its jobs for 0.6 s");
-    watch.stop();
+    watching.stop();
     await pool.end();
   });
 
@@ -578,15 +581,15 @@ describe("when Postgres goes away", () => {
   }) => {
     await refuseTasks(pool);
     const thaw = await startThaw(databaseUrl, { worker: false });
-    const worker = await thaw.startWorker();
-    await waitFor("its failure", async () => !worker.getsJobs());
+    const worker = await thaw.startWorker({}, { check_every_ms: 500 });
+    await waitFor("its failure", async () => worker.problem() !== null);
     await pool.query("drop function refuse cascade");
-    const reasons: string[] = [];
-    const watch = watchWorker(worker, (reason) => reasons.push(reason), 500);
 
-    await waitFor("the verdict", async () => reasons.length > 0);
+    await waitFor("the verdict", async () => thaw.lambdaErrors.length > 0);
 
-    watch.stop();
+    expect(thaw.lambdaErrors[0]).toMatchObject({
+      message: "the worker died: the worker has not reached its jobs for 6 s",
+    });
     await thaw.stop();
   });
 });

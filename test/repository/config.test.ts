@@ -1,7 +1,7 @@
 /** What the environment may say, and how all that is wrong with it is told at once. */
 import { describe, expect, test } from "vitest";
 
-import { ConfigError, notifyWaits, readConfig, type Role } from "../../server/config.ts";
+import { ConfigError, debounceOf, readConfig, type Role } from "../../server/config.ts";
 
 const SECRET = "a-secret-of-at-least-32-characters-for-tests";
 const ALL: Role[] = ["migrate", "server", "worker"];
@@ -366,6 +366,10 @@ describe("the waits of mails", () => {
     expect(problemsOf(waits("10", "9"))).toEqual(["NOTIFY_MAX_WAIT_SECONDS"]);
     expect(problemsOf(waits("10", "9"), ["migrate"])).toEqual(["NOTIFY_MAX_WAIT_SECONDS"]);
     expect(problemsOf({ ...waits("10", "9"), PORT: "x" })).toEqual(["PORT", "NOTIFY_MAX_WAIT_SECONDS"]);
-    expect(notifyWaits(readConfig(waits("10", "10"), ALL))).toEqual(["10 seconds", "10 seconds"]);
+    expect(debounceOf(readConfig(waits("9", "10"), ALL))).toEqual({
+      quiet: "9 seconds",
+      max_wait: "10 seconds",
+    });
+    expect(problemsOf(waits("10", "10"))).toEqual([]);
   });
 });

@@ -43,7 +43,7 @@ export async function startApi(
   const app = createApp({
     pool,
     secrets: [SECRET, SECOND_SECRET],
-    notify_waits: ["1 second", "4 seconds"],
+    debounce: { quiet: "1 second", max_wait: "4 seconds" },
     session_domains: [],
     notReady: notReady ?? (() => migrationProblem(pool)),
     log,

@@ -7,11 +7,11 @@ import pg from "pg";
 import { handler as restoreCompleted } from "../../lambdas/restore_completed.ts";
 import { handler as restoreRequested } from "../../lambdas/restore_requested.ts";
 import { createApp } from "../../server/http/app.ts";
-import { notifyWaits, readConfig, type WorkerConfig } from "../../server/config.ts";
+import { debounceOf, readConfig, type WorkerConfig } from "../../server/config.ts";
 import { createPool } from "../../server/postgres/pool.ts";
 import { listen } from "../../server/http/listen.ts";
 import { createLog } from "../../server/log.ts";
-import { startWorker, type RunningWorker } from "../../server/worker/worker.ts";
+import { startWorker, type RunningWorker, type WorkerTiming } from "../../server/worker/worker.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3Event, type S3StandIn, type S3StandInOptions } from "../stand_ins/s3.ts";
 
@@ -38,7 +38,7 @@ export interface Thaw {
   /** Tells the map whose a key is. */
   know(access_key_id: string, email: string): Promise<void>;
   /** With other settings, when told: a deployment changes them. */
-  startWorker(changes?: Partial<WorkerConfig>): Promise<RunningWorker>;
+  startWorker(changes?: Partial<WorkerConfig>, timing?: Partial<WorkerTiming>): Promise<RunningWorker>;
   stop(): Promise<void>;
 }
 
@@ -127,7 +127,7 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
   const app = createApp({
     pool,
     secrets: config.server.RESTORE_SECRET,
-    notify_waits: notifyWaits(config),
+    debounce: debounceOf(config),
     session_domains: config.SESSION_EMAIL_DOMAINS,
     notReady: () => Promise.resolve(null),
     log,
@@ -190,12 +190,13 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
         email,
       ]);
     },
-    async startWorker(changes = {}) {
+    async startWorker(changes = {}, timing = {}) {
       const started = await startWorker({
         pool,
         config: { ...config, worker: { ...worker, ...changes } },
         log,
         fatal: (reason) => lambdaErrors.push(new Error(`the worker died: ${reason}`)),
+        timing,
       });
       // A test that stops it itself leaves nothing for stop().
       let stopped: Promise<void> | undefined;

@@ -182,7 +182,7 @@ describe("a worker's presence", () => {
     expect(await workers(pool)).toEqual([]);
 
     await waitFor("it to be back", async () => {
-      await presence.look();
+      await presence.check();
       return (await holders(pool)).length === 1 && (await workers(pool)).length === 1;
     });
     expect(await reap(pool)).toBe(0);
@@ -230,7 +230,7 @@ test("a worker whose connection a firewall forgot becomes known again", async ({
   await pool.query("select pg_terminate_backend($1)", await holders(pool));
   await waitFor("it to be held dead", async () => (await reap(pool)) === 1);
 
-  await presence.look();
+  await presence.check();
 
   expect(await workers(pool)).toEqual(["here"]);
   expect(await reap(pool)).toBe(0);

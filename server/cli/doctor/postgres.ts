@@ -98,14 +98,15 @@ async function schemaPublic(pool: Pool): Promise<Finding> {
       );
 }
 
-/**
- * A worker holds a connection of this name (see main.ts) for as long as it lives, and runs jobs when they are
- * due. Both are public knowledge of Postgres' and graphile-worker's; when its crontab last fired is not.
- */
+/** A live worker holds the advisory lock of its row in `workers` (sql/workers.sql), and runs jobs when they are due. */
 async function worker(pool: Pool): Promise<Finding> {
   const { connected, overdue } = await one<{ connected: boolean; overdue: number }>(
     pool,
-    `select exists (select from pg_stat_activity where datname = current_database() and application_name = 'thaw') as connected,
+    // pg_locks shows the key of an advisory lock as two halves; objsubid 1 marks a key of one bigint.
+    `select exists (select from workers w
+                      join pg_locks l on (l.classid::bigint << 32) | l.objid::bigint = worker_lock(w.id)
+                     where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+                       and l.database = (select oid from pg_database where datname = current_database())) as connected,
             (select count(*)::int from graphile_worker.jobs
               where run_at < now() - interval '10 minutes' and locked_at is null and attempts < max_attempts) as overdue`,
   );

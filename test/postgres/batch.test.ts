@@ -1,8 +1,8 @@
-import { setImmediate as turn } from "node:timers/promises";
+import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
 
 import { describe, expect, test } from "vitest";
 
-import { GroupCommit, Overloaded } from "../../server/postgres/group_commit.ts";
+import { Batcher, Overloaded } from "../../server/postgres/batch.ts";
 import { isBadRow, isConflict, isUnavailable } from "../../server/postgres/errors.ts";
 
 const LIMITS = { batch_size: 10, queue_size: 100 };
@@ -25,12 +25,12 @@ function tenfold(before: (items: number[]) => Promise<void> | void = () => undef
 const outcome = (push: Promise<unknown>): Promise<unknown> =>
   push.catch((error: unknown) => (error as Error).message);
 
-describe("GroupCommit", () => {
+describe("Batcher", () => {
   test("what arrives together is written together, and each gets its own answer", async () => {
     const { batches, write } = tenfold();
-    const group = new GroupCommit(write, LIMITS);
+    const batcher = new Batcher(write, LIMITS);
 
-    expect(await Promise.all([3, 1, 2].map((item) => group.push(item)))).toEqual([30, 10, 20]);
+    expect(await Promise.all([3, 1, 2].map((item) => batcher.push(item)))).toEqual([30, 10, 20]);
     expect(batches).toEqual([[3, 1, 2]]);
   });
 
@@ -38,7 +38,7 @@ describe("GroupCommit", () => {
     let writing = 0;
     const at_once: number[] = [];
     const { batches, write } = tenfold();
-    const group = new GroupCommit<number, number>(async (items) => {
+    const batcher = new Batcher<number, number>(async (items) => {
       at_once.push(++writing);
       const results = await write(items);
       writing--;
@@ -47,7 +47,7 @@ describe("GroupCommit", () => {
 
     const pushes: Promise<number>[] = [];
     for (let item = 0; item < 25; item++) {
-      pushes.push(group.push(item));
+      pushes.push(batcher.push(item));
       if (item % 4 === 0) await turn();
     }
     const results = await Promise.all(pushes);
@@ -60,9 +60,9 @@ describe("GroupCommit", () => {
 
   test("no batch is larger than it may be", async () => {
     const { batches, write } = tenfold();
-    const group = new GroupCommit(write, LIMITS);
+    const batcher = new Batcher(write, LIMITS);
 
-    await Promise.all(Array.from({ length: 24 }, (_, item) => group.push(item)));
+    await Promise.all(Array.from({ length: 24 }, (_, item) => batcher.push(item)));
 
     expect(batches.map((batch) => batch.length)).toEqual([10, 10, 4]);
   });
@@ -73,9 +73,9 @@ describe("GroupCommit", () => {
       if (items.some((item) => item === 3 || item === 8)) throw pgError("22P05");
       written.push(...items);
     });
-    const group = new GroupCommit(write, LIMITS);
+    const batcher = new Batcher(write, LIMITS);
 
-    const results = await Promise.all(Array.from({ length: 10 }, (_, item) => outcome(group.push(item))));
+    const results = await Promise.all(Array.from({ length: 10 }, (_, item) => outcome(batcher.push(item))));
 
     expect(results).toEqual([0, 10, 20, "22P05", 40, 50, 60, 70, "22P05", 90]);
     expect(written).toEqual([0, 1, 2, 4, 5, 6, 7, 9]);
@@ -91,9 +91,9 @@ describe("GroupCommit", () => {
       const error = errors.shift();
       if (error) throw error;
     });
-    const group = new GroupCommit(write, LIMITS);
+    const batcher = new Batcher(write, LIMITS);
 
-    expect(await Promise.all([group.push(1), group.push(2)])).toEqual([10, 20]);
+    expect(await Promise.all([batcher.push(1), batcher.push(2)])).toEqual([10, 20]);
     expect(batches).toEqual([
       [1, 2],
       [1, 2],
@@ -106,9 +106,9 @@ describe("GroupCommit", () => {
     const { batches, write } = tenfold(() => {
       throw pgError("40P01");
     });
-    const group = new GroupCommit(write, LIMITS);
+    const batcher = new Batcher(write, LIMITS);
 
-    expect(await outcome(group.push(1))).toBe("40P01");
+    expect(await outcome(batcher.push(1))).toBe("40P01");
     expect(batches.length).toBe(5);
   });
 
@@ -117,14 +117,14 @@ describe("GroupCommit", () => {
     const { batches, write } = tenfold(() => {
       if (away) throw pgError("ECONNREFUSED");
     });
-    const group = new GroupCommit(write, LIMITS);
+    const batcher = new Batcher(write, LIMITS);
 
-    const results = await Promise.all(Array.from({ length: 35 }, (_, item) => outcome(group.push(item))));
+    const results = await Promise.all(Array.from({ length: 35 }, (_, item) => outcome(batcher.push(item))));
     expect(new Set(results)).toEqual(new Set(["ECONNREFUSED"]));
     expect(batches.length).toBe(1);
 
     away = false;
-    expect(await group.push(7)).toBe(70);
+    expect(await batcher.push(7)).toBe(70);
   });
 
   test("Postgres goes away while a batch is taken apart: whoever has an answer keeps it", async () => {
@@ -134,9 +134,9 @@ describe("GroupCommit", () => {
       if (writes === 1) throw pgError("23514");
       if (writes === 3) throw new Error("Connection terminated unexpectedly");
     });
-    const group = new GroupCommit(write, { batch_size: 4, queue_size: 100 });
+    const batcher = new Batcher(write, { batch_size: 4, queue_size: 100 });
 
-    const results = await Promise.all([1, 2, 3, 4, 5].map((item) => outcome(group.push(item))));
+    const results = await Promise.all([1, 2, 3, 4, 5].map((item) => outcome(batcher.push(item))));
 
     const lost = "Connection terminated unexpectedly";
     expect(results).toEqual([10, 20, lost, lost, lost]);
@@ -151,9 +151,9 @@ describe("GroupCommit", () => {
     const { write } = tenfold((items) => {
       if (items.includes(1)) throw pgError("42883");
     });
-    const group = new GroupCommit(write, { batch_size: 2, queue_size: 100 });
+    const batcher = new Batcher(write, { batch_size: 2, queue_size: 100 });
 
-    expect(await Promise.all([1, 2, 3].map((item) => outcome(group.push(item))))).toEqual([
+    expect(await Promise.all([1, 2, 3].map((item) => outcome(batcher.push(item))))).toEqual([
       "42883",
       "42883",
       30,
@@ -165,14 +165,17 @@ describe("GroupCommit", () => {
     const { batches, write } = tenfold((items) => {
       if (items.some((item) => locked.includes(item))) throw pgError("55P03");
     });
-    const group = new GroupCommit(write, LIMITS, async (items) => {
-      const held = items.map((item) => locked.includes(item));
-      // Somebody lets go of one of them just then.
-      locked = [3];
-      return held;
+    const batcher = new Batcher(write, {
+      ...LIMITS,
+      lockedOf: async (items) => {
+        const held = items.map((item) => locked.includes(item));
+        // Somebody lets go of one of them just then.
+        locked = [3];
+        return held;
+      },
     });
 
-    const results = await Promise.all(Array.from({ length: 12 }, (_, item) => outcome(group.push(item))));
+    const results = await Promise.all(Array.from({ length: 12 }, (_, item) => outcome(batcher.push(item))));
 
     expect(results).toEqual([0, 10, 20, "55P03", 40, 50, 60, 70, 80, 90, 100, 110]);
     // One wait for the whole batch, not one for each half; the queue goes on without the two.
@@ -188,9 +191,9 @@ describe("GroupCommit", () => {
     const { batches, write } = tenfold((items) => {
       if (items.includes(1)) throw pgError("55P03");
     });
-    const group = new GroupCommit(write, LIMITS, async (items) => items.map(() => false));
+    const batcher = new Batcher(write, { ...LIMITS, lockedOf: async (items) => items.map(() => false) });
 
-    const results = await Promise.all([0, 1, 2, 3].map((item) => outcome(group.push(item))));
+    const results = await Promise.all([0, 1, 2, 3].map((item) => outcome(batcher.push(item))));
 
     expect(results).toEqual([0, "55P03", 20, 30]);
     expect(batches).toContainEqual([2, 3]);
@@ -202,9 +205,9 @@ describe("GroupCommit", () => {
       const { batches, write } = tenfold((items) => {
         if (items.includes(1)) throw error === "57014" ? pgError(error) : new Error(error);
       });
-      const group = new GroupCommit(write, { batch_size: 2, queue_size: 100 });
+      const batcher = new Batcher(write, { batch_size: 2, queue_size: 100 });
 
-      expect(await Promise.all([0, 1, 2, 3].map((item) => outcome(group.push(item))))).toEqual([
+      expect(await Promise.all([0, 1, 2, 3].map((item) => outcome(batcher.push(item))))).toEqual([
         error,
         error,
         20,
@@ -220,12 +223,97 @@ describe("GroupCommit", () => {
 
   test("beyond the bound of the queue callers are turned away, and there is room again later", async () => {
     const { write } = tenfold();
-    const group = new GroupCommit(write, { batch_size: 2, queue_size: 3 });
+    const batcher = new Batcher(write, { batch_size: 2, queue_size: 3 });
 
-    const pushes = [1, 2, 3, 4].map((item) => group.push(item));
+    const pushes = [1, 2, 3, 4].map((item) => batcher.push(item));
     await expect(pushes[3]).rejects.toBeInstanceOf(Overloaded);
     expect(await Promise.all(pushes.slice(0, 3))).toEqual([10, 20, 30]);
-    expect(await group.push(5)).toBe(50);
+    expect(await batcher.push(5)).toBe(50);
+  });
+});
+
+describe("A Batcher that lingers", () => {
+  const LINGER_MS = 300;
+
+  test("writes a batch that fills up at once, and any other when its first item has waited", async () => {
+    const { batches, write } = tenfold();
+    const batcher = new Batcher(write, { batch_size: 3, linger_ms: LINGER_MS });
+    const began = performance.now();
+
+    await Promise.all([1, 2, 3].map((item) => batcher.push(item)));
+    expect(performance.now() - began).toBeLessThan(LINGER_MS);
+
+    const first = batcher.push(4);
+    await turn();
+    expect(await Promise.all([first, batcher.push(5)])).toEqual([40, 50]);
+    expect(performance.now() - began).toBeGreaterThan(LINGER_MS - 5);
+    expect(batches).toEqual([
+      [1, 2, 3],
+      [4, 5],
+    ]);
+  });
+
+  test("what waited for the write in flight does not linger as long again", async () => {
+    let slow = true;
+    const { batches, write } = tenfold(async () => {
+      if (slow) await sleep(LINGER_MS);
+      slow = false;
+    });
+    const batcher = new Batcher(write, { batch_size: 2, linger_ms: LINGER_MS });
+    const first = [1, 2].map((item) => batcher.push(item));
+    await turn();
+    const began = performance.now();
+
+    await batcher.push(3);
+
+    expect(performance.now() - began).toBeLessThan(1.9 * LINGER_MS);
+    await Promise.all(first);
+    expect(batches).toEqual([[1, 2], [3]]);
+  });
+
+  test("writes what is left at its end, without lingering", async () => {
+    const { batches, write } = tenfold();
+    const batcher = new Batcher(write, { batch_size: 3, linger_ms: 60_000 });
+    for (const item of [1, 2, 3, 4]) await batcher.add(item);
+
+    await batcher.end();
+
+    expect(batches).toEqual([[1, 2, 3], [4]]);
+  });
+
+  test("keeps callers who add from being faster than it writes", async () => {
+    const { promise: held, resolve: release } = Promise.withResolvers<void>();
+    const { batches, write } = tenfold(() => held);
+    const batcher = new Batcher(write, { batch_size: 2, linger_ms: 60_000 });
+    let added = 0;
+    const adding = (async () => {
+      for (const item of [1, 2, 3, 4, 5, 6, 7]) {
+        await batcher.add(item);
+        added = item;
+      }
+    })();
+    for (let turns = 0; turns < 20; turns++) await turn();
+
+    // One batch in flight, one that is full behind it.
+    expect([added, batches]).toEqual([3, [[1, 2]]]);
+
+    release();
+    await adding;
+    await batcher.end();
+    expect(batches).toEqual([[1, 2], [3, 4], [5, 6], [7]]);
+  });
+
+  test("tells who adds more, and who ends it, that an item could not be written", async () => {
+    const { batches, write } = tenfold(() => {
+      throw pgError("ECONNREFUSED");
+    });
+    const batcher = new Batcher(write, { batch_size: 2, linger_ms: 60_000 });
+    await batcher.add(1);
+    await batcher.add(2);
+    await expect.poll(() => outcome(batcher.add(3))).toBe("ECONNREFUSED");
+
+    expect(await outcome(batcher.end())).toBe("ECONNREFUSED");
+    expect(batches[0]).toEqual([1, 2]);
   });
 });
 

@@ -1,0 +1,29 @@
+import { sql } from "kysely";
+
+import type { Debounce } from "../config.ts";
+import { intervalsOf } from "./debounce.ts";
+import type { Database } from "./pool.ts";
+
+/** Requests resolved per statement: a map filled for the first time may resolve very many. */
+const PAGE = 1000;
+
+/**
+ * Fills in the addresses of requests whose reader the maps know, a page per statement, until none is left or `signal` aborts.
+ * Returns how many requests it looked up.
+ */
+export async function resolveRequests(
+  db: Database,
+  rules: { debounce: Debounce; session_domains: string[] },
+  signal?: AbortSignal,
+): Promise<number> {
+  let looked_up = 0;
+  for (;;) {
+    const { rows } = await sql<{ touched: number }>`
+      select resolve_requests(${PAGE}, ${intervalsOf(rules.debounce)}::interval[], ${rules.session_domains}::text[]) as touched`.execute(
+      db,
+    );
+    const touched = rows[0]?.touched ?? 0;
+    looked_up += touched;
+    if (touched === 0 || signal?.aborted === true) return looked_up;
+  }
+}

@@ -1,0 +1,80 @@
+import type { JobHelpers } from "graphile-worker";
+import { describe, expect, onTestFinished, test } from "vitest";
+
+import { closeTasks, countsOf, openTasks, task, type WorkerContext } from "../../server/worker/task.ts";
+
+function open(worker_id: string): void {
+  openTasks({ worker_id } as WorkerContext);
+  onTestFinished(() => closeTasks(worker_id));
+}
+
+const job = (locked_by: string, task_identifier = "pre_notify") => ({ locked_by, task_identifier });
+
+const helpers = (of: ReturnType<typeof job>, signal = new AbortController().signal): JobHelpers =>
+  ({ job: of, abortSignal: signal }) as unknown as JobHelpers;
+
+describe("a task", () => {
+  test("works with what the worker has that locked its job, though another lives in the same process", async () => {
+    open("a");
+    open("b");
+    const ran: string[] = [];
+    const run = task({ runs: 1 }, async ({ worker_id }) => void ran.push(worker_id));
+
+    await run({}, helpers(job("b")));
+    await run({}, helpers(job("a")));
+
+    expect(ran).toEqual(["b", "a"]);
+  });
+
+  test("does nothing for a worker that has stopped", async () => {
+    open("a");
+    const run = task({ runs: 1 }, async () => {});
+    closeTasks("a");
+
+    await expect(run({}, helpers(job("a")))).rejects.toThrow(/only in a worker/);
+  });
+
+  test("looks again, once, for all nudges that come while as many runs go on as may", async () => {
+    open("a");
+    open("b");
+    const { promise: busy, resolve: rest } = Promise.withResolvers<void>();
+    const ran: string[] = [];
+    const run = task({ runs: 2 }, async ({ worker_id, count }) => {
+      ran.push(worker_id);
+      count("looked");
+      await busy;
+    });
+
+    const [first, second, third] = [job("a"), job("a"), job("a")];
+    const runs = [first, second].map((of) => run({}, helpers(of)));
+    await run({}, helpers(third));
+    await run({}, helpers(job("a")));
+    expect(ran).toEqual(["a", "a"]);
+    // The limit is each worker's own, and each task's.
+    const others = [job("b"), job("a", "post_notify")].map((of) => run({}, helpers(of)));
+    expect(ran).toEqual(["a", "a", "b", "a"]);
+    rest();
+    await Promise.all([...runs, ...others]);
+
+    expect(ran.slice(4)).toEqual(["a"]);
+    expect([countsOf(first), countsOf(second)]).toEqual([{ did: { looked: 2 } }, { did: { looked: 1 } }]);
+    expect(countsOf(third)).toEqual({});
+  });
+
+  test("does not look again once its worker is told to stop, nor after it failed", async () => {
+    open("a");
+    const stop = new AbortController();
+    let runs = 0;
+    const run = task({ runs: 1 }, async () => {
+      runs++;
+      await run({}, helpers(job("a")));
+      stop.abort();
+      if (runs === 2) throw new Error("no Postgres");
+    });
+
+    await run({}, helpers(job("a"), stop.signal));
+    expect(runs).toBe(1);
+    await expect(run({}, helpers(job("a")))).rejects.toThrow("no Postgres");
+    expect(runs).toBe(2);
+  });
+});
