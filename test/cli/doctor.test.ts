@@ -15,7 +15,7 @@ import { checkResend } from "../../server/cli/doctor/resend.ts";
 import { newPool, test as base, waitFor } from "../support/database.ts";
 import { baseEnv } from "../support/fast_run.ts";
 import { ROOT } from "../support/root.ts";
-import { ago, insertRead, insertRestore, insertRequest } from "../support/rows.ts";
+import { ago, insertRead, insertRestore, insertRequest, know } from "../support/rows.ts";
 import { runCommand } from "../support/run_command.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3StandIn } from "../stand_ins/s3.ts";
@@ -97,9 +97,7 @@ describe("a healthy Thaw", () => {
     s3.putObject({ bucket: BUCKET, key: "films/old.mov", storage_class: "GLACIER" });
     s3.putObject({ bucket: BUCKET, key: "films/new.mov" });
     resend.account.access = "full";
-    await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
-      JANE,
-    ]);
+    await know(pool, JANE);
     const worker = execFile(process.execPath, [join(ROOT, "server", "main.ts"), "worker"], {
       env: { ...baseEnv(), ...settings, LOG_LEVEL: "info" },
     });

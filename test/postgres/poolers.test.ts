@@ -5,6 +5,7 @@ import { waitFor } from "../support/database.ts";
 import { PGBOUNCER, startPgBouncer, type PgBouncer } from "../support/pgbouncer.ts";
 import { test as base } from "../support/processes.ts";
 import { runCommand } from "../support/run_command.ts";
+import { know } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody } from "../support/thaw.ts";
 
 const test = base.extend<{ pgbouncer: PgBouncer; tiny: PgBouncer }>({
@@ -35,7 +36,7 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
     pool,
   }) => {
     const DATABASE_URL = pgbouncer.url("session");
-    await pool.query("insert into aws_key_user_map values ($1, 'jane@example.com')", [JANE]);
+    await know(pool, JANE);
     await pool.query(
       "do $$ begin execute format('alter database %I set datestyle = German', current_database()); end $$",
     );

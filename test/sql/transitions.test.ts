@@ -30,6 +30,8 @@ import {
   type State,
   STATES,
   WAITS,
+  know,
+  tell,
 } from "../support/rows.ts";
 import { BUCKET, JANE } from "../support/thaw.ts";
 
@@ -721,13 +723,6 @@ describe("reopening what HEAD calls archived again", () => {
     await report(pool, "mark_restores_expired", read.restore);
     return (await restores(pool)).filter((restore) => restore["closed_at"] === null);
   };
-  const tell = async (pool: Pool, request: Row) => {
-    const { id } = await insertNotification(pool, { status: "sent", sent_at: ago("30 minutes") });
-    await pool.query(
-      "update restore_requests set post_notification_id = $2, post_notified = true where id = $1",
-      [request["id"], id],
-    );
-  };
 
   test("moves the untold along and leaves the told, unless they read it since", async ({ pool }) => {
     const jane = await insertRead(pool, "restored", { restore: { ...claimed(), region: "eu-west-1" } });
@@ -799,8 +794,6 @@ describe("addresses", () => {
     (await query(pool, "select resolve_requests($1, $2) as touched", [limit, WAITS]))[0]?.[
       "touched"
     ] as number;
-  const know = (pool: Pool, access_key_id: string, email: string) =>
-    insertRow(pool, "aws_key_user_map", { access_key_id, email });
   const nobody = { email: null, user_resolved: false };
 
   test("are filled in from the map, and whoever waits is told", async ({ pool }) => {

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import type { Pool } from "pg";
 import { inject } from "vitest";
 
 import { test as base, waitFor } from "./database.ts";
@@ -13,7 +14,8 @@ import { baseEnv } from "./fast_run.ts";
 import { ROOT } from "./root.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3Event, type S3StandIn } from "../stand_ins/s3.ts";
-import { BUCKET, SECRET, settingsFor } from "./thaw.ts";
+import { aRead, know, requestRestores } from "./rows.ts";
+import { BUCKET, JANE, SECRET, settingsFor } from "./thaw.ts";
 
 export interface Process {
   child: ChildProcess;
@@ -81,6 +83,13 @@ export const test = base.extend<{ world: World; emptyUrl: string; postgres: Priv
     await postgres.remove();
   },
 });
+
+/** Jane, whom the map knows, has read an archived object: as the server writes it down. */
+export async function readByJane({ s3 }: World, pool: Pool, s3_key: string): Promise<void> {
+  s3.putObject({ bucket: BUCKET, key: s3_key, storage_class: "GLACIER", body: s3_key });
+  await know(pool, JANE);
+  await requestRestores(pool, aRead({ s3_key }));
+}
 
 /** For tests with stand-ins of their own; whoever launches it ends it. */
 export function launch(roles: string[], env: Record<string, string>, root = ROOT): Process {

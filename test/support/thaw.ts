@@ -18,6 +18,7 @@ import { startS3StandIn, type S3Event, type S3StandIn, type S3StandInOptions } f
 export const SECRET = "a-secret-of-at-least-32-characters-for-tests";
 export const BUCKET = "archive";
 export const JANE = "AKIAJANE000000000001";
+export const BOB = "AKIABOB0000000000001";
 
 export interface Thaw {
   url: string;
