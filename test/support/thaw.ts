@@ -197,7 +197,8 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
         config: { ...config, worker: { ...worker, ...changes } },
         log,
         fatal: (reason) => lambdaErrors.push(new Error(`the worker died: ${reason}`)),
-        timing,
+        // Each mail waits for a job that becomes due later.
+        timing: { poll_every_ms: 500, ...timing },
       });
       // A test that stops it itself leaves nothing for stop().
       let stopped: Promise<void> | undefined;
