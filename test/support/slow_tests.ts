@@ -18,7 +18,7 @@ const LONGEST = filesOf([
   "sql/roles",
 ]);
 
-/** Real processes, storms, browsers, other programs, other servers: what a change of a rule or a page rarely breaks alone. */
+/** Real processes, storms, browsers, other programs, other servers, large tables: what a change of a rule or a page rarely breaks alone. */
 export const NOT_FAST = filesOf([
   "processes/*",
   "cli/*",
@@ -32,8 +32,10 @@ export const NOT_FAST = filesOf([
   "postgres/session_settings",
   "promises",
   "s3/other_stores",
+  "sql/plans",
   "sql/roles",
   "stand_ins/clients",
+  "worker/big_mails",
   "worker/mail_protocol",
   "worker/trigger_restores",
 ]);
