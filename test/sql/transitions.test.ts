@@ -6,7 +6,7 @@ import { describe, expect } from "vitest";
 import { WORKER_QUERY_TIMEOUT_MS } from "../../server/postgres/pool.ts";
 import { SEND_TIMEOUT_MS } from "../../server/mail/resend.ts";
 import { CALLS_TIMEOUT_MS } from "../../server/s3/s3.ts";
-import { test, waitFor } from "../support/database.ts";
+import { test } from "../support/database.ts";
 import {
   ago,
   ahead,
@@ -297,15 +297,12 @@ describe("an event that overtakes a worker", () => {
     const outcome = JSON.stringify([
       { id: restore["id"], claim_id: restore["claim_id"], ...OUTCOMES.mark_restores_pending },
     ]);
-    const noting = pool.query(
-      `begin; select mark_restores_pending('${outcome}', '{120 seconds,900 seconds}'); select pg_sleep(0.1); commit`,
-    );
-    await waitFor(
-      "the note",
-      async () => (await query(pool, "select from pg_stat_activity where wait_event = 'PgSleep'")).length > 0,
-    );
+    const worker = await pool.connect();
+    await worker.query(`begin; select mark_restores_pending('${outcome}', '{120 seconds,900 seconds}')`);
+    const noting = worker.query("select pg_sleep(0.1); commit");
     expect((await complete(pool, { version_id: "v9" })).rows).toMatchObject([{ updated: 1 }]);
     await noting;
+    worker.release();
     expect(await reload(pool, restore)).toMatchObject({
       status: "pending",
       head_wanted_at: expect.any(Date) as Date,
