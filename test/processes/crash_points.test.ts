@@ -212,7 +212,8 @@ test("paused beyond its lease, and continued: what it still reports does no harm
 
   // Its call ends unanswered; of that it speaks, and nobody listens.
   first.child.kill("SIGCONT");
-  await first.says('"outcome":"uncertain"');
+  // A call of Resend may take 20 s.
+  await first.says('"outcome":"uncertain"', RECOVERED_WITHIN_MS);
   await waitFor(
     "its jobs to end",
     async () =>

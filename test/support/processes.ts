@@ -22,7 +22,7 @@ export interface Process {
   /** All that it wrote. */
   output(): string;
   /** Waits for text in the output; fails when the process ends without. */
-  says(text: string): Promise<void>;
+  says(text: string, timeout_ms?: number): Promise<void>;
   /** Of its HTTP side, once that is ready. */
   url(): Promise<string>;
   post(path: string, body: unknown): Promise<{ status: number; body: unknown }>;
@@ -108,8 +108,8 @@ export function launch(roles: string[], env: Record<string, string>, root = ROOT
   const launched: Process = {
     child,
     output: () => output,
-    async says(text) {
-      await waitFor(`"${text}"`, async () => output.includes(text) || isClosed, 20_000).catch(
+    async says(text, timeout_ms = 20_000) {
+      await waitFor(`"${text}"`, async () => output.includes(text) || isClosed, timeout_ms).catch(
         (error: unknown) => {
           throw new Error(`It does not say "${text}":\n${output}`, { cause: error });
         },
