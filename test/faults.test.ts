@@ -8,7 +8,7 @@ import { describe, expect, vi } from "vitest";
 
 import { newPool, test as base, waitFor } from "./support/database.ts";
 import { givenFiles, quiet, runNotify } from "./support/given_files.ts";
-import { test, type Process, type World } from "./support/processes.ts";
+import { test, type Process, type World, readByJane } from "./support/processes.ts";
 import { aRead, JOHN, one, query, requestRestores, WAITS } from "./support/rows.ts";
 import { BUCKET, JANE, startThaw, type ThawOptions } from "./support/thaw.ts";
 
@@ -52,13 +52,6 @@ vi.setConfig({ testTimeout: 90_000 });
 
 const FILM = { bucket: BUCKET, key: "film.mov" };
 
-/** Jane reads film.mov, and the server has written it down. */
-async function read(world: World, pool: Pool): Promise<void> {
-  world.s3.putObject({ ...FILM, storage_class: "GLACIER", body: "film" });
-  await pool.query("insert into aws_key_user_map values ($1, 'jane@example.com')", [JANE]);
-  await requestRestores(pool, aRead());
-}
-
 async function startWorker(world: World, env: Record<string, string> = {}): Promise<Process> {
   const worker = world.run(["worker"], env);
   await worker.says("worker ready");
@@ -94,7 +87,7 @@ test("Postgres stops while Resend takes a mail, and starts again: the mail arriv
   let worker = await startWorker(world, env);
   const pool = newPool(postgres.url);
   resend.addFault({ kind: "slow", delay_ms: 1_000, times: 1 });
-  await read(world, pool);
+  await readByJane(world, pool, FILM.key);
   await waitFor("the call", async () => resend.requests.length === 1, 30_000);
 
   await postgres.stop();
@@ -142,7 +135,7 @@ test("the connection that hears of jobs is cut: there is a new one within second
 
   await pool.query("select pg_terminate_backend($1)", [pid]);
   const cut = performance.now();
-  await read(world, pool);
+  await readByJane(world, pool, FILM.key);
 
   await marked(pool, "restores where status = 'pending'");
   // Two seconds of polling, and what a busy machine adds.
@@ -163,7 +156,7 @@ describe("kill -9", () => {
     const { resend, s3 } = world;
     const worker = await startWorker(world);
     resend.addFault({ kind: "slow", delay_ms: 1_000, times: 1 });
-    await read(world, pool);
+    await readByJane(world, pool, FILM.key);
     await waitFor("the call", async () => resend.requests.length === 1, 30_000);
     const holder = await pool.connect();
     await holder.query("begin");
@@ -201,7 +194,7 @@ describe("kill -9", () => {
     const { resend } = world;
     const worker = await startWorker(world);
     resend.addFault({ kind: "accept_then_hang", times: 1 });
-    await read(world, pool);
+    await readByJane(world, pool, FILM.key);
     await waitFor("Resend to accept", async () => resend.mails.length === 1, 30_000);
 
     worker.child.kill("SIGTERM");
@@ -268,7 +261,7 @@ test.for([
     const punctual = await startPunctualS3(s3.url);
     const { at: before } = await one(pool, "select now() as at");
     await startWorker(world, { NODE_OPTIONS: wrongClock(by_ms), AWS_ENDPOINT_URL_S3: punctual.url });
-    await read(world, pool);
+    await readByJane(world, pool, FILM.key);
 
     await marked(pool, "restores where status = 'pending' and failure_code is null");
     expect(punctual.refused[0]).toBe("HEAD");

@@ -1,9 +1,8 @@
 import { describe, expect } from "vitest";
 
 import { test as base, waitFor } from "./support/database.ts";
-import { BUCKET, JANE, requestBody, startThaw, type Thaw } from "./support/thaw.ts";
+import { BOB, BUCKET, JANE, requestBody, startThaw, type Thaw } from "./support/thaw.ts";
 
-const BOB = "AKIABOB0000000000001";
 const NOBODY = "AKIANOBODY0000000001";
 
 const test = base.extend<{ thaw: Thaw }>({

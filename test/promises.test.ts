@@ -5,6 +5,7 @@ import { test, waitFor } from "./support/database.ts";
 import { launch } from "./support/processes.ts";
 import { startResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn } from "./stand_ins/s3.ts";
+import { know } from "./support/rows.ts";
 import { BUCKET, JANE, SECRET, requestBody, settingsFor, startThaw } from "./support/thaw.ts";
 
 test("1. what was answered with 2xx survives kill -9, and its reader is told", async ({
@@ -15,9 +16,7 @@ test("1. what was answered with 2xx survives kill -9, and its reader is told", a
   const resend = await startResendStandIn();
   s3.createBucket(BUCKET);
   s3.putObject({ bucket: BUCKET, key: "a.bin", storage_class: "GLACIER" });
-  await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
-    JANE,
-  ]);
+  await know(pool, JANE);
   const env = { ...settingsFor(databaseUrl, s3, resend), LOG_LEVEL: "info" };
 
   const first = launch(["server", "worker"], env);

@@ -32,9 +32,11 @@ export interface WorkerTiming {
   check_every_ms: number;
   /** Running jobs get this long to end by themselves; then their calls are aborted. Supervisors kill after 10 s. */
   grace_ms: number;
+  /** Jobs that become due later are found this late; of those added to start at once, Postgres notifies us. */
+  poll_every_ms: number;
 }
 
-const TIMING: WorkerTiming = { check_every_ms: 5_000, grace_ms: 4_000 };
+const TIMING: WorkerTiming = { check_every_ms: 5_000, grace_ms: 4_000, poll_every_ms: 2_000 };
 
 /**
  * Starts graphile-worker on tasks/ and crontab. The caller owns the pool and keeps it open until stop() has returned.
@@ -48,7 +50,7 @@ export async function startWorker(options: {
   timing?: Partial<WorkerTiming>;
 }): Promise<RunningWorker> {
   const { pool, config, log, fatal } = options;
-  const { check_every_ms, grace_ms } = { ...TIMING, ...options.timing };
+  const { check_every_ms, grace_ms, poll_every_ms } = { ...TIMING, ...options.timing };
   const s3 = createS3(config.worker);
   const context = {
     db: createDatabase(pool),
@@ -89,7 +91,7 @@ export async function startWorker(options: {
     concurrency: config.worker.WORKER_CONCURRENCY,
     events,
     logger: workerLogger(log),
-    preset: { worker: { gracefulShutdownAbortTimeout: grace_ms } },
+    preset: { worker: { gracefulShutdownAbortTimeout: grace_ms, pollInterval: poll_every_ms } },
   });
   const presence = await enterWorker(pool, worker_id).catch(async (error: unknown) => {
     await runner.stop();

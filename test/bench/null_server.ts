@@ -1,10 +1,9 @@
 /** The routes as they are, on a Postgres that answers at once: what HTTP and validation alone cost. */
 import type pg from "pg";
 
-import { createApp } from "../../server/http/app.ts";
 import { listen } from "../../server/http/listen.ts";
 import { createLog } from "../../server/log.ts";
-import { SECRET } from "../support/thaw.ts";
+import { testApp } from "../support/app.ts";
 
 const pool = {
   query: ({ values }: { values: [string] }) => {
@@ -15,13 +14,6 @@ const pool = {
   },
 } as unknown as pg.Pool;
 
-const app = createApp({
-  pool,
-  secrets: [SECRET],
-  debounce: { quiet: "0", max_wait: "0" },
-  session_domains: [],
-  notReady: () => Promise.resolve(null),
-  log: createLog("info"),
-});
+const app = testApp(pool, { log: createLog("info") });
 const { port } = await listen(app.fetch, { HOST: "127.0.0.1", PORT: 0 });
 console.log(JSON.stringify({ msg: "server ready", port }));

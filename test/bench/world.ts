@@ -17,11 +17,10 @@ import { SECRET, standInSettings } from "../support/thaw.ts";
 import { waitFor } from "../support/wait_for.ts";
 import type { Calls, CloudOptions } from "./clouds.ts";
 import { packagedPostgres, type PackagedPostgres } from "./packaged_postgres.ts";
+import { ROOT } from "../support/root.ts";
 
 /** How often a figure looks whether all is done: seldom, for the look itself costs what is measured. */
 export const LOOK_EVERY_MS = 500;
-
-const ROOT = join(import.meta.dirname, "../..");
 
 export interface Clouds {
   env: Record<string, string>;

@@ -3,6 +3,8 @@ import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { ROOT } from "../support/root.ts";
+
 export interface Mutant {
   name: string;
   file: string;
@@ -53,12 +55,11 @@ export const MUTANTS: Mutant[] = [
 
 /** A checkout with that mutant in it. */
 export async function checkoutOf(mutant: Mutant): Promise<{ root: string; remove: () => Promise<void> }> {
-  const original = join(import.meta.dirname, "../..");
   const root = await mkdtemp(join(tmpdir(), "thaw-mutant-"));
   for (const part of ["package.json", "crontab", "server", "sql", "tasks"]) {
-    await cp(join(original, part), join(root, part), { recursive: true });
+    await cp(join(ROOT, part), join(root, part), { recursive: true });
   }
-  await symlink(join(original, "node_modules"), join(root, "node_modules"));
+  await symlink(join(ROOT, "node_modules"), join(root, "node_modules"));
   const text = await readFile(join(root, mutant.file), "utf8");
   if (text.split(mutant.from).length !== 2)
     throw new Error(`${mutant.file} does not hold exactly once: ${mutant.from}`);

@@ -2,7 +2,7 @@
  * Real servers, real workers and a real Postgres, killed, paused and stopped while people read their files; S3 and
  * Resend at their worst. Then the weather clears, and what is left is evidence for the auditor.
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -16,6 +16,7 @@ import { seededRandom } from "../stand_ins/random.ts";
 import { startResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3Event } from "../stand_ins/s3.ts";
 import { settingsFor } from "../support/thaw.ts";
+import { ROOT } from "../support/root.ts";
 import { waitFor } from "../support/wait_for.ts";
 import { strike } from "./blows.ts";
 import { createCallers, type Read } from "./callers.ts";
@@ -56,8 +57,7 @@ export async function runStorm(
 ): Promise<Evidence> {
   const weather = options.weather ?? WORST;
   const random = seededRandom(options.seed);
-  const dir = await mkdtemp(join(tmpdir(), "thaw-chaos-"));
-  const postgres = await PrivatePostgres.start(join(dir, "postgres"));
+  const postgres = await PrivatePostgres.start(join(tmpdir(), `thaw-chaos-${randomUUID()}`));
   const resend = await startResendStandIn({ seed: options.seed });
   const deliveries = new Set<Promise<void>>();
   const later = (ms: number, deliver: () => Promise<void>): void => {
@@ -83,7 +83,7 @@ export async function runStorm(
   }
 
   const pool = createPool(postgres.url, { name: "chaos", max: 5, query_timeout_ms: 0 }, createLog("silent"));
-  const root = options.root ?? join(import.meta.dirname, "../..");
+  const root = options.root ?? ROOT;
   await migrate(pool, join(root, "sql"));
   await pool.query(QUICK_TIMES);
   const early = [...people].filter(() => random() < 0.8);
@@ -120,7 +120,6 @@ export async function runStorm(
     await s3.close();
     await resend.close();
     await postgres.remove();
-    await rm(dir, { recursive: true, force: true });
   };
   // Nothing is left running by Ctrl-C.
   const interrupted = (): void => void cleanUp().finally(() => process.exit(130));

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
 
+import { baseEnv } from "../support/fast_run.ts";
 import { waitFor } from "../support/wait_for.ts";
 
 /** A process as a supervisor keeps it: started again whenever it ends, until told to stop. */
@@ -19,7 +20,7 @@ export class Supervised {
     this.name = name;
     this.#start = () =>
       spawn(process.execPath, [join(root, "server", "main.ts"), ...roles], {
-        env: { PATH: process.env["PATH"] ?? "", ...env },
+        env: { ...baseEnv(root), ...env },
         stdio: ["ignore", "pipe", "pipe"],
       });
     this.#launch();

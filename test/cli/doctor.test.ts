@@ -13,12 +13,14 @@ import { describe, expect } from "vitest";
 import { checkPostgres } from "../../server/cli/doctor/postgres.ts";
 import { checkResend } from "../../server/cli/doctor/resend.ts";
 import { newPool, test as base, waitFor } from "../support/database.ts";
-import { ago, insertRead, insertRestore, insertRequest } from "../support/rows.ts";
+import { baseEnv } from "../support/fast_run.ts";
+import { ROOT } from "../support/root.ts";
+import { ago, insertRead, insertRestore, insertRequest, know } from "../support/rows.ts";
+import { runCommand } from "../support/run_command.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3StandIn } from "../stand_ins/s3.ts";
 import { BUCKET, JANE, SECRET, settingsFor } from "../support/thaw.ts";
 
-const ROOT = join(import.meta.dirname, "../..");
 const EVENTS = { notifications: "<EventBridgeConfiguration></EventBridgeConfiguration>" };
 const AWS_SECRET = "an-aws-secret-that-nobody-may-see";
 
@@ -74,21 +76,8 @@ const test = base.extend<{ world: World; resend: ResendStandIn; silence: { port:
   },
 });
 
-/** What it may take on a busy machine; its own time-outs are far below. */
-const DOCTOR_MS = 25_000;
-
 async function runDoctor(names: string[], env: Settings): Promise<Report> {
-  const { code, output } = await new Promise<{ code: number; output: string }>((resolve, reject) => {
-    execFile(
-      process.execPath,
-      [join(ROOT, "server", "cli", "doctor", "doctor.ts"), ...names],
-      { cwd: tmpdir(), env: { PATH: process.env["PATH"], ...env }, timeout: DOCTOR_MS },
-      (error, stdout, stderr) => {
-        if (error?.killed === true) reject(new Error(`It does not end:\n${stdout}${stderr}`));
-        else resolve({ code: Number(error?.code ?? 0), output: stdout + stderr });
-      },
-    );
-  });
+  const { code, output } = await runCommand(["server/cli/doctor/doctor.ts", ...names], env);
   for (const secret of [SECRET, AWS_SECRET, env["RESEND_API_KEY"], passwordOf(env["DATABASE_URL"])]) {
     if (secret) expect(output).not.toContain(secret);
   }
@@ -108,11 +97,9 @@ describe("a healthy Thaw", () => {
     s3.putObject({ bucket: BUCKET, key: "films/old.mov", storage_class: "GLACIER" });
     s3.putObject({ bucket: BUCKET, key: "films/new.mov" });
     resend.account.access = "full";
-    await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
-      JANE,
-    ]);
+    await know(pool, JANE);
     const worker = execFile(process.execPath, [join(ROOT, "server", "main.ts"), "worker"], {
-      env: { PATH: process.env["PATH"], ...settings, LOG_LEVEL: "info" },
+      env: { ...baseEnv(), ...settings, LOG_LEVEL: "info" },
     });
     try {
       let log = "";
@@ -457,7 +444,7 @@ test.for([
 ] as const)("%s ends quietly when nobody reads it to the end", async ([, [program, ...args]], { world }) => {
   const child = spawn(process.execPath, [join(ROOT, program), ...args], {
     cwd: tmpdir(),
-    env: { PATH: process.env["PATH"], ...world.settings },
+    env: { ...baseEnv(), ...world.settings },
     stdio: ["ignore", "pipe", "pipe"],
   });
   // As `| head -0`: closed before the first line.

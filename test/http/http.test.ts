@@ -5,9 +5,9 @@ import { gzipSync } from "node:zlib";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
-import { createApp } from "../../server/http/app.ts";
-import { createLog } from "../../server/log.ts";
 import { captureLog, head, MINIMAL, raw, SECOND_SECRET, startApi, test, type Api } from "../support/api.ts";
+import { postTo, testApp } from "../support/app.ts";
+import { know } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody, SECRET } from "../support/thaw.ts";
 
 const ROUTES = ["/restore/request", "/restore/completed"] as const;
@@ -685,9 +685,7 @@ describe("the log", () => {
   test("never has a secret, wherever it was sent, nor who somebody is", async ({ databaseUrl, pool }) => {
     // Postgres then fails, and quotes the row that it refuses.
     await pool.query("alter table restore_requests add constraint poison check (s3_key <> 'poison')");
-    await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
-      JANE,
-    ]);
+    await know(pool, JANE);
     const { log, text, lines } = captureLog();
     const api = await startApi(databaseUrl, { log });
     const reader = { principal_arn: "arn:of-jane", source_identity: "jane@example.com" };
@@ -768,22 +766,14 @@ describe("many at once", () => {
     expect(answers[1]?.body).toEqual({ error: { code: "internal", message: "Internal error." } });
   });
 
+  /** Takes each query, and never answers. */
+  const SILENT_POSTGRES = { query: () => new Promise(() => undefined) } as unknown as Pool;
+
   test("hear within two seconds that Postgres says nothing, whatever the time-outs of its driver", async () => {
-    const app = createApp({
-      pool: { query: () => new Promise(() => undefined) } as unknown as Pool,
-      secrets: [SECRET],
-      debounce: { quiet: "0", max_wait: "0" },
-      session_domains: [],
-      notReady: () => Promise.resolve(null),
-      log: createLog("silent"),
-    });
+    const app = testApp(SILENT_POSTGRES);
     for (const route of ROUTES) {
       const began = performance.now();
-      const response = await app.request(route, {
-        method: "POST",
-        headers: { "content-type": "application/json", "x-restore-secret": SECRET },
-        body: JSON.stringify(MINIMAL),
-      });
+      const response = await postTo(app, route, MINIMAL);
 
       expect(response.status).toBe(503);
       expect(response.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
@@ -792,25 +782,11 @@ describe("many at once", () => {
   });
 
   test("beyond what may wait are sent away, and nobody waits for long", async () => {
-    const log = createLog("silent");
-    // A Postgres that never says anything.
-    const pool = { query: () => new Promise(() => undefined) } as unknown as Pool;
-    const app = createApp({
-      pool,
-      secrets: [SECRET],
-      debounce: { quiet: "0", max_wait: "0" },
-      session_domains: [],
-      notReady: () => Promise.resolve(null),
-      log,
-    });
+    const app = testApp(SILENT_POSTGRES);
     const began = performance.now();
     const answers = await Promise.all(
       Array.from({ length: 6_000 }, async () => {
-        const response = await app.request("/restore/request", {
-          method: "POST",
-          headers: { "content-type": "application/json", "x-restore-secret": SECRET },
-          body: JSON.stringify(MINIMAL),
-        });
+        const response = await postTo(app, "/restore/request", MINIMAL);
         return {
           status: response.status,
           retry_after: response.headers.get("retry-after"),

@@ -11,8 +11,8 @@ import { buildLambdas } from "../../lambdas/build.ts";
 import { isObject, parseJson, type JsonObject } from "../../lambdas/fields.ts";
 import { parseTemplate, render, type Parameters, type Resource } from "./cloudformation.ts";
 import { matches } from "./event_pattern.ts";
+import { ROOT } from "../support/root.ts";
 
-const ROOT = join(import.meta.dirname, "../..");
 const text = readFileSync(join(ROOT, "lambdas/template.yaml"), "utf8");
 const template = parseTemplate(text);
 

@@ -8,7 +8,8 @@ import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { renderMail, type MailContents, type MailFile } from "../../server/mail/render.ts";
+import type { MailContents, MailFile } from "../../server/mail/input.ts";
+import { renderMail } from "../../server/mail/render.ts";
 
 const CHROMIUM = process.env["CHROMIUM"] ?? "chromium";
 

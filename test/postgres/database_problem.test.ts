@@ -1,5 +1,4 @@
 /** Databases, and ways to them, that Thaw cannot work with: each is a sentence that says what to do. */
-import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -15,32 +14,18 @@ import { createLog } from "../../server/log.ts";
 import { migrate } from "../../server/postgres/migrate.ts";
 import { startApi } from "../support/api.ts";
 import { newPool } from "../support/database.ts";
-import { ROOT, test } from "../support/processes.ts";
+import { test } from "../support/processes.ts";
+import { runCommand, type Ended } from "../support/run_command.ts";
 import { requestBody } from "../support/thaw.ts";
 
 /** Each process that an operator starts; the doctor has lines instead. */
 const COMMANDS = [
-  ["main.ts", "migrate"],
-  ["main.ts", "server"],
-  ["main.ts", "worker"],
-  ["main.ts", "migrate", "server", "worker"],
-  ["cli/users.ts", "list"],
+  ["server/main.ts", "migrate"],
+  ["server/main.ts", "server"],
+  ["server/main.ts", "worker"],
+  ["server/main.ts", "migrate", "server", "worker"],
+  ["server/cli/users.ts", "list"],
 ];
-
-interface Ended {
-  code: number;
-  output: string;
-}
-
-const run = ([program = "", ...args]: string[], env: Record<string, string>): Promise<Ended> =>
-  new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [join(ROOT, "server", program), ...args],
-      { cwd: tmpdir(), env: { PATH: process.env["PATH"], ...env }, timeout: 25_000 },
-      (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), output: stdout + stderr }),
-    );
-  });
 
 /** One sentence, of one line, without a stack, a secret or an error's insides. */
 function expectSentence({ code, output }: Ended, sentence: RegExp): void {
@@ -63,8 +48,8 @@ describe.for(["LATIN1", "SQL_ASCII", "EUC_JP"])("a database in %s", (encoding) =
     const sentence = new RegExp(
       `^The database ${name} is not UTF-8 but ${encoding}, which .* create database ${name}_utf8 encoding 'UTF8' template template0 .*; `,
     );
-    for (const command of COMMANDS) expectSentence(await run(command, env), sentence);
-    const { output, code } = await run(["cli/doctor/doctor.ts"], env);
+    for (const command of COMMANDS) expectSentence(await runCommand(command, env), sentence);
+    const { output, code } = await runCommand(["server/cli/doctor/doctor.ts"], env);
     expect(output).toMatch(
       new RegExp(`^FAIL {2}Postgres: .*${encoding}.*create database ${name}_utf8 encoding 'UTF8'`, "m"),
     );
@@ -74,7 +59,9 @@ describe.for(["LATIN1", "SQL_ASCII", "EUC_JP"])("a database in %s", (encoding) =
     await pool.query(line);
     const right = new URL(emptyUrl);
     right.pathname = `/${name}_utf8`;
-    expect(await run(["main.ts", "migrate"], { ...env, DATABASE_URL: right.href })).toMatchObject({
+    expect(
+      await runCommand(["server/main.ts", "migrate"], { ...env, DATABASE_URL: right.href }),
+    ).toMatchObject({
       code: 0,
     });
     await pool.query(`drop database ${name}_utf8`);
@@ -89,7 +76,7 @@ test("a database whose foreign keys and triggers are off is refused by all", asy
   await pool.query(`alter database ${databaseOf(databaseUrl)} set session_replication_role = replica`);
   for (const command of COMMANDS) {
     expectSentence(
-      await run(command, world.settings),
+      await runCommand(command, world.settings),
       /^session_replication_role is replica.* alter database \S+ reset session_replication_role/,
     );
   }
@@ -121,9 +108,12 @@ describe("DATABASE_URL", () => {
     const DATABASE_URL = urlOf(databaseUrl, (url) => (url.password = ""));
     const env = { ...world.settings, DATABASE_URL, PGPASSFILE: "/no/such/file" };
     for (const command of COMMANDS) {
-      expectSentence(await run(command, env), /^Postgres cannot be used: .*asks for a password.*PGPASSWORD/);
+      expectSentence(
+        await runCommand(command, env),
+        /^Postgres cannot be used: .*asks for a password.*PGPASSWORD/,
+      );
     }
-    const { output } = await run(["cli/doctor/doctor.ts"], env);
+    const { output } = await runCommand(["server/cli/doctor/doctor.ts"], env);
     expect(output).toMatch(/^FAIL {2}Postgres: .*asks for a password: put it into DATABASE_URL/m);
   });
 
@@ -131,7 +121,7 @@ describe("DATABASE_URL", () => {
     const DATABASE_URL = urlOf(databaseUrl, (url) => (url.password = "open-sesame"));
     for (const command of COMMANDS) {
       expectSentence(
-        await run(command, { ...world.settings, DATABASE_URL }),
+        await runCommand(command, { ...world.settings, DATABASE_URL }),
         /^Postgres cannot be used: password authentication failed.*Check DATABASE_URL/,
       );
     }
@@ -145,7 +135,7 @@ describe("DATABASE_URL", () => {
     ]) {
       for (const command of COMMANDS) {
         expectSentence(
-          await run(command, { ...world.settings, DATABASE_URL }),
+          await runCommand(command, { ...world.settings, DATABASE_URL }),
           /DATABASE_URL: names several hosts.*name the one/,
         );
       }
@@ -162,7 +152,7 @@ describe("DATABASE_URL", () => {
       ] as const) {
         const DATABASE_URL = `${databaseUrl}?sslmode=verify-full&${name}=${encodeURIComponent(file)}`;
         expectSentence(
-          await run(["main.ts", "server"], { ...world.settings, DATABASE_URL }),
+          await runCommand(["server/main.ts", "server"], { ...world.settings, DATABASE_URL }),
           new RegExp(`DATABASE_URL: names ${file} as ${name}, which ${why}`),
         );
       }
@@ -181,7 +171,7 @@ describe("DATABASE_URL", () => {
     const { port } = server.address() as { port: number };
     const DATABASE_URL = `postgres://thaw:open-sesame@127.0.0.1:${port}/thaw?sslmode=verify-full&sslcert=${broken}&sslkey=${broken}`;
     expectSentence(
-      await run(["main.ts", "server"], { ...world.settings, DATABASE_URL }),
+      await runCommand(["server/main.ts", "server"], { ...world.settings, DATABASE_URL }),
       /^Postgres cannot be used: .*PEM.*Check DATABASE_URL/,
     );
     server.close();

@@ -1,13 +1,11 @@
 /** Behind a real PgBouncer: what works, and what the rest is told. */
-import { execFile } from "node:child_process";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
 import { describe, expect } from "vitest";
 
 import { waitFor } from "../support/database.ts";
 import { PGBOUNCER, startPgBouncer, type PgBouncer } from "../support/pgbouncer.ts";
-import { ROOT, test as base } from "../support/processes.ts";
+import { test as base } from "../support/processes.ts";
+import { runCommand } from "../support/run_command.ts";
+import { know } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody } from "../support/thaw.ts";
 
 const test = base.extend<{ pgbouncer: PgBouncer; tiny: PgBouncer }>({
@@ -24,22 +22,6 @@ const test = base.extend<{ pgbouncer: PgBouncer; tiny: PgBouncer }>({
   },
 });
 
-interface Ended {
-  code: number;
-  output: string;
-}
-
-/** `npm run users | doctor`, with these settings. */
-const run = (program: string[], env: Record<string, string>): Promise<Ended> =>
-  new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [join(ROOT, ...(program[0] ?? "").split("/")), ...program.slice(1)],
-      { cwd: tmpdir(), env: { PATH: process.env["PATH"], ...env }, timeout: 25_000 },
-      (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), output: stdout + stderr }),
-    );
-  });
-
 const COMMANDS = [
   ["server/main.ts", "migrate"],
   ["server/main.ts", "server"],
@@ -54,12 +36,14 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
     pool,
   }) => {
     const DATABASE_URL = pgbouncer.url("session");
-    await pool.query("insert into aws_key_user_map values ($1, 'jane@example.com')", [JANE]);
+    await know(pool, JANE);
     await pool.query(
       "do $$ begin execute format('alter database %I set datestyle = German', current_database()); end $$",
     );
     world.s3.putObject({ bucket: BUCKET, key: "a.bin", storage_class: "GLACIER", body: "a" });
-    expect(await run(["server/cli/users.ts", "list"], { ...world.settings, DATABASE_URL })).toMatchObject({
+    expect(
+      await runCommand(["server/cli/users.ts", "list"], { ...world.settings, DATABASE_URL }),
+    ).toMatchObject({
       code: 0,
     });
 
@@ -68,7 +52,7 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
     await waitFor("the mail", async () => world.resend.mails.length === 1);
 
     // The one lock that says that the worker lives, and the job that comes by NOTIFY, need a connection of their own.
-    const { output } = await run(["server/cli/doctor/doctor.ts"], { ...world.settings, DATABASE_URL });
+    const { output } = await runCommand(["server/cli/doctor/doctor.ts"], { ...world.settings, DATABASE_URL });
     expect(output).toMatch(/^ok {4}Postgres: answers/m);
     expect(output).toMatch(/^ok {4}worker: connected/m);
     expect(thaw.output()).not.toMatch(/"level":"(warn|error|fatal)"/);
@@ -81,14 +65,14 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
     async (mode, { world, pgbouncer }) => {
       const env = { ...world.settings, DATABASE_URL: pgbouncer.url(mode) };
       for (const command of COMMANDS) {
-        const { code, output } = await run(command, env);
+        const { code, output } = await runCommand(command, env);
         expect(output, command.join(" ")).toMatch(
           /^DATABASE_URL leads through a pooler in transaction mode.*pool_mode=session.*sql\/README\.md, "Poolers"/,
         );
         expect(output.trim().split("\n")).toHaveLength(1);
         expect(code).toBe(1);
       }
-      const { output } = await run(["server/cli/doctor/doctor.ts"], env);
+      const { output } = await runCommand(["server/cli/doctor/doctor.ts"], env);
       expect(output).toMatch(/^FAIL {2}Postgres: .*transaction mode.*pool_mode=session/m);
     },
   );
@@ -96,7 +80,7 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
   test("knows transaction mode while other clients keep the pooler busy", async ({ world, pgbouncer }) => {
     const env = { ...world.settings, DATABASE_URL: pgbouncer.url("transaction") };
     const ended = await Promise.all(
-      Array.from({ length: 4 }, () => run(["server/cli/users.ts", "list"], env)),
+      Array.from({ length: 4 }, () => runCommand(["server/cli/users.ts", "list"], env)),
     );
     for (const { output } of ended) expect(output).toMatch(/pooler in transaction mode/);
   });
@@ -104,7 +88,10 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
   test("refuses a start-up parameter: it is named, with what to do", async ({ world, pgbouncer }) => {
     for (const parameters of ["?options=-c%20jit%3Doff", "?statement_timeout=1000"]) {
       const DATABASE_URL = pgbouncer.url("session", parameters);
-      const { code, output } = await run(["server/main.ts", "server"], { ...world.settings, DATABASE_URL });
+      const { code, output } = await runCommand(["server/main.ts", "server"], {
+        ...world.settings,
+        DATABASE_URL,
+      });
       expect(output).toMatch(
         /^Postgres cannot be used: unsupported startup parameter: (options|statement_timeout)\. .*DATABASE_URL and PGOPTIONS.*ignore_startup_parameters/,
       );
@@ -114,7 +101,10 @@ describe.skipIf(PGBOUNCER === null)("PgBouncer", () => {
 
   test("has too few connections: nobody waits for ever", async ({ world, tiny }) => {
     for (const command of COMMANDS) {
-      const { code, output } = await run(command, { ...world.settings, DATABASE_URL: tiny.url("session") });
+      const { code, output } = await runCommand(command, {
+        ...world.settings,
+        DATABASE_URL: tiny.url("session"),
+      });
       expect(output, command.join(" ")).toMatch(
         /^Postgres cannot be used: .*without a free connection.*default_pool_size/,
       );

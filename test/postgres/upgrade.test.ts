@@ -7,7 +7,6 @@ import { join } from "node:path";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
-import { createApp } from "../../server/http/app.ts";
 import { createPool } from "../../server/postgres/pool.ts";
 import { createLog } from "../../server/log.ts";
 import { migrate, migrationProblem } from "../../server/postgres/migrate.ts";
@@ -26,7 +25,8 @@ import {
   WAITS,
   type Row,
 } from "../support/rows.ts";
-import { requestBody, SECRET } from "../support/thaw.ts";
+import { postTo, testApp } from "../support/app.ts";
+import { requestBody } from "../support/thaw.ts";
 
 const SQL = join(import.meta.dirname, "../../sql");
 
@@ -242,23 +242,12 @@ describe("from the release before", () => {
   test("its servers answer while the database is migrated", async ({ old }) => {
     const directory = previousSql();
     await migrate(old, directory);
-    const app = createApp({
-      pool: old,
-      secrets: [SECRET],
-      debounce: { quiet: WAITS[0] as string, max_wait: WAITS[1] as string },
-      session_domains: [],
-      notReady: async () => null,
-      log: createLog("silent"),
-    });
+    const app = testApp(old, { debounce: { quiet: WAITS[0] as string, max_wait: WAITS[1] as string } });
     const statuses: number[] = [];
     let over = false;
     const callers = Array.from({ length: 8 }, async (_, caller) => {
       for (let read = 0; !over; read++) {
-        const response = await app.request("/restore/request", {
-          method: "POST",
-          headers: { "content-type": "application/json", "x-restore-secret": SECRET },
-          body: JSON.stringify(requestBody(`${caller}-${read}.bin`)),
-        });
+        const response = await postTo(app, "/restore/request", requestBody(`${caller}-${read}.bin`));
         statuses.push(response.status);
       }
     });

@@ -35,7 +35,8 @@ describe("in a storm", () => {
     expect(evidence.figures["S3 calls spoiled"]).toBeGreaterThan(50);
   });
 
-  test.for(MUTANTS)("a Thaw that $name is found out", { timeout: TIMEOUT_MS }, async (mutant) => {
+  // At once: these mostly wait for what their processes do.
+  test.concurrent.for(MUTANTS)("a Thaw that $name is found out", { timeout: TIMEOUT_MS }, async (mutant) => {
     const { root, remove } = await checkoutOf(mutant);
     const evidence = await runStorm({
       seed: SEED,

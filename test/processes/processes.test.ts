@@ -14,7 +14,10 @@ import { describe, expect } from "vitest";
 
 import { watch } from "../../server/worker/watch.ts";
 import { newPool, waitFor } from "../support/database.ts";
-import { ROOT, test as base, type Process, type World } from "../support/processes.ts";
+import { test as base, type Process, type World } from "../support/processes.ts";
+import { baseEnv } from "../support/fast_run.ts";
+import { ROOT } from "../support/root.ts";
+import { know } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody, SECRET, startThaw } from "../support/thaw.ts";
 
 const START = ["migrate", "server", "worker"];
@@ -86,7 +89,7 @@ describe("npm start", () => {
     const thaw = world.run(START, { DATABASE_URL: emptyUrl });
     const pool = newPool(emptyUrl);
     await thaw.says("server ready");
-    await pool.query("insert into aws_key_user_map values ($1, 'jane@example.com')", [JANE]);
+    await know(pool, JANE);
 
     expect(await thaw.post("/restore/request", requestBody("a"))).toMatchObject({ status: 200 });
     await waitFor("S3 to be asked", async () => s3.counts.get("RestoreObject 202") === 1);
@@ -661,7 +664,7 @@ describe("the embedded Postgres", () => {
       const command = `exec ${process.execPath} ${join(checkout, "server/main.ts")} ${START.join(" ")}`;
       const terminal = spawn("script", ["-qec", command, "/dev/null"], {
         cwd: tmpdir(),
-        env: { PATH: process.env["PATH"], ...world.settings, ...env },
+        env: { ...baseEnv(checkout), ...world.settings, ...env },
         stdio: ["ignore", "pipe", "inherit"],
       });
       let output = "";

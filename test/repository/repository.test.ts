@@ -6,8 +6,8 @@ import { parseCrontab } from "graphile-worker";
 import { describe, expect, test } from "vitest";
 
 import { POSTGRES_VERSIONS } from "../support/postgres_versions.ts";
+import { ROOT } from "../support/root.ts";
 
-const ROOT = `${import.meta.dirname}/../..`;
 const read = (path: string): string => readFileSync(`${ROOT}/${path}`, "utf8");
 
 /** What git knows or would take: built and downloaded things are nobody's business. */

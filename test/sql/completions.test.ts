@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Pool, PoolClient } from "pg";
 import { describe, expect } from "vitest";
 
-import { test, waitFor } from "../support/database.ts";
+import { test } from "../support/database.ts";
 import {
   ago,
   ahead,
@@ -220,13 +220,12 @@ describe("a Completed event", () => {
 describe("a row in somebody's hands", () => {
   test("is waited for as long as a worker takes to note what S3 said", async ({ pool }) => {
     await insertRead(pool, "pending");
-    const noting = pool.query(`begin; select from restores for update; select pg_sleep(0.1); commit`);
-    await waitFor("the lock", async () => {
-      const sleeping = await query(pool, "select from pg_stat_activity where wait_event = 'PgSleep'");
-      return sleeping.length > 0;
-    });
+    const worker = await pool.connect();
+    await worker.query("begin; select from restores for update");
+    const noting = worker.query("select pg_sleep(0.1); commit");
     expect(await complete(pool, anEvent())).toEqual([1]);
     await noting;
+    worker.release();
   });
 
   test("keeps no other event of the batch, and has no answer to its own", async ({ pool }) => {

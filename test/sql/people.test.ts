@@ -4,6 +4,7 @@ import { describe, expect } from "vitest";
 import { test } from "../support/database.ts";
 import { BUCKET, JANE, requestBody, startThaw } from "../support/thaw.ts";
 import { users, withFile } from "../support/users_command.ts";
+import { know } from "../support/rows.ts";
 import { waitFor } from "../support/wait_for.ts";
 
 const ROLE = "arn:aws:sts::111122223333:assumed-role";
@@ -281,9 +282,7 @@ describe("npm run users", () => {
     expect((await users(databaseUrl, ["check", JANE], env)).out).toBe(
       `${JANE} leads to nobody: its reads are restored, and nobody is told. Add it: npm run users -- import FILE\n1 open request is by it, 1 of them without an address.\n`,
     );
-    await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
-      JANE,
-    ]);
+    await know(pool, JANE);
     expect((await users(databaseUrl, ["check", JANE], env)).out).toContain(
       `${JANE} leads to jane@example.com: by its access key.`,
     );

@@ -10,7 +10,6 @@ import {
   aRead,
   everything,
   forgetNudges,
-  insertNotification,
   insertRead,
   insertRequest,
   insertRestore,
@@ -27,21 +26,10 @@ import {
   type Row,
   WAITS,
   whileUncommitted,
+  know,
+  tell,
 } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody, startThaw } from "../support/thaw.ts";
-
-/** Jane has heard what became of it. */
-async function tell(pool: Pool, request: Row): Promise<Row> {
-  const notification = await insertNotification(pool, { status: "sent", sent_at: ago("30 minutes") });
-  await pool.query(
-    "update restore_requests set post_notification_id = $2, post_notified = true where id = $1",
-    [request["id"], notification["id"]],
-  );
-  return notification;
-}
-
-const know = (pool: Pool, access_key_id: string, email: string) =>
-  pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, $2)", [access_key_id, email]);
 
 describe("the first read of an object", () => {
   test("opens a restore, gives its reader a row, and nudges who has work by it", async ({ pool }) => {

@@ -1,13 +1,17 @@
 /** The four database roles: each does its work, and can do nothing else. No superuser takes part. */
+import { randomUUID } from "node:crypto";
 import { chown, copyFile, chmod, readFile, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { Client, Pool } from "pg";
-import { describe, expect } from "vitest";
+import { Client, type Pool } from "pg";
+import { describe, expect, inject } from "vitest";
 
-import { waitFor } from "../support/database.ts";
-import type { PrivatePostgres } from "../support/private_postgres.ts";
-import { ROOT, test as base } from "../support/processes.ts";
+import { newPool, waitFor } from "../support/database.ts";
+import { PrivatePostgres, UNSAFE } from "../support/private_postgres.ts";
+import { test as base } from "../support/processes.ts";
+import { ROOT } from "../support/root.ts";
+import { runCommand } from "../support/run_command.ts";
 import { aRead, one, query, WAITS } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody } from "../support/thaw.ts";
 
@@ -18,60 +22,120 @@ interface Roles {
   urlOf(role: RoleName | "admin" | "somebody", host?: string): string;
   /** Connected as that role. */
   as(role: RoleName | "admin" | "somebody"): Pool;
+  /** By a process of its own, as the owner of the database. */
   migrate(): Promise<void>;
   /** In their database, by the superuser who made it. */
   asSuperuser(statement: string): Promise<void>;
 }
 
-/** A Postgres whose roles were made as the README says, by an administrator who is no superuser. */
-const test = base.extend<{ roles: Roles }>({
-  roles: async ({ postgres, world }, use) => {
-    const pools = new Map<string, Pool>();
-    const urlOf: Roles["urlOf"] = (role, host = "127.0.0.1") => {
-      const url = new URL(postgres.url);
-      Object.assign(url, { username: role, password: role, hostname: host });
-      url.pathname = role === "admin" ? "/postgres" : "/thaw_prod";
-      return url.href;
-    };
-    const as: Roles["as"] = (role) => {
-      const pool = pools.get(role) ?? new Pool({ connectionString: urlOf(role) });
-      pool.on("error", () => undefined);
-      pools.set(role, pool);
-      return pool;
-    };
-    const superuser = new Client({ connectionString: postgres.url });
-    await superuser.connect();
-    await superuser.query("create role admin login createrole createdb password 'admin'");
-    await superuser.query("create role somebody login password 'somebody'");
-    await superuser.end();
-    await as("admin").query(await readFile(join(ROOT, "sql/roles.sql"), "utf8"));
-    for (const role of ROLES) await as("admin").query(`alter role ${role} password '${role}'`);
-    await as("admin").query("create database thaw_prod owner thaw_migrator");
-    const asSuperuser: Roles["asSuperuser"] = async (statement) => {
-      const url = new URL(postgres.url);
-      url.pathname = "/thaw_prod";
-      const client = new Client({ connectionString: url.href });
-      await client.connect();
-      try {
-        await client.query(statement);
-      } finally {
-        await client.end();
-      }
-    };
-    await asSuperuser("revoke create on schema public from public");
-    await asSuperuser("grant create on schema public to thaw_migrator");
-    await use({
-      urlOf,
-      as,
-      asSuperuser,
-      async migrate() {
-        const migration = world.run(["migrate"], { DATABASE_URL: urlOf("thaw_migrator") });
-        expect(await migration.end(), migration.output()).toBe(0);
-      },
-    });
-    for (const pool of pools.values()) await pool.end();
+/** Runs statements on that database, one connection for each. */
+async function runOn(url: string, ...statements: string[]): Promise<void> {
+  for (const statement of statements) {
+    const client = new Client({ connectionString: url });
+    await client.connect();
+    try {
+      await client.query(statement);
+    } finally {
+      await client.end();
+    }
+  }
+}
+
+const withPath = (postgresUrl: string, change: Partial<URL>): string =>
+  Object.assign(new URL(postgresUrl), change).href;
+
+const migrateAs = async (databaseUrl: string): Promise<void> => {
+  const { code, output } = await runCommand(["server/main.ts", "migrate"], { DATABASE_URL: databaseUrl });
+  expect(code, output).toBe(0);
+};
+
+/** As the README says, by an administrator who is no superuser; public is nobody's to create in, as since Postgres 15. */
+async function makeDatabase(server: PrivatePostgres, name: string): Promise<void> {
+  await runOn(
+    withPath(server.url, { username: "admin", password: "admin", pathname: "/postgres" }),
+    `create database ${name} owner thaw_migrator`,
+  );
+  await runOn(
+    withPath(server.url, { pathname: `/${name}` }),
+    "revoke create on schema public from public",
+    "grant create on schema public to thaw_migrator",
+  );
+}
+
+const test = base.extend<{
+  shared: PrivatePostgres;
+  unmigrated: Roles;
+  migrated: Roles;
+}>({
+  /** A Postgres whose roles were made as the README says, and in it the database `migrated`, to be copied. */
+  shared: [
+    // oxlint-disable-next-line no-empty-pattern
+    async ({}, use) => {
+      const dir = join(tmpdir(), `thaw-roles-${randomUUID()}`);
+      const server = await PrivatePostgres.start(dir, UNSAFE, inject("postgresPrograms"));
+      await runOn(
+        server.url,
+        "create role admin login createrole createdb password 'admin'",
+        "create role somebody login password 'somebody'",
+      );
+      await runOn(
+        withPath(server.url, { username: "admin", password: "admin", pathname: "/postgres" }),
+        await readFile(join(ROOT, "sql/roles.sql"), "utf8"),
+        ...ROLES.map((role) => `alter role ${role} password '${role}'`),
+      );
+      await makeDatabase(server, "migrated");
+      await migrateAs(
+        withPath(server.url, {
+          username: "thaw_migrator",
+          password: "thaw_migrator",
+          pathname: "/migrated",
+        }),
+      );
+      await use(server);
+      await server.remove();
+    },
+    { scope: "file" },
+  ],
+  /** A database of the test's own, with nothing in it. */
+  unmigrated: async ({ shared }, use) => {
+    const name = `thaw_${randomUUID().replaceAll("-", "")}`;
+    await makeDatabase(shared, name);
+    await useRoles(shared, name, use);
+  },
+  /** A database of the test's own, which thaw_migrator has migrated. */
+  migrated: async ({ shared }, use) => {
+    const name = `thaw_${randomUUID().replaceAll("-", "")}`;
+    await runOn(shared.url, `create database ${name} template migrated owner thaw_migrator`);
+    await useRoles(shared, name, use);
   },
 });
+
+async function useRoles(
+  server: PrivatePostgres,
+  name: string,
+  use: (roles: Roles) => Promise<void>,
+): Promise<void> {
+  const pools = new Map<string, Pool>();
+  const urlOf: Roles["urlOf"] = (role, hostname = "127.0.0.1") =>
+    withPath(server.url, {
+      username: role,
+      password: role,
+      hostname,
+      pathname: role === "admin" ? "/postgres" : `/${name}`,
+    });
+  await use({
+    urlOf,
+    as(role) {
+      const pool = pools.get(role) ?? newPool(urlOf(role));
+      pools.set(role, pool);
+      return pool;
+    },
+    asSuperuser: (statement) => runOn(withPath(server.url, { pathname: `/${name}` }), statement),
+    migrate: () => migrateAs(urlOf("thaw_migrator")),
+  });
+  for (const pool of pools.values()) await pool.end();
+  await runOn(server.url, `drop database ${name} with (force)`);
+}
 
 const DENIED = /permission denied/;
 
@@ -109,10 +173,9 @@ const rightsOf = async (pool: Pool): Promise<string[]> =>
   ).map((row) => row["it"] as string);
 
 test("a server and a worker with a role each bring a read to its end, and no role is a superuser", async ({
-  roles,
+  migrated: roles,
   world,
 }) => {
-  await roles.migrate();
   expect(
     await query(
       roles.as("admin"),
@@ -165,8 +228,7 @@ test("a server and a worker with a role each bring a read to its end, and no rol
 });
 
 describe("what a role may not do", () => {
-  test("the server: anything but hand in events", async ({ roles }) => {
-    await roles.migrate();
+  test("the server: anything but hand in events", async ({ migrated: roles }) => {
     const server = roles.as("thaw_server");
     expect(await rightsOf(server)).toEqual([]);
     expect(await callable(server)).toEqual([
@@ -191,8 +253,7 @@ describe("what a role may not do", () => {
     }
   });
 
-  test("the worker: own anything, or write what the functions do not write", async ({ roles }) => {
-    await roles.migrate();
+  test("the worker: own anything, or write what the functions do not write", async ({ migrated: roles }) => {
     const worker = roles.as("thaw_worker");
     expect(await ownedByWorker(worker)).toBe(0);
     const jobTables = ["_private_job_queues", "_private_jobs", "_private_known_crontabs", "_private_tasks"];
@@ -221,8 +282,9 @@ describe("what a role may not do", () => {
     }
   });
 
-  test("the worker: have the owner run its code when our functions add a job", async ({ roles }) => {
-    await roles.migrate();
+  test("the worker: have the owner run its code when our functions add a job", async ({
+    migrated: roles,
+  }) => {
     const worker = roles.as("thaw_worker");
     const { definition } = await one(
       worker,
@@ -254,8 +316,7 @@ describe("what a role may not do", () => {
     await expect(worker.query("select * from aws_key_user_map")).rejects.toThrow(DENIED);
   });
 
-  test("a reader: see more than views and jobs", async ({ roles }) => {
-    await roles.migrate();
+  test("a reader: see more than views and jobs", async ({ migrated: roles }) => {
     const reader = roles.as("thaw_reader");
     expect(await rightsOf(reader)).toEqual([
       "graphile_worker.jobs: select",
@@ -300,15 +361,13 @@ describe("what a role may not do", () => {
     }
   });
 
-  test("anybody else who may connect: anything", async ({ roles }) => {
-    await roles.migrate();
+  test("anybody else who may connect: anything", async ({ migrated: roles }) => {
     const somebody = roles.as("somebody");
     expect(await rightsOf(somebody)).toEqual([]);
     expect(await callable(somebody)).toEqual([]);
   });
 
-  test("a caller: slip a table of its own under a function", async ({ roles }) => {
-    await roles.migrate();
+  test("a caller: slip a table of its own under a function", async ({ migrated: roles }) => {
     const client = await roles.as("thaw_server").connect();
     await client.query("create temp table restores (id uuid)");
     await client.query("create temp table restore_requests (id uuid)");
@@ -322,7 +381,7 @@ describe("what a role may not do", () => {
 });
 
 test("a client that vanishes keeps no lock for long, and a reader cannot write nor ask for ever", async ({
-  roles,
+  migrated: roles,
 }) => {
   const settingsOf = async (role: RoleName): Promise<string[]> =>
     (await one(roles.as("admin"), "select rolconfig from pg_roles where rolname = $1", [role]))["rolconfig"];
@@ -337,10 +396,9 @@ test("a client that vanishes keeps no lock for long, and a reader cannot write n
 
 describe("too few rights", () => {
   test("a worker whose role has mere grants refuses to start, and says what to do", async ({
-    roles,
+    migrated: roles,
     world,
   }) => {
-    await roles.migrate();
     // Enough to start and to see no job: row-level security hides them all from who is not the owner.
     const owner = roles.as("thaw_migrator");
     await owner.query(`grant usage on schema graphile_worker to somebody`);
@@ -355,8 +413,7 @@ describe("too few rights", () => {
     expect(worker.output()).toContain("thaw_worker");
   });
 
-  test("server and worker do not start with each other's role", async ({ roles, world }) => {
-    await roles.migrate();
+  test("server and worker do not start with each other's role", async ({ migrated: roles, world }) => {
     for (const [role, wrong] of [
       ["server", "thaw_worker"],
       ["worker", "thaw_server"],
@@ -369,17 +426,16 @@ describe("too few rights", () => {
   });
 
   test("a database that is older than its roles is handed over by the next migration", async ({
-    roles,
+    unmigrated: roles,
     world,
-    postgres,
   }) => {
-    const url = new URL(postgres.url);
-    const superuser = new Pool({ connectionString: url.href });
-    await superuser.query("alter role thaw_worker rename to thaw_worker_later");
-    await roles.migrate();
-    await superuser.query("alter role thaw_worker_later rename to thaw_worker");
-    await superuser.query("alter role thaw_worker password 'thaw_worker'");
-    await superuser.end();
+    await roles.asSuperuser("alter role thaw_worker rename to thaw_worker_later");
+    try {
+      await roles.migrate();
+    } finally {
+      await roles.asSuperuser("alter role thaw_worker_later rename to thaw_worker");
+      await roles.asSuperuser("alter role thaw_worker password 'thaw_worker'");
+    }
     const env = { DATABASE_URL: roles.urlOf("thaw_worker") };
     const tooEarly = world.run(["worker"], env);
     expect(await tooEarly.end()).toBe(1);
@@ -398,7 +454,7 @@ describe("too few rights", () => {
 
 describe("too many rights", () => {
   test("who may create in schema public, and is not the owner, refuses to start, and says what to do", async ({
-    roles,
+    unmigrated: roles,
     world,
   }) => {
     // As Postgres 14 makes every database. An operator of the server's own would be the owner's to run.
@@ -426,7 +482,9 @@ describe("too many rights", () => {
     await roles.migrate();
   });
 
-  test("to create in schema public is taken from everybody by a migration that can", async ({ roles }) => {
+  test("to create in schema public is taken from everybody by a migration that can", async ({
+    unmigrated: roles,
+  }) => {
     // Only its owner can. Since 15 that is whoever owns the database; on 14 a superuser has to say so.
     await roles.asSuperuser(`do $$ begin
       if current_setting('server_version_num')::int < 150000 then alter schema public owner to thaw_migrator; end if;
@@ -437,10 +495,9 @@ describe("too many rights", () => {
   });
 
   test("a worker that owns graphile-worker's schema loses it, and goes on working", async ({
-    roles,
+    migrated: roles,
     world,
   }) => {
-    await roles.migrate();
     const worker = roles.as("thaw_worker");
     // As an earlier release left it.
     await roles.as("thaw_migrator").query(`do $$
@@ -476,7 +533,7 @@ describe("too many rights", () => {
   });
 });
 
-test("a role that may not migrate says so, and whom to ask", async ({ roles, world }) => {
+test("a role that may not migrate says so, and whom to ask", async ({ unmigrated: roles, world }) => {
   const started = async (role: "thaw_server" | "thaw_worker") => {
     const refusing = world.run(["migrate", "server", "worker"], { DATABASE_URL: roles.urlOf(role) });
     expect(await refusing.end()).toBe(1);
@@ -497,7 +554,7 @@ test("a role that may not migrate says so, and whom to ask", async ({ roles, wor
 describe("TLS", () => {
   const TLS = join(import.meta.dirname, "../fixtures/tls");
 
-  /** Lets nobody in without TLS from here on. */
+  /** From here on it speaks TLS, with those who ask for it. */
   const withTls = async (postgres: PrivatePostgres): Promise<void> => {
     const { uid, gid } = await stat(postgres.dataDirectory);
     for (const name of ["server.pem", "server.key"]) {
@@ -519,9 +576,8 @@ describe("TLS", () => {
     await client.end();
   };
 
-  test("is used and checked as the URL says", async ({ roles, postgres, world }) => {
-    await roles.migrate();
-    await withTls(postgres);
+  test("is used and checked as the URL says", async ({ migrated: roles, shared, world }) => {
+    await withTls(shared);
     const urlWith = (parameters: string): string =>
       `${roles.urlOf("thaw_server", "localhost")}?${parameters}`;
     const trusted = `sslmode=verify-full&sslrootcert=${join(TLS, "ca.pem")}`;

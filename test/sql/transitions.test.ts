@@ -6,7 +6,7 @@ import { describe, expect } from "vitest";
 import { WORKER_QUERY_TIMEOUT_MS } from "../../server/postgres/pool.ts";
 import { SEND_TIMEOUT_MS } from "../../server/mail/resend.ts";
 import { CALLS_TIMEOUT_MS } from "../../server/s3/s3.ts";
-import { test, waitFor } from "../support/database.ts";
+import { test } from "../support/database.ts";
 import {
   ago,
   ahead,
@@ -30,6 +30,8 @@ import {
   type State,
   STATES,
   WAITS,
+  know,
+  tell,
 } from "../support/rows.ts";
 import { BUCKET, JANE } from "../support/thaw.ts";
 
@@ -295,15 +297,12 @@ describe("an event that overtakes a worker", () => {
     const outcome = JSON.stringify([
       { id: restore["id"], claim_id: restore["claim_id"], ...OUTCOMES.mark_restores_pending },
     ]);
-    const noting = pool.query(
-      `begin; select mark_restores_pending('${outcome}', '{120 seconds,900 seconds}'); select pg_sleep(0.1); commit`,
-    );
-    await waitFor(
-      "the note",
-      async () => (await query(pool, "select from pg_stat_activity where wait_event = 'PgSleep'")).length > 0,
-    );
+    const worker = await pool.connect();
+    await worker.query(`begin; select mark_restores_pending('${outcome}', '{120 seconds,900 seconds}')`);
+    const noting = worker.query("select pg_sleep(0.1); commit");
     expect((await complete(pool, { version_id: "v9" })).rows).toMatchObject([{ updated: 1 }]);
     await noting;
+    worker.release();
     expect(await reload(pool, restore)).toMatchObject({
       status: "pending",
       head_wanted_at: expect.any(Date) as Date,
@@ -721,13 +720,6 @@ describe("reopening what HEAD calls archived again", () => {
     await report(pool, "mark_restores_expired", read.restore);
     return (await restores(pool)).filter((restore) => restore["closed_at"] === null);
   };
-  const tell = async (pool: Pool, request: Row) => {
-    const { id } = await insertNotification(pool, { status: "sent", sent_at: ago("30 minutes") });
-    await pool.query(
-      "update restore_requests set post_notification_id = $2, post_notified = true where id = $1",
-      [request["id"], id],
-    );
-  };
 
   test("opens no new one, which would cost money, for readers whom nobody has known for a week", async ({
     pool,
@@ -818,8 +810,6 @@ describe("addresses", () => {
     (await query(pool, "select resolve_requests($1, $2) as touched", [limit, WAITS]))[0]?.[
       "touched"
     ] as number;
-  const know = (pool: Pool, access_key_id: string, email: string) =>
-    insertRow(pool, "aws_key_user_map", { access_key_id, email });
   const nobody = { email: null, user_resolved: false };
 
   test("are filled in from the map, and whoever waits is told", async ({ pool }) => {

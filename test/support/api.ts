@@ -2,11 +2,11 @@
 import { connect } from "node:net";
 import { Writable } from "node:stream";
 
-import { createApp } from "../../server/http/app.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS } from "../../server/postgres/pool.ts";
 import { listen } from "../../server/http/listen.ts";
 import { createLog, type Log } from "../../server/log.ts";
 import { migrationProblem } from "../../server/postgres/migrate.ts";
+import { testApp } from "./app.ts";
 import { test as base } from "./database.ts";
 import type { Row } from "./rows.ts";
 import { BUCKET, SECRET } from "./thaw.ts";
@@ -40,11 +40,9 @@ export async function startApi(
     { name: "api", max: 5, query_timeout_ms: SERVER_QUERY_TIMEOUT_MS },
     log,
   );
-  const app = createApp({
-    pool,
+  const app = testApp(pool, {
     secrets: [SECRET, SECOND_SECRET],
     debounce: { quiet: "1 second", max_wait: "4 seconds" },
-    session_domains: [],
     notReady: notReady ?? (() => migrationProblem(pool)),
     log,
   });

@@ -25,7 +25,13 @@ declare module "vitest" {
 export default async function setUp(project: TestProject): Promise<() => Promise<void>> {
   const dir = join(tmpdir(), `thaw-test-${randomUUID()}`);
   // Tests kill Postgres, never the machine: the kernel keeps what was written.
-  const settings = { fsync: "off", full_page_writes: "off", max_connections: "300" };
+  const settings = {
+    fsync: "off",
+    full_page_writes: "off",
+    max_connections: "300",
+    // In memory, as a rule, beside those of the other projects.
+    max_wal_size: "256MB",
+  };
   const keep = process.env["KEEP_DB"] === "1";
   if (!keep) cleanUpAfterKill(dir);
   const programs = await POSTGRES_VERSIONS.find(({ name }) => name === project.name)?.programs();

@@ -5,23 +5,24 @@ import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import type { Pool } from "pg";
 import { inject } from "vitest";
 
 import { test as base, waitFor } from "./database.ts";
 import { PrivatePostgres, UNSAFE } from "./private_postgres.ts";
+import { baseEnv } from "./fast_run.ts";
+import { ROOT } from "./root.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3Event, type S3StandIn } from "../stand_ins/s3.ts";
-import { BUCKET, SECRET, settingsFor } from "./thaw.ts";
-
-/** The checkout under test. */
-export const ROOT = join(import.meta.dirname, "../..");
+import { aRead, know, requestRestores } from "./rows.ts";
+import { BUCKET, JANE, SECRET, settingsFor } from "./thaw.ts";
 
 export interface Process {
   child: ChildProcess;
   /** All that it wrote. */
   output(): string;
   /** Waits for text in the output; fails when the process ends without. */
-  says(text: string): Promise<void>;
+  says(text: string, timeout_ms?: number): Promise<void>;
   /** Of its HTTP side, once that is ready. */
   url(): Promise<string>;
   post(path: string, body: unknown): Promise<{ status: number; body: unknown }>;
@@ -83,12 +84,19 @@ export const test = base.extend<{ world: World; emptyUrl: string; postgres: Priv
   },
 });
 
+/** Jane, whom the map knows, has read an archived object: as the server writes it down. */
+export async function readByJane({ s3 }: World, pool: Pool, s3_key: string): Promise<void> {
+  s3.putObject({ bucket: BUCKET, key: s3_key, storage_class: "GLACIER", body: s3_key });
+  await know(pool, JANE);
+  await requestRestores(pool, aRead({ s3_key }));
+}
+
 /** For tests with stand-ins of their own; whoever launches it ends it. */
 export function launch(roles: string[], env: Record<string, string>, root = ROOT): Process {
   const child = spawn(process.execPath, [join(root, "server", "main.ts"), ...roles], {
     // Somewhere else on purpose: nothing may depend on the working directory.
     cwd: tmpdir(),
-    env: { PATH: process.env["PATH"] ?? "", ...env },
+    env: { ...baseEnv(root), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";
@@ -100,8 +108,8 @@ export function launch(roles: string[], env: Record<string, string>, root = ROOT
   const launched: Process = {
     child,
     output: () => output,
-    async says(text) {
-      await waitFor(`"${text}"`, async () => output.includes(text) || isClosed, 20_000).catch(
+    async says(text, timeout_ms = 20_000) {
+      await waitFor(`"${text}"`, async () => output.includes(text) || isClosed, timeout_ms).catch(
         (error: unknown) => {
           throw new Error(`It does not say "${text}":\n${output}`, { cause: error });
         },

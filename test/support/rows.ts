@@ -128,6 +128,24 @@ export async function insertRead(
   return { restore, request: await insertRequest(client, restore, more.request) };
 }
 
+/** The map knows whose that access key is. */
+export const know = (
+  client: Client,
+  access_key_id: string,
+  email = "jane@example.com",
+  more: Row = {},
+): Promise<Row> => insertRow(client, "aws_key_user_map", { access_key_id, email, ...more });
+
+/** Its reader has heard what became of it; the mail. */
+export async function tell(client: Client, request: Row): Promise<Row> {
+  const notification = await insertNotification(client, { status: "sent", sent_at: ago("30 minutes") });
+  await client.query(
+    "update restore_requests set post_notification_id = $2, post_notified = true where id = $1",
+    [request["id"], notification["id"]],
+  );
+  return notification;
+}
+
 export const insertNotification = (client: Client, more: Row = {}): Promise<Row> =>
   insertRow(client, "notifications", {
     id: randomUUID(),

@@ -19,6 +19,7 @@ import { startS3StandIn, type S3Event, type S3StandIn, type S3StandInOptions } f
 export const SECRET = "a-secret-of-at-least-32-characters-for-tests";
 export const BUCKET = "archive";
 export const JANE = "AKIAJANE000000000001";
+export const BOB = "AKIABOB0000000000001";
 
 export interface Thaw {
   url: string;
@@ -189,7 +190,8 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
         config: { ...config, worker: { ...worker, ...changes } },
         log,
         fatal: (reason) => lambdaErrors.push(new Error(`the worker died: ${reason}`)),
-        timing,
+        // Each mail waits for a job that becomes due later.
+        timing: { poll_every_ms: 500, ...timing },
       });
       // A test that stops it itself leaves nothing for stop().
       let stopped: Promise<void> | undefined;

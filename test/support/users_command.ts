@@ -1,23 +1,21 @@
 /** `npm run users` as people run it. */
-import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-export const users = (
+import { runCommand } from "./run_command.ts";
+
+export async function users(
   databaseUrl: string,
   args: string[],
   env: Record<string, string> = {},
-): Promise<{ code: number; out: string }> =>
-  new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [`${import.meta.dirname}/../../server/cli/users.ts`, ...args],
-      { env: { ...process.env, DATABASE_URL: databaseUrl, ...env } },
-      (error, stdout, stderr) =>
-        resolve({ code: error === null ? 0 : Number(error.code), out: stdout + stderr }),
-    );
+): Promise<{ code: number; out: string }> {
+  const { code, output } = await runCommand(["server/cli/users.ts", ...args], {
+    DATABASE_URL: databaseUrl,
+    ...env,
   });
+  return { code, out: output };
+}
 
 export const withFile = async <T>(
   content: string | Buffer,

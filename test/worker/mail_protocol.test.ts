@@ -7,6 +7,7 @@ import { givenFiles, quiet, runNotify } from "../support/given_files.ts";
 import { launch } from "../support/processes.ts";
 import { startResendStandIn, type FaultKind } from "../stand_ins/resend.ts";
 import { startS3StandIn } from "../stand_ins/s3.ts";
+import { know } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody, SECRET, settingsFor, startThaw, type Thaw } from "../support/thaw.ts";
 
 /** Nothing is held back, and one file of jane's is ready. */
@@ -555,9 +556,7 @@ describe("processes", () => {
     const resend = await startResendStandIn({ api_key: "re_the_very_key" });
     s3.createBucket(BUCKET);
     s3.putObject({ bucket: BUCKET, key: "a.bin", storage_class: "GLACIER" });
-    await pool.query("insert into aws_key_user_map (access_key_id, email) values ($1, 'jane@example.com')", [
-      JANE,
-    ]);
+    await know(pool, JANE);
     await givenReady({ pool }, "ann", "bob", "carl", "dora", "emil", "fay");
     // Of a mail that cannot be written Postgres quotes the row.
     await pool.query("alter table notifications add constraint poison check (email <> 'fay@example.com')");

@@ -7,9 +7,7 @@ import { describe, expect } from "vitest";
 import { test as base, waitFor } from "../support/database.ts";
 import { givenFiles, quiet, runNotify } from "../support/given_files.ts";
 import { ago, insertRead } from "../support/rows.ts";
-import { BUCKET, JANE, requestBody, startThaw, type Thaw, type ThawOptions } from "../support/thaw.ts";
-
-const BOB = "AKIABOB0000000000001";
+import { BOB, BUCKET, JANE, requestBody, startThaw, type Thaw, type ThawOptions } from "../support/thaw.ts";
 
 const test = base.extend<{ start: (options?: ThawOptions) => Promise<Thaw> }>({
   start: async ({ databaseUrl }, use) => {

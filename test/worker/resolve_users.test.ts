@@ -16,6 +16,7 @@ import {
   read,
   type Row,
   WAITS,
+  know,
 } from "../support/rows.ts";
 import { JANE } from "../support/thaw.ts";
 
@@ -51,8 +52,6 @@ const resolve = async (pool: Pool, limit = 1000): Promise<number> =>
 async function resolveAll(pool: Pool, limit?: number): Promise<void> {
   while ((await resolve(pool, limit)) > 0);
 }
-const know = (pool: Pool, access_key_id: string, email = "jane@example.com", more: Row = {}): Promise<Row> =>
-  insertRow(pool, "aws_key_user_map", { access_key_id, email, ...more });
 const emailOf = async (pool: Pool, access_key_id: string): Promise<string | null> =>
   (await one(pool, "select email from restore_requests where access_key_id = $1", [access_key_id]))["email"];
 

@@ -1,0 +1,52 @@
+/** Which test files take long: they start first, and `npm run test:fast` leaves out those that have to. */
+import { BaseSequencer, type TestSpecification } from "vitest/node";
+
+const filesOf = (names: string[]): string[] => names.map((name) => `test/${name}.test.ts`);
+
+/** Longest first, or one of them would run alone at the end. */
+const LONGEST = filesOf([
+  "processes/chaos",
+  "processes/processes",
+  "processes/crash_points",
+  "faults",
+  "model/model",
+  "worker/notify",
+  "journey",
+  "worker/trigger_restores",
+  "worker/mail_protocol",
+  "sql/transitions",
+  "sql/roles",
+]);
+
+/** Real processes, storms, browsers, other programs, other servers, large tables: what a change of a rule or a page rarely breaks alone. */
+export const NOT_FAST = filesOf([
+  "processes/*",
+  "cli/*",
+  "faults",
+  "lambdas/lambda_bundle",
+  "model/model",
+  "postgres/database_problem",
+  "postgres/embedded_postgres",
+  "postgres/packaged_postgres",
+  "postgres/poolers",
+  "postgres/session_settings",
+  "promises",
+  "s3/other_stores",
+  "sql/plans",
+  "sql/roles",
+  "stand_ins/clients",
+  "worker/big_mails",
+  "worker/mail_protocol",
+  "worker/trigger_restores",
+]);
+
+export class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification): number => {
+      const found = LONGEST.findIndex((name) => moduleId.endsWith(`/${name}`));
+      return found === -1 ? LONGEST.length : found;
+    };
+    // The others as vitest orders them: by what it measured last, or by size.
+    return (await super.sort(files)).toSorted((a, b) => place(a) - place(b));
+  }
+}
