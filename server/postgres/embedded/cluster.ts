@@ -44,7 +44,11 @@ export async function openCluster(dir: string, account: Account, programs: Progr
 /** Deletes what killed starters have left. */
 export async function removeLeftovers(dir: string): Promise<void> {
   for (const name of await readdir(dir)) {
-    if (name.startsWith("new-")) await rm(join(dir, name), { recursive: true, force: true });
+    if (!name.startsWith("new-")) continue;
+    await rm(join(dir, name), { recursive: true, force: true }).catch((error: NodeJS.ErrnoException) => {
+      // Another starter came second and still writes there: it removes its directory itself.
+      if (error.code !== "ENOTEMPTY") throw error;
+    });
   }
 }
 
