@@ -1,14 +1,8 @@
--- Functions that no process of this release or of the release before calls, and functions that have a new name. The pages
--- that follow define what is still in use, in the same transaction.
+-- Functions that no process of this release or of the release before calls. The pages that follow define what is still in use, in
+-- the same transaction. What only has a new name (is_hopeless, give_back, map_entry, look_again_soon, resend_remembers) stays for a
+-- release: a call that waits for this migration goes on with the old body, which calls it.
 
 drop function if exists seal_notification(uuid, notification_kind, text, interval, interval);
-
--- Renamed.
-drop function if exists is_hopeless(restores);
-drop function if exists give_back(text[]);
-drop function if exists map_entry(text);
-drop function if exists look_again_soon();
-drop function if exists resend_remembers();
 
 -- Workers call settle_restores. Dropped and created anew, its parts lose the rights that workers had on each.
 drop function if exists lock_restores(uuid[]);

@@ -33,6 +33,18 @@ begin
     end if;
   end loop;
 
+  -- Functions that are in no list any more: the owner's rights, and what roles were granted, go with their place in it. A process of
+  -- the release before that restarts meanwhile applies its own list.
+  for v_object in
+    select p.oid::regprocedure as signature from pg_proc p
+     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.prosecdef
+       and p.prorettype <> 'trigger'::regtype and p.proname <> all (v_server || v_worker)
+  loop
+    execute format('alter function %s security invoker reset search_path', v_object.signature);
+    if v_has_server then execute format('revoke all on function %s from thaw_server', v_object.signature); end if;
+    if v_has_worker then execute format('revoke all on function %s from thaw_worker', v_object.signature); end if;
+  end loop;
+
   -- Functions that pin their plans also turn off JIT and parallel workers, for every caller: where enable_seqscan is off and a plan
   -- still needs a sequential scan, its estimated cost is so high that JIT, which is on by default, would compile it at each call.
   for v_object in
@@ -78,6 +90,8 @@ begin
   end if;
 
   if to_regrole('thaw_reader') is not null then
+    -- The views call them as their reader.
+    grant execute on function is_untold_pre, is_untold_post, awaits_post to thaw_reader;
     grant select on untold_requests, stuck_requests, request_status, mail_status to thaw_reader;
     grant usage on schema graphile_worker to thaw_reader;
     grant select on graphile_worker.jobs to thaw_reader;

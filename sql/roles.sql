@@ -8,7 +8,7 @@
 -- privileges.sql, which every `npm run migrate` applies, also to a database that is older than its roles.
 --
 -- The last line is for Postgres 14 and for databases upgraded from it, and needs a superuser: there every role may create objects
--- in schema public, and could gain the owner's rights by that (README, "Roles").
+-- in schema public, and could gain the owner's rights by that (sql/README.md, "Roles").
 
 create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns all tables and functions.
 create role thaw_server login;   -- npm run server. May hand in events, and reads no table.

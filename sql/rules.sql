@@ -98,8 +98,8 @@ create or replace function is_untold_post(q restore_requests) returns boolean la
   select q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
 $$;
 
--- Whether a reader of a restore that is over still waits to be told. An unknown reader does for unknown_reader_wait() after
--- p_since: the map may name them yet.
+-- Whether a reader of a restore that is over still waits to be told. An unknown reader does for unknown_reader_wait(), for the map may
+-- name them yet: the sweep counts from when the file became readable, a new restore (which costs money) from their request.
 create or replace function awaits_post(q restore_requests, p_since timestamptz) returns boolean language sql stable as $$
   select is_untold_post(q) or (q.post_notification_id is null and q.email is null and p_since > now() - unknown_reader_wait())
 $$;
@@ -187,7 +187,7 @@ $$;
 
 -- Which of these restores are open and in one of these states, each found by its key. For changes of rows that the caller has locked:
 -- they ask for the key alone. Recipe: page by key, row by row.
-create or replace function open_in(p_ids uuid[], p_statuses restore_status[]) returns setof uuid
+create or replace function open_with_status(p_ids uuid[], p_statuses restore_status[]) returns setof uuid
 language sql stable as $$
   select k.id from unnest(p_ids) k (id)
    cross join lateral (select o.status, o.closed_at from restores o where o.id = k.id offset 0) r

@@ -211,13 +211,13 @@ begin
 end
 $$;
 
--- S3's Completed events. p_events: [{id, s3_bucket, s3_key, version_id?}]. They come late, twice, out of order, and from whoever
--- has the secret, so they move nothing: each asks for a HEAD at once of every open restore that it can mean, and HEAD moves
--- the row. Answers how many requests wait for those restores. An event gets no answer, and has to come again, when somebody
--- keeps a row of it locked for longer than a worker takes to note what S3 said.
-create or replace function complete_restores(p_events jsonb, p_notify_waits interval[]) -- p_notify_waits: of older servers
+-- S3's Completed events. p_events: [{id, s3_bucket, s3_key, version_id?}]. They come late, twice, out of order, and from anybody who
+-- has the secret, so they move nothing: each asks for a HEAD at once of every open restore that it can mean, and HEAD moves the
+-- row. Returns how many requests wait for those restores. It returns nothing for an event whose row another session keeps locked for
+-- longer than a worker takes to settle a page: that event must come again. p_notify_waits: not used.
+-- Recipe: one plan, by index, row by row.
+create or replace function complete_restores(p_events jsonb, p_notify_waits interval[])
 returns table (event_id uuid, updated integer)
--- Event by event, by index, for the reasons that request_restores has.
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -273,7 +273,7 @@ language sql volatile as $$
        set head_wanted_at = now(),
            attempt_after = case when r.claim_id is not null or r.failure_code = 'SlowDown' then r.attempt_after
                                 else least(r.attempt_after, now()) end
-     where r.id = any (array(select i from open_in(p_ids, '{not_started,pending}') i))
+     where r.id = any (array(select i from open_with_status(p_ids, '{not_started,pending}') i))
     returning r.status)
   select array_agg(distinct w.status) from wanted w
 $$;
@@ -350,7 +350,7 @@ returns table (id uuid, claim_id uuid, storage_class text, archive_status text, 
                pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
 language sql stable as $$
   select * from parse_outcomes(p_outcomes) o
-   where o.id = any (array(select i from open_in(array(select p.id from parse_outcomes(p_outcomes) p), p_statuses) i))
+   where o.id = any (array(select i from open_with_status(array(select p.id from parse_outcomes(p_outcomes) p), p_statuses) i))
 $$;
 
 -- Applies a page of outcomes in one transaction. The field transition of each names the function below that moves its row.
@@ -570,7 +570,7 @@ begin
            closed_at = case r.status when 'failed' then now() else least(now(), greatest(r.status_at + late_read_grace(), r.last_checked_at)) end,
            -- A mail that is rendered from now on must not call it readable.
            restore_expires_at = case r.status when 'restored' then least(r.restore_expires_at, now()) end
-     where r.id = any (array(select i from open_in(p_restore_ids, '{restored,failed}') i))
+     where r.id = any (array(select i from open_with_status(p_restore_ids, '{restored,failed}') i))
     returning r.id)
   select array_agg(o.id) into v_closed from over o;
   if v_closed is null then return; end if;

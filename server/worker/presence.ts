@@ -17,6 +17,7 @@ const KEEPALIVE =
 export async function enterWorker(pool: pg.Pool, worker_id: string): Promise<WorkerPresence> {
   let connection: PresenceConnection | undefined;
   let entering: Promise<void> | undefined;
+  let isLeaving = false;
   const enter = async (): Promise<void> => {
     const entered = holdConnection(await pool.connect(), () => {
       if (connection === entered) connection = undefined;
@@ -37,15 +38,17 @@ export async function enterWorker(pool: pg.Pool, worker_id: string): Promise<Wor
       const held = connection;
       await held?.client.query("select").catch(() => held.letGo());
       // One attempt at a time: a second connection would wait for the lock of the first.
-      if (connection === undefined) await (entering ??= enter().finally(() => (entering = undefined)));
+      if (connection === undefined && !isLeaving)
+        await (entering ??= enter().finally(() => (entering = undefined)));
       await pool.query("select reap_dead_workers()");
     },
     async leave() {
-      const left = connection;
-      connection = undefined;
-      // With Postgres away there is nothing to tidy up: the lock is gone with the connection.
-      await left?.client.query("select leave_worker($1)", [worker_id]).catch(() => undefined);
-      left?.letGo();
+      isLeaving = true;
+      await entering?.catch(() => undefined);
+      // Not on the dedicated connection: it may have broken since the last check. With Postgres away there is nothing to tidy up:
+      // the lock is gone with the connection, and another worker gives back what this one held.
+      await pool.query("select leave_worker($1)", [worker_id]).catch(() => undefined);
+      connection?.letGo();
     },
   };
 }

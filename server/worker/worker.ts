@@ -17,8 +17,10 @@ import { watch } from "./watch.ts";
 
 const TASK_DIRECTORY = `${import.meta.dirname}/../../tasks`;
 
-/** graphile-worker names a task after its file. */
-const TASKS = readdirSync(TASK_DIRECTORY).map((file) => parse(file).name);
+/** graphile-worker names a task after its file. What an editor leaves beside them is none. */
+const TASKS = readdirSync(TASK_DIRECTORY)
+  .filter((file) => file.endsWith(".ts"))
+  .map((file) => parse(file).name);
 
 export interface RunningWorker {
   /** Why this worker cannot do its work now, or null. */

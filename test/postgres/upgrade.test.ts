@@ -232,9 +232,15 @@ describe("from the release before", () => {
     expect(await query(old, "select * from claim_restores_to_trigger(1, 'new')")).toEqual([]);
     await query(old, "select reap_dead_workers()");
     const outcome = [
-      { id: claimed["id"], claim_id: claimed["claim_id"], storage_class: "GLACIER", pinned_version_id: "" },
+      {
+        transition: "mark_restores_restored",
+        id: claimed["id"],
+        claim_id: claimed["claim_id"],
+        storage_class: "GLACIER",
+        pinned_version_id: "",
+      },
     ];
-    await query(old, "select mark_restores_restored($1, $2)", [JSON.stringify(outcome), WAITS]);
+    await query(old, "select settle_restores($1, $2)", [JSON.stringify(outcome), WAITS]);
     expect(await one(old, "select status::text from restores")).toEqual({ status: "restored" });
     rmSync(directory, { recursive: true });
   });

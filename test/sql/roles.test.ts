@@ -256,6 +256,35 @@ describe("what a role may not do", () => {
   test("the worker: own anything, or write what the functions do not write", async ({ migrated: roles }) => {
     const worker = roles.as("thaw_worker");
     expect(await ownedByWorker(worker)).toBe(0);
+    expect(await callable(worker)).toEqual([
+      "applied_sql_files",
+      "claim_notifications",
+      "claim_restores_to_poll",
+      "claim_restores_to_trigger",
+      "close_finished_restores",
+      "due_people",
+      "enter_worker",
+      "forget_failed_jobs",
+      "forget_old_restores",
+      "freeze_notification",
+      "leave_worker",
+      "mark_more_readers",
+      "mark_notification_sent",
+      "mark_notification_undeliverable",
+      "note_mail_limit",
+      "note_notification_refused",
+      "note_notification_uncertain",
+      "nudge",
+      "reap_dead_workers",
+      "resolve_requests",
+      "seal_more",
+      "seal_page",
+      "settle_restores",
+      "shut_mail_gate",
+      "take_mail_turn",
+      "unfinished_notifications",
+      "unseal_stale_notifications",
+    ]);
     const jobTables = ["_private_job_queues", "_private_jobs", "_private_known_crontabs", "_private_tasks"];
     expect(await rightsOf(worker)).toEqual([
       ...jobTables.flatMap((table) =>
@@ -492,6 +521,19 @@ describe("too many rights", () => {
     await roles.asSuperuser("grant create on schema public to public");
     await roles.migrate();
     await expect(roles.as("somebody").query("create table public.mine (id int)")).rejects.toThrow(DENIED);
+  });
+
+  test("a function that is in no list any more loses its owner's rights, and roles theirs", async ({
+    roles,
+  }) => {
+    await roles.migrate();
+    // As a process of the release before does, which restarts in the middle of a deploy.
+    await roles.as("thaw_migrator").query(`
+      alter function lock_restores(uuid[]) security definer set search_path = public, pg_temp;
+      grant execute on function lock_restores(uuid[]) to thaw_worker`);
+    expect(await callable(roles.as("thaw_worker"))).toContain("lock_restores");
+    await roles.migrate();
+    expect(await callable(roles.as("thaw_worker"))).not.toContain("lock_restores");
   });
 
   test("a worker that owns graphile-worker's schema loses it, and goes on working", async ({

@@ -222,6 +222,27 @@ test("a worker that leaves gives back what it had claimed and not begun", async 
   await own.end();
 });
 
+test("a worker whose connection was cut since its last check gives back what it held when it leaves", async ({
+  databaseUrl,
+  pool,
+}) => {
+  const own = newPool(databaseUrl);
+  const presence = await enterWorker(own, "here");
+  await insertRestore(pool, "not_started");
+  await claim(pool, "here");
+  const [holder] = await holders(pool);
+  await pool.query("select pg_terminate_backend($1)", [holder]);
+  await waitFor("the lock to be free", async () => (await holders(pool)).length === 0);
+  // As its regular check does, which comes just now.
+  const checking = presence.check();
+  await presence.leave();
+  await checking;
+  expect(await workers(pool)).toEqual([]);
+  expect(await claim(pool, "another")).toBeDefined();
+  expect(await holders(pool)).toEqual([]);
+  await own.end();
+});
+
 test("a worker whose connection a firewall forgot becomes known again", async ({ databaseUrl, pool }) => {
   await using proxy = await startTcpProxy(databaseUrl);
   const own = createPool(proxy.url, { name: "thaw", max: 3, query_timeout_ms: 700 }, createLog("silent"));
