@@ -74,7 +74,7 @@ create or replace function due_people(p_kind notification_kind, p_quiet interval
 language plpgsql stable
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
-  v_rows integer := 1000;
+  v_rows integer := 20 * p_limit; -- most people wait for fewer files
   v_seen integer;
   v_people text[];
 begin

@@ -524,9 +524,8 @@ describe("too many rights", () => {
   });
 
   test("a function that is in no list any more loses its owner's rights, and roles theirs", async ({
-    roles,
+    migrated: roles,
   }) => {
-    await roles.migrate();
     // As a process of the release before does, which restarts in the middle of a deploy.
     await roles.as("thaw_migrator").query(`
       alter function lock_restores(uuid[]) security definer set search_path = public, pg_temp;
