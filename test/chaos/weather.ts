@@ -69,7 +69,8 @@ export interface Weather {
   spoiled_mail_calls?: number;
 }
 
-export const WORST: Weather = { blows: true, s3: S3_FAULTS, resend: RESEND_FAULTS };
+/** Four in ten of the spoiled mail calls were taken all the same: enough of them are repeated. */
+export const WORST: Weather = { blows: true, s3: S3_FAULTS, resend: RESEND_FAULTS, spoiled_mail_calls: 40 };
 
 /** Nothing but mails whose fate is unclear. */
 export const LOST_ANSWERS: Weather = {
