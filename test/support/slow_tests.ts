@@ -3,15 +3,15 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const filesOf = (names: string[]): string[] => names.map((name) => `test/${name}.test.ts`);
 
-/** Longest first, or one of them would run alone at the end. */
+/** Longest first, or one of them would run alone at the end; the storms beside what mostly waits. */
 const LONGEST = filesOf([
   "processes/chaos",
-  "processes/processes",
-  "processes/crash_points",
-  "faults",
-  "model/model",
   "worker/notify",
   "journey",
+  "processes/processes",
+  "processes/crash_points",
+  "model/model",
+  "faults",
   "worker/trigger_restores",
   "worker/mail_protocol",
   "sql/transitions",
