@@ -60,3 +60,9 @@ language sql volatile as $$
       select j.id from graphile_worker.jobs j
        where j.attempts >= j.max_attempts and coalesce(j.locked_at, j.updated_at) < now() - interval '1 day'))
 $$;
+
+-- What operators did, and hours that no chart shows any more, one row for each metric instead. Returns how many actions it deleted.
+create or replace function forget_old_actions(p_age interval) returns integer
+language sql volatile as $$
+  with gone as (delete from actions a where a.at < now() - p_age returning 1) select count(*)::integer from gone
+$$;

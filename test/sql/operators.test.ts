@@ -164,7 +164,7 @@ describe("resend_notification", () => {
     const id = randomUUID();
     await expect(resend(pool, id)).rejects.toMatchObject({
       message: `there is no notification ${id}`,
-      hint: "Take an id from stuck_requests or notifications.",
+      hint: "Take an id from stuck_requests or mail_status.",
     });
   });
 });

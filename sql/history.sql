@@ -1,0 +1,129 @@
+-- What happened to each restore (restore_history), and what is counted for good (totals). Both are written by statement-level
+-- triggers: one insert for each statement, whatever wrote it, a person in psql included.
+
+-- Who does it: the name that a page or a command gives for the transaction, else the database role.
+create or replace function actor() returns text language sql stable as $$
+  select coalesce(nullif(current_setting('thaw.actor', true), ''), session_user::text)
+$$;
+
+-- Upper bounds of the histograms, in seconds: a minute to two days (Bulk from Deep Archive takes that long).
+create or replace function time_buckets() returns double precision[] language sql immutable as
+  $$ select array[60, 300, 900, 1800, 3600, 7200, 14400, 21600, 43200, 64800, 86400, 129600, 172800, 'infinity']::double precision[] $$;
+
+create or replace function bucket_of(p_seconds double precision) returns double precision language sql immutable as
+  $$ select min(b) from unnest(time_buckets()) b where b >= p_seconds $$;
+
+create or replace function note_opened() returns trigger
+language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  insert into restore_history (restore_id, to_status, by) select n.id, n.status, actor() from new_rows n;
+  if found then
+    insert into totals (metric, n) select 'reads_opened', count(*) from new_rows;
+  end if;
+  return null;
+end
+$$;
+
+create or replace trigger restores_opened after insert on restores
+  referencing new table as new_rows for each statement execute function note_opened();
+
+-- A step is a new status, the end (closed), or new trouble with S3 (the code; the status is the same).
+create or replace function note_moved() returns trigger
+language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  with moved as materialized (
+    select n.id, n.status, n.failure_code, n.storage_class, n.tier, n.size_bytes, o.status as was,
+           n.status <> o.status as is_step, n.closed_at is not null and o.closed_at is null as is_end,
+           n.status = o.status and n.failure_code is distinct from o.failure_code and n.failure_code is not null as is_trouble,
+           n.head_wanted_at is not null and o.head_wanted_at is null as is_event,
+           o.head_wanted_at is null and o.status = 'pending' as is_unannounced,
+           o.restore_expires_at > now() as is_early,
+           extract(epoch from now() - n.created_at) as seconds
+      from new_rows n join old_rows o on o.id = n.id),
+  noted as (
+    insert into restore_history (restore_id, from_status, to_status, code, by)
+    select m.id, s.from_status, s.to_status, coalesce(m.failure_code, ''), actor()
+      from moved m
+     cross join lateral (values (m.is_step or m.is_trouble, m.was, m.status::text), (m.is_end, m.status, 'closed')) s (happened, from_status, to_status)
+     where s.happened)
+  insert into totals (metric, labels, le, n)
+  select t.metric, t.labels, t.le, sum(t.n)
+    from moved m
+   cross join lateral (values
+      (m.is_event, 'events', '{}'::jsonb, null::double precision, 1::double precision),
+      (m.is_step and m.status = 'pending', 'accepted', '{}', null, 1),
+      (m.is_step and m.status in ('restored', 'failed'), 'restores',
+        jsonb_build_object('result', m.status, 'tier', coalesce(m.tier, '')), null, 1),
+      (m.is_step and m.status = 'restored', 'restored_bytes', '{}', null, coalesce(m.size_bytes, 0)),
+      (m.is_step and m.status = 'restored', 'read_to_readable_seconds',
+        jsonb_build_object('storage_class', coalesce(m.storage_class, ''), 'tier', coalesce(m.tier, '')), bucket_of(m.seconds), 1),
+      (m.is_step and m.status = 'restored', 'read_to_readable_seconds_sum',
+        jsonb_build_object('storage_class', coalesce(m.storage_class, ''), 'tier', coalesce(m.tier, '')), null, m.seconds),
+      (m.is_step and m.status = 'restored' and m.is_unannounced, 'completions_lost', '{}', null, 1),
+      (m.is_end and m.status = 'restored' and m.is_early, 'ended_early', '{}', null, 1)) t (happened, metric, labels, le, n)
+   where t.happened
+   group by t.metric, t.labels, t.le;
+  return null;
+end
+$$;
+
+create or replace trigger restores_moved after update on restores
+  referencing old table as old_rows new table as new_rows for each statement execute function note_moved();
+
+-- What became of mails. From ready to mail: from the oldest of the first thousand files that a mail tells of.
+create or replace function note_mailed() returns trigger
+language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  with mailed as materialized (
+    select n.id, n.kind, n.status, extract(epoch from n.sent_at - f.since) as seconds
+      from new_rows n join old_rows o on o.id = n.id
+      left join lateral (
+        select min(q.status_at) as since
+          from (select r.status_at from restore_requests r where r.post_notification_id = n.id limit 1000) q) f
+        on n.kind = 'post' and n.status = 'sent'
+     where n.status <> o.status)
+  insert into totals (metric, labels, le, n)
+  select t.metric, t.labels, t.le, sum(t.n)
+    from mailed m
+   cross join lateral (values
+      (true, 'mails', jsonb_build_object('kind', m.kind, 'status', m.status), null::double precision, 1::double precision),
+      (m.seconds is not null, 'ready_to_mail_seconds', '{}', bucket_of(m.seconds), 1),
+      (m.seconds is not null, 'ready_to_mail_seconds_sum', '{}', null, m.seconds)) t (happened, metric, labels, le, n)
+   where t.happened
+   group by t.metric, t.labels, t.le;
+  return null;
+end
+$$;
+
+create or replace trigger notifications_mailed after update on notifications
+  referencing old table as old_rows new table as new_rows for each statement execute function note_mailed();
+
+-- Adds the ledger up: one row for each hour, metric and label. One at a time; returns how many rows it saved.
+create or replace function add_totals_up() returns integer
+language plpgsql volatile as $$
+declare
+  v_before integer;
+  v_after integer;
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('add_totals_up', 0)) then return 0; end if;
+  -- Older hours are added up already: no transaction stays open for two days.
+  with gone as (delete from totals t where t.hour > now() - interval '2 days' returning t.hour, t.metric, t.labels, t.le, t.n),
+  added as (
+    insert into totals (hour, metric, labels, le, n)
+    select g.hour, g.metric, g.labels, g.le, sum(g.n) from gone g group by g.hour, g.metric, g.labels, g.le
+    returning 1)
+  select (select count(*) from gone), (select count(*) from added) into v_before, v_after;
+  return v_before - v_after;
+end
+$$;
+
+-- A task's run has ended. Once in ten seconds is enough: many end in each second of a burst.
+create or replace function note_task_run(p_task text, p_error text default null) returns void
+language sql volatile as $$
+  insert into task_runs as t (task, succeeded_at, failed_at, error)
+  values (p_task, case when p_error is null then now() end, case when p_error is not null then now() end, coalesce(p_error, ''))
+      on conflict (task) do update
+     set succeeded_at = coalesce(excluded.succeeded_at, t.succeeded_at), failed_at = coalesce(excluded.failed_at, t.failed_at),
+         error = case when excluded.failed_at is null then t.error else excluded.error end
+   where excluded.failed_at is not null or t.succeeded_at is null or t.succeeded_at < now() - interval '10 seconds'
+$$;
