@@ -456,9 +456,7 @@ describe("Postgres' clock is set back", () => {
     );
     await thaw.startWorker();
     await waitFor("the mail", async () => thaw.resend.mails.length === 1, 12_000);
-    // Marked a moment after Resend has it.
-    await waitFor("its reader to be marked", async () => (await told(thaw)).every(Boolean));
-    expect(await told(thaw)).toEqual([true]);
+    await waitFor("the mark", async () => (await told(thaw)).join() === "true");
   });
 
   test("and an operator who opens the gate is heard by who waits already", async ({ thaw }) => {
