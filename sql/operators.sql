@@ -167,3 +167,32 @@ language sql stable as $$
   select f.email::text, f.resolved_by::text
     from find_person(case when p_id like 'arn:%' then '' else p_id end, case when p_id like 'arn:%' then p_id else '' end, '', p_session_domains) f
 $$;
+
+-- What an id or its beginning (8 characters or more, with or without hyphens) can mean: restores, requests and mails, ten of each at
+-- most. about: what a person knows it by. mail_id: the latest mail about a request.
+create or replace function find_ids(p_start text) returns table (kind text, id uuid, state text, about text, mail_id uuid)
+language sql stable as $$
+  with range as materialized (
+    select rpad(s.digits, 32, '0')::uuid as first, rpad(s.digits, 32, 'f')::uuid as last
+      from (select replace(lower(p_start), '-', '') as digits) s
+     where s.digits ~ '^[0-9a-f]{8,32}$'),
+  restore_ids as (
+    select f.* from range b cross join lateral (
+      select r.id, case when r.closed_at is null then r.status::text else 'closed' end as state, r.s3_bucket, r.s3_key
+        from restores r where r.id between b.first and b.last order by r.id limit 10) f),
+  request_ids as (
+    select f.* from range b cross join lateral (
+      select q.id, q.restore_id, q.email, coalesce(q.post_notification_id, q.pre_notification_id) as mail_id
+        from restore_requests q where q.id between b.first and b.last order by q.id limit 10) f),
+  mail_ids as (
+    select f.* from range b cross join lateral (
+      select n.id, n.kind, n.status, n.email from notifications n where n.id between b.first and b.last order by n.id limit 10) f)
+  select 'restore', r.id, r.state, format('s3://%s/%s (%s)', r.s3_bucket, r.s3_key, r.state), null::uuid from restore_ids r
+  union all
+  select 'request', q.id, s.state, format('s3://%s/%s (%s), read by %s', r.s3_bucket, r.s3_key, s.state, coalesce(q.email, 'somebody unknown')), q.mail_id
+    from request_ids q
+    join restores r on r.id = q.restore_id
+   cross join lateral (select case when r.closed_at is null then r.status::text else 'closed' end as state) s
+  union all
+  select 'mail', m.id, m.status::text, format('%s mail to %s (%s)', m.kind, m.email, m.status), null from mail_ids m
+$$;

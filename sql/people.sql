@@ -179,7 +179,7 @@ language sql immutable as $$
 $$;
 
 -- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN, or a prefix that ends in *. Unknown readers are
--- looked up again at once.
+-- looked up again at once. Leaves a row in actions (operators.sql).
 create or replace function import_users(p_users jsonb) returns table (added integer, changed integer)
 language sql volatile as $$
   with users as (
@@ -193,7 +193,13 @@ language sql volatile as $$
         on conflict (principal) do update set email = excluded.email where m.email <> excluded.email
     returning m.xmax = 0 as is_new),
   again as (
-    update second_look s set started_at = '-infinity', after = null where s.only_row)
-  select count(*) filter (where is_new)::integer, count(*) filter (where not is_new)::integer
-    from (select is_new from keys union all select is_new from principals) t
+    update second_look s set started_at = '-infinity', after = null where s.only_row),
+  counts as (
+    select count(*) filter (where is_new)::integer as added, count(*) filter (where not is_new)::integer as changed
+      from (select is_new from keys union all select is_new from principals) t),
+  noted as (
+    insert into actions (actor, action, target, after)
+    select actor(), 'import people', 'maps', jsonb_build_object('added', c.added, 'changed', c.changed)
+      from counts c where c.added + c.changed > 0)
+  select c.added, c.changed from counts c
 $$;

@@ -16,7 +16,7 @@ declare
     'note_notification_refused', 'shut_mail_gate', 'note_mail_limit',
     'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs', 'forget_old_actions', 'add_totals_up', 'note_task_run'];
   v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
-    'open_mail_gate', 'close_mail_gate', 'import_users', 'who_reads', 'resolve_requests', 'nudge'];
+    'open_mail_gate', 'close_mail_gate', 'import_users', 'who_reads', 'resolve_requests', 'nudge', 'find_ids'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;
@@ -87,9 +87,13 @@ begin
     grant usage on schema graphile_worker to thaw_reader;
     grant select on graphile_worker.jobs to thaw_reader;
   end if;
+  -- People on call fill and check the maps (users list, users check).
+  if v_has_operator then
+    grant select on map_entries to thaw_operator;
+  end if;
   for v_object in select r.rolname as name from pg_roles r where r.rolname in ('thaw_reader', 'thaw_operator') loop
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
-      findings, restore_steps, operator_actions, hourly_totals to %I', v_object.name);
+      findings, restore_steps, operator_actions, hourly_totals, restore_overview, oldest_waiting to %I', v_object.name);
   end loop;
 end
 $$;

@@ -54,6 +54,37 @@ create or replace view mail_status as
          n.resend_id, coalesce(n.failure_code, '') as failure_code, coalesce(n.failure_message, '') as failure_message, n.superseded_by
     from notifications n;
 
+-- What is open, by state: how many (10,000 at most), and since when the oldest is. Each branch reads open restores only.
+create or replace view restore_overview as
+  select s.restore_status, s.open::integer as open, s.oldest_since
+    from (select 'not_started'::restore_status as restore_status,
+                 (select count(*) from (select from restores r where r.status = 'not_started' and r.closed_at is null limit 10000) o) as open,
+                 (select r.status_at from restores r where r.status = 'not_started' and r.closed_at is null order by r.status_at limit 1) as oldest_since
+          union all
+          select 'pending', (select count(*) from (select from restores r where r.status = 'pending' and r.closed_at is null limit 10000) o),
+                 (select r.status_at from restores r where r.status = 'pending' and r.closed_at is null order by r.status_at limit 1)
+          union all
+          select 'restored', (select count(*) from (select from restores r where r.status = 'restored' and r.closed_at is null limit 10000) o),
+                 (select r.status_at from restores r where r.status = 'restored' and r.closed_at is null order by r.status_at limit 1)
+          union all
+          select 'failed', (select count(*) from (select from restores r where r.status = 'failed' and r.closed_at is null limit 10000) o),
+                 (select r.status_at from restores r where r.status = 'failed' and r.closed_at is null order by r.status_at limit 1)) s;
+
+-- What has waited longest: one row for each thing to wait for, if anything waits for it.
+create or replace view oldest_waiting as
+  select w.waits_for, w.id, w.since, now() - w.since as waiting
+    from ((select 'S3 to accept the restore' as waits_for, r.id, r.status_at as since
+             from restores r where r.status = 'not_started' and r.closed_at is null order by r.status_at limit 1)
+          union all
+          (select 'S3 to restore the object', r.id, r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)
+          union all
+          (select 'the pre mail to be written', u.request_id, u.since from untold_pre u order by u.since limit 1)
+          union all
+          (select 'the post mail to be written', u.request_id, u.since from untold_post u order by u.since limit 1)
+          union all
+          (select 'a mail to be sent', n.id, n.created_at from notifications n
+            where n.status <> 'sent' and n.status = 'sealed' order by n.created_at limit 1)) w;
+
 -- The entries of both maps, and why an entry is unusable (it was entered before 0006_people.sql refused such); null: it is usable.
 create or replace view map_entries as
   select m.access_key_id as id, m.email::text as email, coalesce(access_key_problem(m.access_key_id), address_problem(m.email)) as problem
