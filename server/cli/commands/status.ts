@@ -1,4 +1,4 @@
-import { sql } from "kysely";
+import { sql, type RawBuilder } from "kysely";
 
 import { EXIT, type Command, type Exit } from "../command.ts";
 import { withDatabase } from "../database.ts";
@@ -14,6 +14,8 @@ const upTo = (most: number, count: number): string => (count < most ? String(cou
 
 /** More do not help at 3 a.m.; the count says how many there are. */
 const STUCK_SHOWN = 10;
+/** However much is stuck, this stays quick. */
+const STUCK_READ = 1_000;
 
 export const status: Command = {
   name: "status",
@@ -27,7 +29,10 @@ export const status: Command = {
 };
 
 async function show(db: Database, terminal: Terminal): Promise<Exit> {
-  const needs = await findings(db);
+  const needs = await rowsOf(
+    db,
+    sql<Finding>`select finding, problem, since, count, what_to_do from findings order by rank, since`,
+  );
   const verdict = verdictOf(needs);
   terminal.heading(
     { kind: "status", ok: needs.length === 0, verdict },
@@ -45,9 +50,15 @@ async function show(db: Database, terminal: Terminal): Promise<Exit> {
       count: ({ open }) => upTo(OPEN_COUNTED, open),
       "oldest since": ({ oldest_since }) => timeText(oldest_since),
     },
-    await openRestores(db),
+    await rowsOf(
+      db,
+      sql<OpenRestores>`select restore_status, open, oldest_since from restore_overview order by restore_status`,
+    ),
   );
-  const waiting = await oldestWaiting(db);
+  const waiting = await rowsOf(
+    db,
+    sql<OldestWaiting>`select waits_for, id, since from oldest_waiting order by since`,
+  );
   if (waiting.length > 0) {
     terminal.text("");
     terminal.table(
@@ -69,13 +80,20 @@ async function show(db: Database, terminal: Terminal): Promise<Exit> {
       "jobs waiting": ({ waiting }) => waiting,
       "failed for good": ({ failed }) => failed,
     },
-    await tasks(db),
+    await rowsOf(
+      db,
+      sql<Task>`select task, succeeded_at, failed_at, error, waiting::int, failed::int from job_status order by task`,
+    ),
   );
   terminal.text("");
-  const alive = await workers(db);
+  const [workers] = await rowsOf(
+    db,
+    sql<Workers>`select count(*) filter (where is_alive)::int as alive, count(*) filter (where not is_alive)::int as dead from worker_status`,
+  );
+  const { alive, dead } = workers ?? { alive: 0, dead: 0 };
   terminal.show(
-    { kind: "workers", ...alive },
-    `Workers alive: ${alive.alive}${alive.dead > 0 ? `, dead and not cleaned up: ${alive.dead}` : ""}.`,
+    { kind: "workers", alive, dead },
+    `Workers alive: ${alive}${dead > 0 ? `, dead and not cleaned up: ${dead}` : ""}.`,
   );
   const gate = await mailGate(db);
   terminal.show({ kind: "mail_gate", ...gate.record }, gate.text);
@@ -89,13 +107,6 @@ interface Finding {
   count: number;
   what_to_do: string;
 }
-
-const findings = async (db: Database): Promise<Finding[]> =>
-  (
-    await sql<Finding>`select finding, problem, since, count, what_to_do from findings order by rank, since`.execute(
-      db,
-    )
-  ).rows;
 
 /** "All is well." or "2 things need you: no worker, mail gate closed." */
 function verdictOf(needs: Finding[]): string {
@@ -131,9 +142,12 @@ interface Stuck {
 
 /** So that an id for retry or resend is at hand. */
 async function showStuck(db: Database, terminal: Terminal): Promise<void> {
-  const { rows } = await sql<Stuck>`
-    select id, s3_bucket, s3_key, since, problem, failure_code, what_to_do from stuck_requests
-     order by since limit ${STUCK_SHOWN}`.execute(db);
+  const rows = await rowsOf(
+    db,
+    sql<Stuck>`
+      select id, s3_bucket, s3_key, since, problem, failure_code, what_to_do
+        from (select * from stuck_requests limit ${STUCK_READ}) s order by since limit ${STUCK_SHOWN}`,
+  );
   terminal.text("");
   terminal.table(
     "stuck",
@@ -154,21 +168,11 @@ interface OpenRestores {
   oldest_since: Date | null;
 }
 
-const openRestores = async (db: Database): Promise<OpenRestores[]> =>
-  (
-    await sql<OpenRestores>`select restore_status, open, oldest_since from restore_overview order by restore_status`.execute(
-      db,
-    )
-  ).rows;
-
 interface OldestWaiting {
   waits_for: string;
   id: string;
   since: Date;
 }
-
-const oldestWaiting = async (db: Database): Promise<OldestWaiting[]> =>
-  (await sql<OldestWaiting>`select waits_for, id, since from oldest_waiting order by since`.execute(db)).rows;
 
 interface Task {
   task: string;
@@ -179,17 +183,10 @@ interface Task {
   failed: number;
 }
 
-const tasks = async (db: Database): Promise<Task[]> =>
-  (
-    await sql<Task>`
-      select task, succeeded_at, failed_at, error, waiting::int, failed::int from job_status order by task`.execute(
-      db,
-    )
-  ).rows;
-
-async function workers(db: Database): Promise<{ alive: number; dead: number }> {
-  const { rows } = await sql<{ alive: number; dead: number }>`
-    select count(*) filter (where is_alive)::int as alive, count(*) filter (where not is_alive)::int as dead
-      from worker_status`.execute(db);
-  return rows[0] ?? { alive: 0, dead: 0 };
+interface Workers {
+  alive: number;
+  dead: number;
 }
+
+const rowsOf = async <Row>(db: Database, query: RawBuilder<Row>): Promise<Row[]> =>
+  (await query.execute(db)).rows;
