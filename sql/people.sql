@@ -179,7 +179,7 @@ language sql immutable as $$
 $$;
 
 -- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN, or a prefix that ends in *. Unknown readers are
--- looked up again at once. Leaves a row in actions (operators.sql).
+-- looked up again at once.
 create or replace function import_users(p_users jsonb) returns table (added integer, changed integer)
 language sql volatile as $$
   with users as (
@@ -194,12 +194,11 @@ language sql volatile as $$
     returning m.xmax = 0 as is_new),
   again as (
     update second_look s set started_at = '-infinity', after = null where s.only_row),
-  counts as (
+  done as (
     select count(*) filter (where is_new)::integer as added, count(*) filter (where not is_new)::integer as changed
       from (select is_new from keys union all select is_new from principals) t),
   noted as (
     insert into actions (actor, action, target, after)
-    select actor(), 'import people', 'maps', jsonb_build_object('added', c.added, 'changed', c.changed)
-      from counts c where c.added + c.changed > 0)
-  select c.added, c.changed from counts c
+    select actor(), 'import users', 'the maps', jsonb_build_object('added', d.added, 'changed', d.changed) from done d where d.added + d.changed > 0)
+  select d.added, d.changed from done d
 $$;

@@ -2,19 +2,18 @@
 import { execFile, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { Client, type Pool } from "pg";
-import { describe, expect, inject, test as plain } from "vitest";
+import type { Pool } from "pg";
+import { describe, expect, test as plain } from "vitest";
 
 import { run } from "../../server/cli/door.ts";
 import { MAIL_SAMPLES } from "../../server/cli/mail_samples.ts";
 import { processIo, visible, type Io } from "../../server/cli/terminal.ts";
 import { test } from "../support/database.ts";
 import { baseEnv } from "../support/fast_run.ts";
-import { PrivatePostgres, UNSAFE } from "../support/private_postgres.ts";
+import { test as withRoles } from "../support/roles.ts";
 import { ROOT } from "../support/root.ts";
 import {
   ago,
@@ -441,7 +440,7 @@ describe("users", () => {
       await thaw(databaseUrl, `users import ${file}`);
     });
     expect(await actions(pool)).toEqual([
-      { actor: await actorOf(pool), action: "import people", target: "maps", restore_id: null },
+      { actor: await actorOf(pool), action: "import users", target: "the maps", restore_id: null },
     ]);
     expect(jsonLines((await thaw(databaseUrl, "users list --json")).out)).toEqual([
       { id: JANE, email: "jane@example.com", problem: null },
@@ -635,40 +634,21 @@ describe("a database", () => {
 });
 
 describe("database roles", () => {
-  const as = (url: string, role: string): string =>
-    Object.assign(new URL(url), { username: role, password: role, pathname: "/app" }).href;
-
-  const runOn = async (url: string, ...statements: string[]): Promise<void> => {
-    const client = new Client({ connectionString: url });
-    await client.connect();
-    for (const statement of statements) await client.query(statement);
-    await client.end();
-  };
-
-  plain("thaw_operator runs all commands, thaw_reader those that look; nobody else any", async () => {
-    const dir = join(tmpdir(), `thaw-cli-roles-${randomUUID()}`);
-    const postgres = await PrivatePostgres.start(dir, UNSAFE, inject("postgresPrograms"));
-    try {
-      const ROLES = ["thaw_migrator", "thaw_operator", "thaw_reader", "thaw_server"];
-      await runOn(
-        postgres.url,
-        await readFile(join(ROOT, "sql/roles.sql"), "utf8"),
-        ...ROLES.map((role) => `alter role ${role} password '${role}'`),
-        "create database app owner thaw_migrator",
-      );
-      const owner = as(postgres.url, "thaw_migrator");
-      const migrated = await runCommand(["server/main.ts", "migrate"], { DATABASE_URL: owner });
-      expect(migrated, migrated.output).toMatchObject({ code: 0 });
-
+  withRoles(
+    "thaw_operator runs all commands but users list, thaw_reader those that look",
+    async ({ migrated: roles }) => {
+      const owner = roles.as("thaw_migrator");
       const [one, two] = [randomUUID(), randomUUID()];
-      await runOn(
-        owner,
-        `insert into restores (id, s3_bucket, s3_key) values ('${one}', 'archive', 'a'), ('${two}', 'archive', 'b')`,
-        `insert into notifications (id, kind, email, body, status, failure_code, failure_message) values
-           ('${one}', 'post', 'jane@example.com', '{}', 'failed', 'x', 'x'), ('${two}', 'post', 'john@example.com', '{}', 'unknown', 'x', 'x')`,
-      );
+      for (const id of [one, two]) await insertRestore(owner, "not_started", { id, s3_key: id });
+      await insertNotification(owner, { id: one, status: "failed", failure_code: "x", failure_message: "x" });
+      await insertNotification(owner, {
+        id: two,
+        status: "unknown",
+        failure_code: "x",
+        failure_message: "x",
+      });
 
-      const operator = as(postgres.url, "thaw_operator");
+      const operator = roles.urlOf("thaw_operator");
       await withFile(`access_key_id,email\n${JANE},jane@example.com\n`, async (file) => {
         for (const [words, exit] of [
           ["status", 1],
@@ -680,17 +660,20 @@ describe("database roles", () => {
           ["gate", 0],
           ["gate open --yes", 0],
           [`users import ${file}`, 0],
-          ["users list", 0],
           [`users check ${JANE}`, 0],
           ["users check arn:aws:iam::111122223333:role/R", 0],
           [`users remove ${JANE} --yes`, 0],
+          ["users erase john@example.com --confirm=john@example.com", 3],
         ] as const) {
           const ended = await thaw(operator, words);
-          expect([ended.exit, ended.err], `${words}\n${ended.err}`).toEqual([exit, ""]);
+          expect(ended.exit, `${words}\n${ended.err}`).toBe(exit);
         }
       });
+      expect(await query(owner, "select distinct actor, role from actions")).toEqual([
+        { actor: "anna (thaw_operator)", role: "thaw_operator" },
+      ]);
 
-      const reader = as(postgres.url, "thaw_reader");
+      const reader = roles.urlOf("thaw_reader");
       expect(await thaw(reader, "status")).toMatchObject({ exit: 1, err: "" });
       expect(await thaw(reader, "gate")).toMatchObject({ exit: 0, err: "" });
       const FORBIDDEN =
@@ -699,16 +682,15 @@ describe("database roles", () => {
         [reader, `retry ${one} --yes`],
         [reader, "gate open --yes"],
         [reader, `users remove ${JANE} --yes`],
-        [as(postgres.url, "thaw_server"), "status"],
+        [operator, "users list"],
+        [roles.urlOf("thaw_server"), "status"],
       ] as const) {
         const ended = await thaw(url, words);
         expect(ended.err, words).toMatch(FORBIDDEN);
         expect(ended.exit).toBe(1);
       }
-    } finally {
-      await postgres.remove();
-    }
-  });
+    },
+  );
 });
 
 describe("as a process", () => {
