@@ -106,7 +106,7 @@ async function findOne(db: Database, typed: string, kinds: Kind[]): Promise<Foun
   );
   // The first request of a restore has the restore's id.
   const wanted = kinds.flatMap((kind) => rows.filter((row) => row.kind === kind));
-  const [found, ...others] = new Map(wanted.toReversed().map((row) => [row.id, row])).values();
+  const [found, ...others] = wanted.filter(({ id }, at) => wanted.findIndex((row) => row.id === id) === at);
   if (others.length > 0) {
     const list = [found, ...others].map((row) => `  ${row?.id}  ${row?.kind} ${visible(row?.about ?? "")}`);
     throw new CommandError(EXIT.usage, `${typed} begins several ids; give more of it:\n${list.join("\n")}`);

@@ -134,7 +134,7 @@ export function processIo(env: NodeJS.ProcessEnv): Io {
     out: (text) => void stdout.write(text),
     err: (text) => void stderr.write(text),
     ...(stdin.isTTY && stderr.isTTY && { ask }),
-    colours: stdout.isTTY && !env["NO_COLOR"] && env["TERM"] !== "dumb",
+    colours: stdout.isTTY === true && !env["NO_COLOR"] && env["TERM"] !== "dumb",
     user: osUser(),
   };
 }

@@ -25,6 +25,7 @@ import {
   one,
   query,
   reload,
+  tell,
   type Row,
 } from "../support/rows.ts";
 import { runCommand } from "../support/run_command.ts";
@@ -70,11 +71,15 @@ const jsonLines = (out: string): Row[] =>
 const actions = (pool: Pool): Promise<Row[]> =>
   query(pool, "select actor, action, target, restore_id from operator_actions order by id");
 
-/** As a worker that lives until the client is released. */
-async function liveWorker(pool: Pool): Promise<{ die: () => void }> {
+/** On a connection of its own, which is closed afterwards, whatever happens. */
+async function onConnection<T>(pool: Pool, statements: string[], work: () => Promise<T>): Promise<T> {
   const client = await pool.connect();
-  await client.query("select enter_worker('worker 1')");
-  return { die: () => client.release(true) };
+  try {
+    for (const statement of statements) await client.query(statement);
+    return await work();
+  } finally {
+    client.release(true);
+  }
 }
 
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
@@ -87,10 +92,11 @@ describe("status", () => {
     databaseUrl,
     pool,
   }) => {
-    const worker = await liveWorker(pool);
-    await insertRead(pool, "restored", { request: { pre_notified: true, post_notified: true } });
-    const { exit, out, err } = await thaw(databaseUrl, "status");
-    worker.die();
+    const { request } = await insertRead(pool, "restored");
+    await tell(pool, request);
+    const { exit, out, err } = await onConnection(pool, ["select enter_worker('worker 1')"], () =>
+      thaw(databaseUrl, "status"),
+    );
 
     expect(out.split("\n")[0]).toBe("All is well.");
     expect(out).toMatch(/^restored +1 +\d{4}-\d\d-\d\d \d\d:\d\d UTC$/m);
@@ -611,7 +617,7 @@ describe("a database", () => {
     });
   });
 
-  test("where somebody holds the row ends with 1, and says so", async ({ databaseUrl, pool }) => {
+  test("where somebody holds a lock ends with 1, and says so", async ({ databaseUrl, pool }) => {
     const { request } = await insertRead(pool, "restored", {});
     const mail = await insertNotification(pool, {
       status: "failed",
@@ -622,11 +628,11 @@ describe("a database", () => {
       request["id"],
       mail["id"],
     ]);
-    const client = await pool.connect();
-    await client.query("begin");
-    await client.query("select from notifications for update");
-    const { exit, err } = await thaw(databaseUrl, `resend ${mail["id"]} --yes`);
-    client.release(true);
+    const { exit, err } = await onConnection(
+      pool,
+      ["begin", "select pg_advisory_xact_lock(forget_lock())"],
+      () => thaw(databaseUrl, `resend ${mail["id"]} --yes`),
+    );
     expect(err).toMatch(/^Postgres did not get it done in time .*Try again\.\n$/);
     expect(exit).toBe(1);
     expect(await actions(pool)).toEqual([]);
@@ -713,7 +719,7 @@ describe("as a process", () => {
       });
     const status = await ran("status");
     expect(status).toMatchObject({ code: 1, stderr: "" });
-    expect(status.stdout).toMatch(/^1 thing needs you: no worker\.\n/);
+    expect(status.stdout).toMatch(/^2 things need you: no worker, stuck\.\n/);
     // No terminal is there.
     expect(await ran("retry", restore["id"] as string)).toMatchObject({
       code: 2,

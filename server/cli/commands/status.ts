@@ -3,7 +3,7 @@ import { sql, type RawBuilder } from "kysely";
 import { EXIT, type Command, type Exit } from "../command.ts";
 import { withDatabase } from "../database.ts";
 import type { Database } from "../../postgres/rows.ts";
-import { timeText, type Terminal } from "../terminal.ts";
+import { sentence, timeText, type Terminal } from "../terminal.ts";
 import { mailGate } from "./mail_gate.ts";
 
 /** The views count no further. */
@@ -124,7 +124,7 @@ function showFindings(needs: Finding[], terminal: Terminal): void {
     terminal.text("");
     terminal.show(
       { kind: "finding", finding, problem, since, count, what_to_do },
-      `${index + 1}. ${problem}${facts.length > 0 ? ` (${facts.join(", ")})` : ""}`,
+      `${index + 1}. ${sentence(problem)}${facts.length > 0 ? ` (${facts.join(", ")})` : ""}`,
     );
     terminal.text(`   ${what_to_do}`);
   }
