@@ -86,11 +86,9 @@ begin
     grant insert (id, kind, email, body) on notifications to thaw_worker;
   end if;
 
-  if to_regrole('thaw_reader') is not null then
-    grant usage on schema graphile_worker to thaw_reader;
-    grant select on graphile_worker.jobs to thaw_reader;
-  end if;
   for v_object in select r.rolname as name from pg_roles r where r.rolname in ('thaw_reader', 'thaw_operator') loop
+    execute format('grant usage on schema graphile_worker to %I', v_object.name);
+    execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
       findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
       read_silence, thaw_health to %I', v_object.name);

@@ -1,4 +1,7 @@
 -- Views for people in psql, for `npm run thaw`, the pages and metrics. What each column means: comments.sql, or \d+ in psql.
+--
+-- A migration locks all of these views (server/postgres/migrate.ts), and with each whatever relation it names: so a view names our own
+-- alone, and asks Postgres's catalogue and graphile-worker's tables through functions. A lock on pg_database would keep everybody out.
 
 -- What an operator should look at, why, and what to do about it. Empty when all is well.
 -- Recipe: row by row. Each branch reads an index on the time that it compares, so that it is quick also when it finds nothing.
@@ -122,13 +125,21 @@ create or replace view map_entries as
   union all
   select m.principal, m.email::text, coalesce(principal_problem(m.principal), address_problem(m.email)) from aws_principal_user_map m;
 
--- Each worker, and whether it is alive: a living one holds its lock.
+-- Each worker, and whether it is alive.
 create or replace view worker_status as
-  select w.id, w.started_at,
-         exists (select from pg_locks l
-                  where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.database = (select d.oid from pg_database d where d.datname = current_database())
-                    and l.classid::bigint = (worker_lock(w.id) >> 32) & 4294967295 and l.objid::bigint = worker_lock(w.id) & 4294967295) as is_alive
-    from workers w;
+  select w.id, w.started_at, is_worker_alive(w.id) as is_alive from workers w;
+
+-- The jobs of a task: those that may start and are not taken, and those that failed for good. A job in its last run has as many
+-- attempts as it may have, and has not failed.
+create or replace function jobs_of(p_task text)
+returns table (waiting bigint, failed bigint, waiting_since timestamptz, failed_at timestamptz, error text) language sql stable as $$
+  select count(*) filter (where j.attempts < j.max_attempts and j.run_at <= now()),
+         count(*) filter (where j.attempts >= j.max_attempts),
+         min(j.run_at) filter (where j.attempts < j.max_attempts and j.run_at <= now()),
+         max(j.updated_at) filter (where j.attempts >= j.max_attempts),
+         max(j.last_error) filter (where j.attempts >= j.max_attempts)
+    from graphile_worker.jobs j where j.task_identifier = p_task and j.locked_at is null
+$$;
 
 -- The tasks: what waits, what failed for good, and when each last did its work to the end.
 create or replace view job_status as
@@ -137,14 +148,14 @@ create or replace view job_status as
          case t.task when 'poll_pending_restores' then interval '1 hour' else interval '5 minutes' end as runs_every
     from unnest(array['resolve_users', 'trigger_restores', 'poll_pending_restores', 'pre_notify', 'post_notify']) t (task)
     left join task_runs r on r.task = t.task
-   -- A job in its last run has as many attempts as it may have, and has not failed.
-   cross join lateral (
-     select count(*) filter (where o.attempts < o.max_attempts and o.run_at <= now() and o.locked_at is null) as waiting,
-            count(*) filter (where o.attempts >= o.max_attempts and o.locked_at is null) as failed,
-            min(o.run_at) filter (where o.attempts < o.max_attempts and o.run_at <= now() and o.locked_at is null) as waiting_since,
-            max(o.updated_at) filter (where o.attempts >= o.max_attempts and o.locked_at is null) as failed_at,
-            max(o.last_error) filter (where o.attempts >= o.max_attempts and o.locked_at is null) as error
-       from graphile_worker.jobs o where o.task_identifier = t.task) j;
+   cross join lateral jobs_of(t.task) j;
+
+-- Transactions that have been open for p_age and hold back vacuum, with whose they are, for those who may see that of others.
+create or replace function old_transactions(p_age interval)
+returns table (username name, pid integer, since timestamptz) language sql stable as $$
+  select a.usename, a.pid, a.xact_start from pg_stat_activity a
+   where a.datname = current_database() and a.xact_start < now() - p_age and (a.backend_xmin is not null or a.backend_xid is not null)
+$$;
 
 -- Each step of each restore, also those made by hand, and by whom.
 create or replace view restore_steps as
@@ -229,11 +240,9 @@ create or replace view findings as
                 from totals t where t.hour > now() - interval '1 day' and t.metric in ('completions_lost', 'events')) l
        where l.n >= 3 and l.events = 0
       union all
-      select 8, 'old_transaction', format('A transaction of %s has been open for hours: vacuum cannot clear away what is newer.', coalesce(a.usename, 'somebody')),
-             a.xact_start, a.count, format('End it (process %s), or let a superuser: select pg_terminate_backend(%s)', a.pid, a.pid)
-        from (select o.usename, o.xact_start, o.pid, count(*) over () as count from pg_stat_activity o
-               where o.datname = current_database() and o.xact_start < now() - interval '1 hour' and (o.backend_xmin is not null or o.backend_xid is not null)
-               order by o.xact_start limit 1) a) f
+      select 8, 'old_transaction', format('A transaction of %s has been open for hours: vacuum cannot clear away what is newer.', coalesce(a.username, 'somebody')),
+             a.since, a.count, format('End it (process %s), or let a superuser: select pg_terminate_backend(%s)', a.pid, a.pid)
+        from (select o.username, o.since, o.pid, count(*) over () as count from old_transactions(interval '1 hour') o order by o.since limit 1) a) f
    order by f.rank, f.since;
 
 -- The state of Thaw in one row.

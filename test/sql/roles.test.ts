@@ -253,7 +253,10 @@ describe("what a role may not do", () => {
     migrated: roles,
   }) => {
     const operator = roles.as("thaw_operator");
-    expect(await rightsOf(operator)).toEqual(VIEWS.map((view) => `public.${view}: select`));
+    expect(await rightsOf(operator)).toEqual([
+      "graphile_worker.jobs: select",
+      ...VIEWS.map((view) => `public.${view}: select`),
+    ]);
     expect(await callable(operator)).toEqual([
       "applied_sql_files",
       "close_mail_gate",
