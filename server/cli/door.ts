@@ -205,7 +205,7 @@ function suggestion(unknown: string, door: Door): string {
 /** Levenshtein: letters to add, drop or change. */
 function distance(one: string, other: string): number {
   let above = Array.from({ length: other.length + 1 }, (_, at) => at);
-  for (const [row, letter] of [...one].entries()) {
+  for (const [row, letter] of Array.from(one).entries()) {
     const current = [row + 1];
     for (let at = 1; at <= other.length; at++) {
       const changed = (above[at - 1] ?? 0) + (letter === other[at - 1] ? 0 : 1);

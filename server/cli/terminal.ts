@@ -45,6 +45,8 @@ const jsonLine = (record: object): string =>
     Array.from(hidden.split(""), (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join(""),
   );
 
+const widthOf = (text: string): number => Array.from(text).length;
+
 export type Style = "bold" | "red" | "green";
 
 /** A column's title, and its text for a row. */
@@ -93,9 +95,9 @@ export class Terminal {
       titles,
       ...rows.map((row) => Object.values(columns).map((text) => visible(String(text(row))))),
     ];
-    const widths = titles.map((_, at) => Math.max(...lines.map((cells) => [...(cells[at] ?? "")].length)));
+    const widths = titles.map((_, at) => Math.max(...lines.map((cells) => widthOf(cells[at] ?? ""))));
     for (const [index, cells] of lines.entries()) {
-      const padded = cells.map((cell, at) => cell + " ".repeat((widths[at] ?? 0) - [...cell].length));
+      const padded = cells.map((cell, at) => cell + " ".repeat((widths[at] ?? 0) - widthOf(cell)));
       this.#io.out(`${this.#styled(padded.join("  ").trimEnd(), index === 0 ? "bold" : undefined)}\n`);
     }
   }
@@ -134,7 +136,7 @@ export function processIo(env: NodeJS.ProcessEnv): Io {
     out: (text) => void stdout.write(text),
     err: (text) => void stderr.write(text),
     ...(stdin.isTTY && stderr.isTTY && { ask }),
-    colours: stdout.isTTY === true && !env["NO_COLOR"] && env["TERM"] !== "dumb",
+    colours: stdout.isTTY && !env["NO_COLOR"] && env["TERM"] !== "dumb",
     user: osUser(),
   };
 }

@@ -10,7 +10,7 @@ import { describe, expect, test as plain } from "vitest";
 
 import { run } from "../../server/cli/door.ts";
 import { MAIL_SAMPLES } from "../../server/cli/mail_samples.ts";
-import { processIo, visible, type Io } from "../../server/cli/terminal.ts";
+import type { Io } from "../../server/cli/terminal.ts";
 import { test } from "../support/database.ts";
 import { baseEnv } from "../support/fast_run.ts";
 import { test as withRoles } from "../support/roles.ts";
@@ -178,11 +178,9 @@ describe("status", () => {
   });
 
   test("is red where something is wrong, on a terminal alone", async ({ databaseUrl }) => {
-    expect((await thaw(databaseUrl, "status", { colours: true })).out).toMatch(
-      /^\u001B\[31m1 thing needs you: no worker\.\u001B\[39m\n/,
-    );
+    const { out } = await thaw(databaseUrl, "status", { colours: true });
+    expect(out.split("\n")[0]).toBe("\u001B[31m1 thing needs you: no worker.\u001B[39m");
     expect((await thaw(databaseUrl, "status")).out).not.toContain("\u001B");
-    expect(processIo({ NO_COLOR: "1" }).colours).toBe(false);
   });
 });
 
@@ -239,7 +237,7 @@ describe("retry", () => {
     }
     const actor = await actorOf(pool);
     expect(await actions(pool)).toEqual(
-      Array(4).fill({ actor, action: "retry", target: id, restore_id: id }),
+      Array.from({ length: 4 }, () => ({ actor, action: "retry", target: id, restore_id: id })),
     );
   });
 
@@ -744,26 +742,54 @@ describe("as a process", () => {
     expect([code, stderr]).toEqual([1, ""]);
   });
 
-  test("asks at a real terminal, in colours, and takes the answer", async ({ databaseUrl, pool, skip }) => {
-    skip(process.platform !== "linux", "script has other options there.");
-    const { restore } = await insertRead(pool, "pending");
-    const terminal = spawn(
-      "script",
-      ["-qec", `${process.execPath} ${THAW} give-up ${restore["id"]}`, "/dev/null"],
-      {
-        cwd: tmpdir(),
-        env: { ...env(databaseUrl), TERM: "xterm" },
-      },
-    );
+  /** On a terminal of its own; `answer` is typed when it asks. */
+  const atTerminal = async (
+    words: string,
+    environment: Record<string, string>,
+    answer: string,
+  ): Promise<{ code: unknown; output: string }> => {
+    const terminal = spawn("script", ["-qec", `${process.execPath} ${THAW} ${words}`, "/dev/null"], {
+      cwd: tmpdir(),
+      env: { TERM: "xterm", ...environment },
+    });
     let output = "";
+    let is_asked = false;
     terminal.stdout.on("data", (chunk) => {
       output += String(chunk);
-      if (output.includes("[y/N]") && !output.includes("given up")) terminal.stdin.write("y\n");
+      if (is_asked || !output.includes("[y/N]")) return;
+      is_asked = true;
+      terminal.stdin.write(answer);
     });
     const code = await new Promise((resolve) => terminal.once("close", resolve));
-    expect(visible(output)).toContain("given up; its readers are told");
-    expect(code).toBe(0);
-  });
+    return { code, output };
+  };
+
+  test.skipIf(process.platform !== "linux")(
+    "asks at a real terminal, and takes Ctrl-C and Ctrl-D for a no",
+    async ({ databaseUrl, pool }) => {
+      const { restore } = await insertRead(pool, "pending");
+      for (const key of ["\u0003", "\u0004", "n\n"]) {
+        const { code, output } = await atTerminal(`give-up ${restore["id"]}`, env(databaseUrl), key);
+        expect(output).toContain("Nothing was changed.");
+        expect(code).toBe(1);
+      }
+      expect(await reload(pool, restore)).toMatchObject({ status: "pending" });
+      const { code, output } = await atTerminal(`give-up ${restore["id"]}`, env(databaseUrl), "y\n");
+      expect(output).toContain("given up; its readers are told");
+      expect(code).toBe(0);
+    },
+  );
+
+  test.skipIf(process.platform !== "linux")(
+    "has colours on a terminal, and none with NO_COLOR",
+    async ({ databaseUrl }) => {
+      const plainly = await atTerminal("status", { ...env(databaseUrl), NO_COLOR: "1" }, "");
+      expect(plainly.output).toMatch(/^1 thing needs you/);
+      expect(plainly.output).not.toContain("\u001B");
+      const colourful = await atTerminal("status", env(databaseUrl), "");
+      expect(colourful.output.startsWith("\u001B[31m1 thing needs you")).toBe(true);
+    },
+  );
 
   test("of the doctor writes objects with --json", async ({ databaseUrl }) => {
     const { code, output } = await runCommand(["server/cli/thaw.ts", "doctor", "--json"], {
