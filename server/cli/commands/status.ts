@@ -41,6 +41,13 @@ async function show(db: Database, terminal: Terminal): Promise<Exit> {
   );
   showFindings(needs, terminal);
   if (needs.some(({ finding }) => finding === "stuck")) await showStuck(db, terminal);
+  // What to do is written for psql, too.
+  if (needs.some(({ finding }) => ["stuck", "mail_gate_closed"].includes(finding))) {
+    terminal.text("");
+    terminal.text(
+      "Here: npm run thaw -- retry ID, give-up ID, resend ID, resolve ID, gate open (-h explains each)",
+    );
+  }
 
   terminal.text("");
   terminal.table(
