@@ -14,14 +14,20 @@ declare
     'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',
     'note_notification_refused', 'shut_mail_gate', 'note_mail_limit',
-    'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs'];
+    'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs', 'forget_old_actions', 'add_totals_up', 'note_task_run'];
+  v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
+    'open_mail_gate', 'close_mail_gate', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
+    'find_ids'];
+  -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
+  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed'];
+  v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;
   v_object record;
 begin
   for v_object in
     select p.oid::regprocedure as signature, p.proname as name from pg_proc p
-     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker)
+     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker || v_operator || v_triggers)
   loop
     execute format('alter function %s security definer set search_path = public, pg_temp', v_object.signature);
     execute format('revoke all on function %s from public', v_object.signature);
@@ -31,6 +37,9 @@ begin
     if v_has_worker and v_object.name = any (v_worker) then
       execute format('grant execute on function %s to thaw_worker', v_object.signature);
     end if;
+    if v_has_operator and v_object.name = any (v_operator) then
+      execute format('grant execute on function %s to thaw_operator', v_object.signature);
+    end if;
   end loop;
 
   -- Functions that are in no list any more: the owner's rights, and what roles were granted, go with their place in it. A process of
@@ -38,11 +47,12 @@ begin
   for v_object in
     select p.oid::regprocedure as signature from pg_proc p
      where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.prosecdef
-       and p.prorettype <> 'trigger'::regtype and p.proname <> all (v_server || v_worker)
+       and p.prorettype <> 'trigger'::regtype and p.proname <> all (v_server || v_worker || v_operator)
   loop
     execute format('alter function %s security invoker reset search_path', v_object.signature);
     if v_has_server then execute format('revoke all on function %s from thaw_server', v_object.signature); end if;
     if v_has_worker then execute format('revoke all on function %s from thaw_worker', v_object.signature); end if;
+    if v_has_operator then execute format('revoke all on function %s from thaw_operator', v_object.signature); end if;
   end loop;
 
   -- Functions that pin their plans also turn off JIT and parallel workers, for every caller: where enable_seqscan is off and a plan
@@ -50,7 +60,7 @@ begin
   for v_object in
     select p.oid::regprocedure as signature from pg_proc p
      where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole
-       and (p.proname = any (v_server || v_worker) or exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache_mode)'))
+       and (p.proname = any (v_server || v_worker || v_operator) or exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache_mode)'))
   loop
     execute format('alter function %s set jit = off set max_parallel_workers_per_gather = 0', v_object.signature);
   end loop;
@@ -89,12 +99,14 @@ begin
     grant insert (id, kind, email, body) on notifications to thaw_worker;
   end if;
 
-  if to_regrole('thaw_reader') is not null then
-    -- The views call them as their reader.
-    grant execute on function is_untold_pre, is_untold_post, awaits_post to thaw_reader;
-    grant select on untold_requests, stuck_requests, request_status, mail_status to thaw_reader;
-    grant usage on schema graphile_worker to thaw_reader;
-    grant select on graphile_worker.jobs to thaw_reader;
-  end if;
+  for v_object in select r.rolname as name from pg_roles r where r.rolname in ('thaw_reader', 'thaw_operator') loop
+    execute format('grant usage on schema graphile_worker to %I', v_object.name);
+    execute format('grant select on graphile_worker.jobs to %I', v_object.name);
+    execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
+      findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
+      read_silence, thaw_health to %I', v_object.name);
+    -- The views call them as the role that reads.
+    execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post to %I', v_object.name);
+  end loop;
 end
 $$;

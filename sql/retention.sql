@@ -60,3 +60,9 @@ language sql volatile as $$
       select j.id from graphile_worker.jobs j
        where j.attempts >= j.max_attempts and coalesce(j.locked_at, j.updated_at) < now() - interval '1 day'))
 $$;
+
+-- What operators did. (The history of a restore goes with it.) Returns how many it deleted.
+create or replace function forget_old_actions(p_age interval) returns integer
+language sql volatile as $$
+  with gone as (delete from actions a where a.at < now() - p_age returning 1) select count(*)::integer from gone
+$$;

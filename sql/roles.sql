@@ -1,4 +1,4 @@
--- The four roles, none of them a superuser. Run once per Postgres server, as a role that may create roles:
+-- The five roles, none of them a superuser. Run once per Postgres server, as a role that may create roles:
 --
 --   psql "$ADMIN_URL" -f sql/roles.sql
 --   psql "$ADMIN_URL" -c "create database thaw owner thaw_migrator"
@@ -10,10 +10,11 @@
 -- The last line is for Postgres 14 and for databases upgraded from it, and needs a superuser: there every role may create objects
 -- in schema public, and could gain the owner's rights by that (sql/README.md, "Roles").
 
-create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns all tables and functions.
+create role thaw_migrator login; -- npm run migrate, npm run users. Owns all tables and functions.
 create role thaw_server login;   -- npm run server. May hand in events, and reads no table.
 create role thaw_worker login;   -- npm run worker. Works on graphile-worker's rows, and owns nothing.
 create role thaw_reader login;   -- people and dashboards. Sees the views.
+create role thaw_operator login; -- people on call, the pages. Sees the views, calls the operators' functions, and owns nothing.
 
 -- So that a migration can take back what early versions gave to the worker.
 grant thaw_worker to thaw_migrator;
@@ -26,3 +27,11 @@ alter role thaw_worker set idle_in_transaction_session_timeout = '60s';
 alter role thaw_reader set idle_in_transaction_session_timeout = '60s';
 alter role thaw_reader set statement_timeout = '60s';
 alter role thaw_reader set default_transaction_read_only = on;
+alter role thaw_operator set idle_in_transaction_session_timeout = '60s';
+-- Since when a transaction of somebody else is open, and so keeps vacuum from its work, is shown to these only (finding
+-- old_transaction). Since Postgres 16 it takes a superuser to grant it, and without it all else works.
+do $$ begin
+  grant pg_read_all_stats to thaw_operator;
+exception when insufficient_privilege then
+  raise notice 'Let a superuser run: grant pg_read_all_stats to thaw_operator';
+end $$;

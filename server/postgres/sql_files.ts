@@ -15,7 +15,18 @@ export interface SqlFile {
 }
 
 /** One per subject, in order of dependency. */
-const PAGES = ["rules", "people", "transitions", "mails", "workers", "retention", "operators", "views"];
+const PAGES = [
+  "rules",
+  "history",
+  "people",
+  "transitions",
+  "mails",
+  "workers",
+  "retention",
+  "operators",
+  "views",
+  "comments",
+];
 
 /** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */
 export function sqlFiles(directory: string): SqlFile[] {

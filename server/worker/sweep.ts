@@ -12,7 +12,7 @@ const FORGET_PAGES = 1000;
 /** Closes restores that are over, then deletes jobs that failed for good and what is older than RETENTION_DAYS. */
 export async function sweep(context: TaskContext, signal: AbortSignal): Promise<void> {
   while (!signal.aborted && (await closeFinished(context)) > 0);
-  await sql`select forget_failed_jobs()`.execute(context.db);
+  await sql`select forget_failed_jobs(), add_totals_up()`.execute(context.db);
   await forgetOld(context, signal);
 }
 
@@ -32,6 +32,7 @@ async function forgetOld({ db, settings, count }: TaskContext, signal: AbortSign
       select forget_old_restores(${age}::interval, ${FORGET_PAGE}) as forgotten`.execute(db);
     const forgotten = rows[0]?.forgotten ?? 0;
     count("forgotten", forgotten);
-    if (forgotten < FORGET_PAGE) return;
+    if (forgotten < FORGET_PAGE) break;
   }
+  await sql`select forget_old_actions(${age}::interval)`.execute(db);
 }

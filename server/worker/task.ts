@@ -1,8 +1,9 @@
 import type { Task } from "graphile-worker";
+import { sql } from "kysely";
 
 import type { Config, Debounce, WorkerConfig } from "../config.ts";
 import type { Database } from "../postgres/rows.ts";
-import type { Log } from "../log.ts";
+import { type Log, reasonOf } from "../log.ts";
 import type { Mailer } from "../mail/resend.ts";
 import type { S3 } from "../s3/s3.ts";
 
@@ -82,10 +83,20 @@ export function task(
         runs.again = false;
         await run({ ...context, count }, abortSignal);
       }
+      if (!abortSignal.aborted) await noteRun(context.db, job.task_identifier, null);
+    } catch (error) {
+      // Postgres may be away: then the error of the run says more.
+      await noteRun(context.db, job.task_identifier, reasonOf(error)).catch(() => undefined);
+      throw error;
     } finally {
       runs.running--;
     }
   };
+}
+
+/** For operators: when did each task last do its work to the end? */
+async function noteRun(db: Database, task: string, error: string | null): Promise<void> {
+  await sql`select note_task_run(${task}, ${error})`.execute(db);
 }
 
 /** What a job did, for its log line. Nothing when it found nothing to do, or left it to a run that was under way. */

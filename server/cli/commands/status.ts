@@ -1,0 +1,199 @@
+import { sql, type RawBuilder } from "kysely";
+
+import { EXIT, type Command, type Exit } from "../command.ts";
+import { withDatabase } from "../database.ts";
+import type { Database } from "../../postgres/rows.ts";
+import { sentence, timeText, type Terminal } from "../terminal.ts";
+import { mailGate } from "./mail_gate.ts";
+
+/** The views count no further. */
+const FINDINGS_COUNTED = 1_000;
+const OPEN_COUNTED = 10_000;
+
+const upTo = (most: number, count: number): string => (count < most ? String(count) : `${most} or more`);
+
+/** More do not help at 3 a.m.; the count says how many there are. */
+const STUCK_SHOWN = 10;
+/** However much is stuck, this stays quick. */
+const STUCK_READ = 1_000;
+
+export const status: Command = {
+  name: "status",
+  args: "",
+  summary: "What needs you, since when, and what to do; then how things are",
+  examples: [
+    ["", "ends with 1 when something needs you, so that cron can mail it"],
+    ["--json | jq 'select(.kind == \"finding\")'", "for a program"],
+  ],
+  run: (terminal) => withDatabase(terminal, "status", (db) => show(db, terminal)),
+};
+
+async function show(db: Database, terminal: Terminal): Promise<Exit> {
+  const needs = await rowsOf(
+    db,
+    sql<Finding>`select finding, problem, since, count, what_to_do from findings order by rank, since`,
+  );
+  const verdict = verdictOf(needs);
+  terminal.heading(
+    { kind: "status", ok: needs.length === 0, verdict },
+    verdict,
+    needs.length > 0 ? "red" : "green",
+  );
+  showFindings(needs, terminal);
+  if (needs.some(({ finding }) => finding === "stuck")) await showStuck(db, terminal);
+  // What to do is written for psql, too.
+  if (needs.some(({ finding }) => ["stuck", "mail_gate_closed"].includes(finding))) {
+    terminal.text("");
+    terminal.text(
+      "Here: npm run thaw -- retry ID, give-up ID, resend ID, resolve ID, gate open (-h explains each)",
+    );
+  }
+
+  terminal.text("");
+  terminal.table(
+    "open_restores",
+    {
+      "open restores": ({ restore_status }) => restore_status,
+      count: ({ open }) => upTo(OPEN_COUNTED, open),
+      "oldest since": ({ oldest_since }) => timeText(oldest_since),
+    },
+    await rowsOf(
+      db,
+      sql<OpenRestores>`select restore_status, open, oldest_since from restore_overview order by restore_status`,
+    ),
+  );
+  const waiting = await rowsOf(
+    db,
+    sql<OldestWaiting>`select waits_for, id, since from oldest_waiting order by since`,
+  );
+  if (waiting.length > 0) {
+    terminal.text("");
+    terminal.table(
+      "oldest_waiting",
+      {
+        "waits for": ({ waits_for }) => waits_for,
+        since: ({ since }) => timeText(since),
+        id: ({ id }) => id,
+      },
+      waiting,
+    );
+  }
+  terminal.text("");
+  terminal.table(
+    "task",
+    {
+      task: ({ task }) => task,
+      "last success": ({ succeeded_at }) => timeText(succeeded_at),
+      "jobs waiting": ({ waiting }) => waiting,
+      "failed for good": ({ failed }) => failed,
+    },
+    await rowsOf(
+      db,
+      sql<Task>`select task, succeeded_at, failed_at, error, waiting::int, failed::int from job_status order by task`,
+    ),
+  );
+  terminal.text("");
+  const [workers] = await rowsOf(
+    db,
+    sql<Workers>`select count(*) filter (where is_alive)::int as alive, count(*) filter (where not is_alive)::int as dead from worker_status`,
+  );
+  const { alive, dead } = workers ?? { alive: 0, dead: 0 };
+  terminal.show(
+    { kind: "workers", alive, dead },
+    `Workers alive: ${alive}${dead > 0 ? `, dead and not cleaned up: ${dead}` : ""}.`,
+  );
+  const gate = await mailGate(db);
+  terminal.show({ kind: "mail_gate", ...gate.record }, gate.text);
+  return needs.length === 0 ? EXIT.done : EXIT.failed;
+}
+
+interface Finding {
+  finding: string;
+  problem: string;
+  since: Date | null;
+  count: number;
+  what_to_do: string;
+}
+
+/** "All is well." or "2 things need you: no worker, mail gate closed." */
+function verdictOf(needs: Finding[]): string {
+  if (needs.length === 0) return "All is well.";
+  const kinds = new Set(needs.map(({ finding }) => finding.replaceAll("_", " ")));
+  return `${needs.length === 1 ? "1 thing needs" : `${needs.length} things need`} you: ${[...kinds].join(", ")}.`;
+}
+
+function showFindings(needs: Finding[], terminal: Terminal): void {
+  for (const [index, { finding, problem, since, count, what_to_do }] of needs.entries()) {
+    const facts = [
+      ...(since === null ? [] : [`since ${timeText(since)}`]),
+      ...(count > 1 ? [`${upTo(FINDINGS_COUNTED, count)} cases`] : []),
+    ];
+    terminal.text("");
+    terminal.show(
+      { kind: "finding", finding, problem, since, count, what_to_do },
+      `${index + 1}. ${sentence(problem)}${facts.length > 0 ? ` (${facts.join(", ")})` : ""}`,
+    );
+    terminal.text(`   ${what_to_do}`);
+  }
+}
+
+interface Stuck {
+  id: string;
+  s3_bucket: string;
+  s3_key: string;
+  since: Date;
+  problem: string;
+  failure_code: string;
+  what_to_do: string;
+}
+
+/** So that an id for retry or resend is at hand. */
+async function showStuck(db: Database, terminal: Terminal): Promise<void> {
+  const rows = await rowsOf(
+    db,
+    sql<Stuck>`
+      select id, s3_bucket, s3_key, since, problem, failure_code, what_to_do
+        from (select * from stuck_requests limit ${STUCK_READ}) s order by since limit ${STUCK_SHOWN}`,
+  );
+  terminal.text("");
+  terminal.table(
+    "stuck",
+    {
+      "stuck request": ({ id }) => id,
+      file: ({ s3_bucket, s3_key }) => `s3://${s3_bucket}/${s3_key}`,
+      problem: ({ problem, failure_code }) =>
+        failure_code === "" ? problem : `${problem} (${failure_code})`,
+      since: ({ since }) => timeText(since),
+    },
+    rows,
+  );
+}
+
+interface OpenRestores {
+  restore_status: string;
+  open: number;
+  oldest_since: Date | null;
+}
+
+interface OldestWaiting {
+  waits_for: string;
+  id: string;
+  since: Date;
+}
+
+interface Task {
+  task: string;
+  succeeded_at: Date | null;
+  failed_at: Date | null;
+  error: string;
+  waiting: number;
+  failed: number;
+}
+
+interface Workers {
+  alive: number;
+  dead: number;
+}
+
+const rowsOf = async <Row>(db: Database, query: RawBuilder<Row>): Promise<Row[]> =>
+  (await query.execute(db)).rows;

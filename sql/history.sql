@@ -1,0 +1,145 @@
+-- What happened to each restore (restore_history), and what is counted for good (totals). Both are written by statement-level
+-- triggers: one insert for each statement, whatever wrote it, a person in psql included. Only what moves no row is counted where it
+-- comes in: reads (request_restores) and events (complete_restores).
+--
+-- The triggers pin a hash join of old and new rows. A session plans them once, for the few rows of its first statement; a nested loop
+-- would later compare each of the 100,000 rows of an update by hand with each.
+
+-- Who does it: the name that a page or a command gives for the transaction, else the database role.
+create or replace function actor() returns text language sql stable as $$
+  select coalesce(nullif(current_setting('thaw.actor', true), ''), session_user::text)
+$$;
+
+-- Upper bounds of the histograms, in seconds: a minute to two days (Bulk from Deep Archive takes that long).
+create or replace function time_buckets() returns double precision[] language sql immutable as
+  $$ select array[60, 300, 900, 1800, 3600, 7200, 14400, 21600, 43200, 64800, 86400, 129600, 172800, 'infinity']::double precision[] $$;
+
+create or replace function bucket_of(p_seconds double precision) returns double precision language sql immutable as
+  $$ select min(b) from unnest(time_buckets()) b where b >= p_seconds $$;
+
+create or replace function note_opened() returns trigger
+language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  insert into restore_history (restore_id, to_status, by) select n.id, n.status, actor() from new_rows n;
+  if found then
+    insert into totals (metric, n) select 'reads_opened', count(*) from new_rows;
+  end if;
+  return null;
+end
+$$;
+
+create or replace trigger restores_opened after insert on restores
+  referencing new table as new_rows for each statement execute function note_opened();
+
+-- A step is a new status, the end (closed), or new trouble with S3 (the code; the status is the same).
+create or replace function note_moved() returns trigger
+language plpgsql security definer set search_path = public, pg_temp set enable_nestloop = off set enable_hashjoin = on as $$
+begin
+  with moved as materialized (
+    select n.id, n.status, n.failure_code, n.storage_class, n.tier, n.size_bytes, o.status as was,
+           n.status <> o.status as is_step, n.closed_at is not null and o.closed_at is null as is_end,
+           n.status = o.status and n.failure_code is distinct from o.failure_code and n.failure_code is not null as is_trouble,
+           o.head_wanted_at is null and o.status = 'pending' as is_unannounced,
+           o.restore_expires_at > now() as is_early,
+           extract(epoch from now() - n.created_at) as seconds
+      from new_rows n join old_rows o on o.id = n.id),
+  noted as (
+    insert into restore_history (restore_id, from_status, to_status, code, by)
+    select m.id, s.from_status, s.to_status, coalesce(m.failure_code, ''), actor()
+      from moved m
+     cross join lateral (values (m.is_step or m.is_trouble, m.was, m.status::text), (m.is_end, m.status, 'closed')) s (happened, from_status, to_status)
+     where s.happened)
+  insert into totals (metric, labels, le, n)
+  select t.metric, t.labels, t.le, sum(t.n)
+    from moved m
+   cross join lateral (values
+      (m.is_step and m.status = 'pending', 'accepted', '{}'::jsonb, null::double precision, 1::double precision),
+      (m.is_step and m.status in ('restored', 'failed'), 'restores',
+        jsonb_build_object('result', m.status, 'tier', coalesce(m.tier, '')), null, 1),
+      (m.is_step and m.status = 'restored', 'restored_bytes', '{}', null, coalesce(m.size_bytes, 0)),
+      (m.is_step and m.status = 'restored', 'read_to_readable_seconds',
+        jsonb_build_object('storage_class', coalesce(m.storage_class, ''), 'tier', coalesce(m.tier, '')), bucket_of(m.seconds), 1),
+      (m.is_step and m.status = 'restored', 'read_to_readable_seconds_sum',
+        jsonb_build_object('storage_class', coalesce(m.storage_class, ''), 'tier', coalesce(m.tier, '')), null, m.seconds),
+      (m.is_step and m.status = 'restored' and m.is_unannounced, 'completions_lost', '{}', null, 1),
+      (m.is_end and m.status = 'restored' and m.is_early, 'ended_early', '{}', null, 1)) t (happened, metric, labels, le, n)
+   where t.happened
+   group by t.metric, t.labels, t.le;
+  return null;
+end
+$$;
+
+create or replace trigger restores_moved after update on restores
+  referencing old table as old_rows new table as new_rows for each statement execute function note_moved();
+
+-- What became of mails. From ready to mail: from the oldest of the first thousand files that a mail tells of.
+create or replace function note_mailed() returns trigger
+language plpgsql security definer set search_path = public, pg_temp
+  set enable_nestloop = off set enable_hashjoin = on set enable_seqscan = off as $$
+begin
+  with mailed as materialized (
+    select n.id, n.kind, n.status, extract(epoch from n.sent_at - f.since) as seconds
+      from new_rows n join old_rows o on o.id = n.id
+      left join lateral (
+        select min(q.since) as since
+          from (select greatest(r.requested_at, r.status_at) as since from restore_requests r
+                 where r.post_notification_id = n.id limit 1000) q) f
+        on n.kind = 'post' and n.status = 'sent'
+     where n.status <> o.status)
+  insert into totals (metric, labels, le, n)
+  select t.metric, t.labels, t.le, sum(t.n)
+    from mailed m
+   cross join lateral (values
+      (true, 'mails', jsonb_build_object('kind', m.kind, 'status', m.status), null::double precision, 1::double precision),
+      (m.seconds is not null, 'ready_to_mail_seconds', '{}', bucket_of(m.seconds), 1),
+      (m.seconds is not null, 'ready_to_mail_seconds_sum', '{}', null, m.seconds)) t (happened, metric, labels, le, n)
+   where t.happened
+   group by t.metric, t.labels, t.le;
+  return null;
+end
+$$;
+
+create or replace trigger notifications_mailed after update on notifications
+  referencing old table as old_rows new table as new_rows for each statement execute function note_mailed();
+
+-- Counts what no row tells: reads and events that came in.
+create or replace function count_up(p_metric text, p_n integer) returns void
+language sql volatile as $$ insert into totals (metric, n) values (p_metric, p_n) $$;
+
+-- Adds the ledger up: one row for each hour, metric and label; of hours that no chart shows any more, one row for each metric and label
+-- (hour -infinity). One at a time; returns how many rows it saved. What others have not committed yet is left to the next time.
+create or replace function add_totals_up() returns integer
+language plpgsql volatile as $$
+declare
+  v_saved integer;
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('add_totals_up', 0)) then return 0; end if;
+  with many as (
+    select array_agg(t.id) as ids, s.sum_hour as hour, t.metric, t.labels, t.le, sum(t.n) as n, max(t.last_at) as last_at
+      from totals t
+     cross join lateral (select case when t.hour < now() - interval '90 days' then '-infinity' else t.hour end as sum_hour) s
+     -- Hours between are added up already. Where they are not (no worker ran, a transaction was open for days), they count all the same.
+     where t.hour > now() - interval '2 days' or t.hour < now() - interval '90 days'
+     group by s.sum_hour, t.metric, t.labels, t.le
+    having count(*) > 1),
+  gone as (delete from totals t where t.id in (select unnest(m.ids) from many m) returning 1),
+  added as (
+    insert into totals (hour, metric, labels, le, n, last_at) select m.hour, m.metric, m.labels, m.le, m.n, m.last_at from many m
+    returning 1)
+  select (select count(*) from gone) - (select count(*) from added) into v_saved;
+  return v_saved;
+end
+$$;
+
+-- A task's run has ended. A success once in ten seconds is enough (many end in each second of a burst), and always the first after a
+-- failure.
+create or replace function note_task_run(p_task text, p_error text default null) returns void
+language sql volatile as $$
+  insert into task_runs as t (task, succeeded_at, failed_at, error)
+  values (p_task, case when p_error is null then now() end, case when p_error is not null then now() end, coalesce(p_error, ''))
+      on conflict (task) do update
+     set succeeded_at = coalesce(excluded.succeeded_at, t.succeeded_at), failed_at = coalesce(excluded.failed_at, t.failed_at),
+         error = case when excluded.failed_at is null then t.error else excluded.error end
+   where excluded.failed_at is not null or t.succeeded_at is null or t.succeeded_at < now() - interval '10 seconds'
+      or t.failed_at >= t.succeeded_at
+$$;
