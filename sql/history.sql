@@ -42,7 +42,9 @@ begin
            o.head_wanted_at is null and o.status = 'pending' as is_unannounced,
            o.restore_expires_at > now() as is_early,
            extract(epoch from now() - n.created_at) as seconds
-      from new_rows n join old_rows o on o.id = n.id),
+      from new_rows n join old_rows o on o.id = n.id
+     -- Most statements claim or check rows, and move none.
+     where n.status <> o.status or n.failure_code is distinct from o.failure_code or (n.closed_at is not null and o.closed_at is null)),
   noted as (
     insert into restore_history (restore_id, from_status, to_status, code, by)
     select m.id, s.from_status, s.to_status, coalesce(m.failure_code, ''), actor()
@@ -101,10 +103,6 @@ $$;
 
 create or replace trigger notifications_mailed after update on notifications
   referencing old table as old_rows new table as new_rows for each statement execute function note_mailed();
-
--- Counts what no row tells: reads and events that came in.
-create or replace function count_up(p_metric text, p_n integer) returns void
-language sql volatile as $$ insert into totals (metric, n) values (p_metric, p_n) $$;
 
 -- Adds the ledger up: one row for each hour, metric and label; of hours that no chart shows any more, one row for each metric and label
 -- (hour -infinity). One at a time; returns how many rows it saved. What others have not committed yet is left to the next time.

@@ -280,7 +280,7 @@ test(
   { timeout: 60_000 },
   async ({ pool }) => {
     await addOpen(pool, 60_000, false);
-    await pool.query("select count_up('reads', 1)");
+    await count(pool, "reads", 0);
     await pool.query("vacuum analyze");
     const client = await pool.connect();
     const found = await costOf(client, "select * from findings");
