@@ -152,6 +152,7 @@ describe("what a role may not do", () => {
     const worker = roles.as("thaw_worker");
     expect(await ownedByWorker(worker)).toBe(0);
     expect(await callable(worker)).toEqual([
+      "add_totals_up",
       "applied_sql_files",
       "claim_notifications",
       "claim_restores_to_poll",
@@ -160,6 +161,7 @@ describe("what a role may not do", () => {
       "due_people",
       "enter_worker",
       "forget_failed_jobs",
+      "forget_old_actions",
       "forget_old_restores",
       "freeze_notification",
       "leave_worker",
@@ -169,6 +171,7 @@ describe("what a role may not do", () => {
       "note_mail_limit",
       "note_notification_refused",
       "note_notification_uncertain",
+      "note_task_run",
       "nudge",
       "reap_dead_workers",
       "resolve_requests",
