@@ -36,6 +36,7 @@ const ALL = [
   "retention.sql",
   "operators.sql",
   "views.sql",
+  "metrics.sql",
   "privileges.sql",
 ];
 
