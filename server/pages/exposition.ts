@@ -67,12 +67,14 @@ function valuesOf(metric: Metric, { gauges, totals, buckets }: Figures): Value[]
   }
 }
 
-const valueOf = ({ labels, value }: Gauged): Value => ({ labels, value });
+const valueOf = ({ labels, value }: Gauged): Value => ({ labels: inOrder(labels), value });
+
+/** By name: jsonb has the shortest first. */
+const inOrder = (labels: Labels): Labels => Object.fromEntries(Object.entries(labels).toSorted());
 
 const sum = (counted: Counted[]): number => counted.reduce((all, { n }) => all + n, 0);
 
-/** Two objects that Postgres has from one jsonb have their keys in one order. */
-const keyOf = (labels: Labels): string => JSON.stringify(Object.entries(labels).toSorted());
+const keyOf = (labels: Labels): string => JSON.stringify(inOrder(labels));
 
 /** Its rows by labels. */
 function summed({ total, from_zero }: Total, totals: Counted[]): { labels: Labels; counted: Counted[] }[] {
@@ -80,7 +82,7 @@ function summed({ total, from_zero }: Total, totals: Counted[]): { labels: Label
   for (const row of totals) {
     if (row.metric !== total) continue;
     const key = keyOf(row.labels);
-    const known = series.get(key) ?? { labels: row.labels, counted: [] };
+    const known = series.get(key) ?? { labels: inOrder(row.labels), counted: [] };
     known.counted.push(row);
     series.set(key, known);
   }
