@@ -29,7 +29,7 @@ export interface Figures {
  * be those of an empty table (sql/rules.sql, "How plans are pinned").
  */
 const BEGIN = `begin isolation level repeatable read read only;
-  set local statement_timeout = '2s'; set local enable_seqscan = off; set local enable_bitmapscan = off`;
+  set local statement_timeout = '2s'; set local enable_seqscan = off`;
 
 /** Hours before this do not change any more in sum (add_totals_up), so their sums are read once an hour. */
 const SETTLED = `select (date_trunc('hour', now(), 'UTC') - interval '3 days')::text as until, time_buckets() as buckets`;
