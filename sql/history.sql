@@ -1,5 +1,9 @@
 -- What happened to each restore (restore_history), and what is counted for good (totals). Both are written by statement-level
--- triggers: one insert for each statement, whatever wrote it, a person in psql included.
+-- triggers: one insert for each statement, whatever wrote it, a person in psql included. Only what moves no row is counted where it
+-- comes in: reads (request_restores) and events (complete_restores).
+--
+-- The triggers pin a hash join of old and new rows. A session plans them once, for the few rows of its first statement; a nested loop
+-- would later compare each of the 100,000 rows of an update by hand with each.
 
 -- Who does it: the name that a page or a command gives for the transaction, else the database role.
 create or replace function actor() returns text language sql stable as $$
@@ -31,22 +35,20 @@ create or replace trigger restores_opened after insert on restores
 
 -- A step is a new status, the end (closed), or new trouble with S3 (the code; the status is the same). Most updates are none: a claim,
 -- an answer of S3 that changes nothing, or an update of no row at all, of which each POST makes two.
--- No nested loop: the plan is made once per session, perhaps for one row, and would compare each row of a page with each.
 create or replace function note_moved() returns trigger
-language plpgsql security definer set search_path = public, pg_temp set enable_nestloop = off as $$
+language plpgsql security definer set search_path = public, pg_temp set enable_nestloop = off set enable_hashjoin = on as $$
 begin
   if not exists (select from new_rows) then return null; end if;
   with moved as materialized (
     select n.id, n.status, n.failure_code, n.storage_class, n.tier, n.size_bytes, o.status as was,
            n.status <> o.status as is_step, n.closed_at is not null and o.closed_at is null as is_end,
            n.status = o.status and n.failure_code is distinct from o.failure_code and n.failure_code is not null as is_trouble,
-           n.head_wanted_at is not null and o.head_wanted_at is null as is_event,
            o.head_wanted_at is null and o.status = 'pending' as is_unannounced,
            o.restore_expires_at > now() as is_early,
            extract(epoch from now() - n.created_at)::double precision as seconds
       from new_rows n join old_rows o on o.id = n.id
      where n.status <> o.status or n.failure_code is distinct from o.failure_code
-        or (n.closed_at is null) <> (o.closed_at is null) or (n.head_wanted_at is null) <> (o.head_wanted_at is null)),
+        or (n.closed_at is null) <> (o.closed_at is null)),
   noted as (
     insert into restore_history (restore_id, from_status, to_status, code, by)
     select m.id, m.was::text, m.status::text, coalesce(m.failure_code, ''), actor() from moved m where m.is_step or m.is_trouble
@@ -54,14 +56,12 @@ begin
     select m.id, m.status::text, 'closed', coalesce(m.failure_code, ''), actor() from moved m where m.is_end)
   insert into totals (metric, labels, le, n)
   select t.metric, '{}'::jsonb, null::double precision, t.n
-    from (select count(*) filter (where m.is_event) as events,
-                 count(*) filter (where m.is_step and m.status = 'pending') as accepted,
+    from (select count(*) filter (where m.is_step and m.status = 'pending') as accepted,
                  sum(m.size_bytes) filter (where m.is_step and m.status = 'restored') as bytes,
                  count(*) filter (where m.is_step and m.status = 'restored' and m.is_unannounced) as lost,
                  count(*) filter (where m.is_end and m.status = 'restored' and m.is_early) as early
             from moved m) c
-   cross join lateral (values ('events', c.events), ('accepted', c.accepted), ('restored_bytes', c.bytes), ('completions_lost', c.lost),
-                              ('ended_early', c.early)) t (metric, n)
+   cross join lateral (values ('accepted', c.accepted), ('restored_bytes', c.bytes), ('completions_lost', c.lost), ('ended_early', c.early)) t (metric, n)
    where t.n > 0
   union all
   select t.metric, t.labels, t.le, t.n
@@ -85,18 +85,20 @@ create or replace trigger restores_moved after update on restores
 -- What became of mails. Of the first thousand files that a mail tells of: from the oldest one's end to the mail; and how many of
 -- them an earlier mail had told the same person, which the primary key of announcements is there to prevent.
 create or replace function note_mailed() returns trigger
-language plpgsql security definer set search_path = public, pg_temp as $$
+language plpgsql security definer set search_path = public, pg_temp
+  set enable_nestloop = off set enable_hashjoin = on set enable_seqscan = off as $$
 begin
   if not exists (select from new_rows) then return null; end if;
   with mailed as materialized (
     select n.id, n.kind, n.status, extract(epoch from n.sent_at - f.since)::double precision as seconds, coalesce(f.twice, 0) as twice
       from new_rows n join old_rows o on o.id = n.id
       left join lateral (
-        select min(q.status_at) as since,
+        select min(q.since) as since,
                count(*) filter (where exists (select from announcements a
                                                where a.restore_id = q.restore_id and a.kind = 'post' and a.person = lower(n.email)
                                                  and a.notification_id <> n.id)) as twice
-          from (select r.restore_id, r.status_at from restore_requests r where r.post_notification_id = n.id limit 1000) q) f
+          from (select r.restore_id, greatest(r.requested_at, r.status_at) as since from restore_requests r
+                 where r.post_notification_id = n.id limit 1000) q) f
         on n.kind = 'post' and n.status = 'sent'
      where n.status <> o.status)
   insert into totals (metric, labels, le, n)
@@ -116,34 +118,38 @@ $$;
 create or replace trigger notifications_mailed after update on notifications
   referencing old table as old_rows new table as new_rows for each statement execute function note_mailed();
 
--- Adds the ledger up: one row for each hour, metric and label; after 35 days one for each day (UTC), so that a sum over all years
--- stays cheap. One at a time; returns how many rows it saved. What is older than two days and younger than 35 is added up already:
--- no transaction stays open for two days. /metrics relies on it that no sum of hours before that ever changes.
+-- Counts what no row tells: reads and events that came in.
+create or replace function count_up(p_metric text, p_n integer) returns void
+language sql volatile as $$ insert into totals (metric, n) values (p_metric, p_n) $$;
+
+-- Adds the ledger up: one row for each hour, metric and label; of hours that no chart shows any more, one row for each metric and label
+-- (hour -infinity). One at a time; returns how many rows it saved. What others have not committed yet is left to the next time.
+-- /metrics relies on it that the sum of all hours before three days ago does not change by this.
 create or replace function add_totals_up() returns integer
 language plpgsql volatile as $$
 declare
-  v_by_day timestamptz := date_trunc('day', now(), 'UTC') - interval '35 days';
-  v_gone integer;
-  v_added integer;
+  v_saved integer;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('add_totals_up', 0)) then return 0; end if;
-  with kinds as (
-    select array_agg(t.id) as ids, k.hour, t.metric, t.labels, t.le, sum(t.n) as n
+  with many as (
+    select array_agg(t.id) as ids, s.sum_hour as hour, t.metric, t.labels, t.le, sum(t.n) as n, max(t.last_at) as last_at
       from totals t
-     cross join lateral (select case when t.hour < v_by_day then date_trunc('day', t.hour, 'UTC') else t.hour end as hour) k
-     -- A month is enough for a Thaw that was off for some weeks.
-     where t.hour > now() - interval '2 days' or (t.hour >= v_by_day - interval '30 days' and t.hour < v_by_day)
-     group by k.hour, t.metric, t.labels, t.le
+     cross join lateral (select case when t.hour < now() - interval '90 days' then '-infinity' else t.hour end as sum_hour) s
+     -- Hours between are added up already. Where they are not (no worker ran, a transaction was open for days), they count all the same.
+     where t.hour > now() - interval '2 days' or t.hour < now() - interval '90 days'
+     group by s.sum_hour, t.metric, t.labels, t.le
     having count(*) > 1),
-  gone as (delete from totals t where t.id = any (array(select unnest(k.ids) from kinds k)) returning 1),
+  gone as (delete from totals t where t.id in (select unnest(m.ids) from many m) returning 1),
   added as (
-    insert into totals (hour, metric, labels, le, n) select k.hour, k.metric, k.labels, k.le, k.n from kinds k returning 1)
-  select (select count(*) from gone), (select count(*) from added) into v_gone, v_added;
-  return v_gone - v_added;
+    insert into totals (hour, metric, labels, le, n, last_at) select m.hour, m.metric, m.labels, m.le, m.n, m.last_at from many m
+    returning 1)
+  select (select count(*) from gone) - (select count(*) from added) into v_saved;
+  return v_saved;
 end
 $$;
 
--- A task's run has ended. Once in ten seconds is enough: many end in each second of a burst.
+-- A task's run has ended. A success once in ten seconds is enough (many end in each second of a burst), and always the first after a
+-- failure.
 create or replace function note_task_run(p_task text, p_error text default null) returns void
 language sql volatile as $$
   insert into task_runs as t (task, succeeded_at, failed_at, error)
@@ -152,4 +158,5 @@ language sql volatile as $$
      set succeeded_at = coalesce(excluded.succeeded_at, t.succeeded_at), failed_at = coalesce(excluded.failed_at, t.failed_at),
          error = case when excluded.failed_at is null then t.error else excluded.error end
    where excluded.failed_at is not null or t.succeeded_at is null or t.succeeded_at < now() - interval '10 seconds'
+      or t.failed_at >= t.succeeded_at
 $$;

@@ -71,8 +71,3 @@ create or replace view gauges as
   select 'oldest_transaction_seconds', '{}', coalesce(max(extract(epoch from now() - a.xact_start)), 0)
     from pg_stat_activity a
    where a.datname = current_database() and (a.backend_xmin is not null or a.backend_xid is not null);
-
-comment on view gauges is 'What /metrics serves of the state of the moment: one row per figure and label. Each count stops at 10,000.';
-comment on column gauges.metric is 'The name of the metric, without the prefix thaw_. Times in it are seconds since 1970, 0: never.';
-comment on column gauges.labels is 'The labels of this row, as an object.';
-comment on column gauges.value is 'The figure, in seconds or as a count.';

@@ -7,6 +7,11 @@ language sql volatile as $$
   insert into actions (actor, action, target, restore_id, before, after) values (actor(), p_action, p_target, p_restore_id, p_before, p_after)
 $$;
 
+-- A time as people read it; of the gate, infinity is what nobody has set an end to.
+create or replace function utc_minute(p_at timestamptz) returns text language sql immutable as $$
+  select case when isfinite(p_at) then to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') else 'somebody opens it' end
+$$;
+
 -- The restore with this id, or that of the request with this id; locked.
 create or replace function find_restore(p_id uuid) returns restores
 language plpgsql volatile as $$
@@ -47,7 +52,8 @@ begin
       perform nudge('poll_pending_restores');
       v_did := 'S3 is asked now whether it is still readable';
     when 'failed' then
-      v_did := 'a new restore begins, and its readers are told: ' || (select string_agg(n::text, ', ') from reopen_restores(array[v_restore.id], true) n);
+      v_did := coalesce('a new restore begins, and its readers are told: ' || (select string_agg(n::text, ', ') from reopen_restores(array[v_restore.id], true) n),
+                        'closed, for nobody waits for it; the next read of the object opens a new one');
   end case;
   perform note_action('retry', v_restore.id::text, v_restore.id,
     jsonb_build_object('status', v_restore.status, 'failure_code', v_restore.failure_code), jsonb_build_object('did', v_did));
@@ -76,6 +82,8 @@ begin
   elsif v_old.superseded_by is not null then
     raise exception 'notification % was sent again already, as %', p_id, v_old.superseded_by
       using errcode = 'object_not_in_prerequisite_state';
+  elsif is_erased(v_old.email) then
+    raise exception 'the person of notification % was erased', p_id using errcode = 'object_not_in_prerequisite_state';
   end if;
   insert into notifications (id, kind, email, body) values (v_new, v_old.kind, v_old.email, v_old.body);
   update notifications set superseded_by = v_new where id = p_id;
@@ -111,10 +119,12 @@ $$;
 
 -- What became of a mail of which nobody knows whether Resend took it: an operator has looked.
 create or replace function resolve_notification(p_id uuid, p_was_sent boolean) returns text
-language plpgsql volatile as $$
+language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_mail notifications;
 begin
+  -- Before the row, as in resend_notification and in retention: no deadlock.
+  perform pg_advisory_xact_lock(forget_lock());
   select n.* into v_mail from notifications n where n.id = p_id for update;
   if not found then
     raise exception 'there is no notification %', p_id using errcode = 'no_data_found', hint = 'Take an id from mail_status.';
@@ -143,21 +153,23 @@ begin
   perform note_action('open the mail gate', 'mail_gate', null,
     jsonb_build_object('closed_until', v_gate.closed_until, 'reason', v_gate.reason, 'sender', v_gate.sender), '{}');
   perform nudge('pre_notify'), nudge('post_notify');
-  return 'opened; it was shut until ' || to_char(v_gate.closed_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC: ' || v_gate.reason;
+  return 'opened; it was shut until ' || utc_minute(v_gate.closed_until) || ': ' || v_gate.reason;
 end
 $$;
 
--- No mail goes out for this long, to look at something in peace (before a worker starts on a restored database, say).
+-- No mail goes out for this long (null: until somebody opens the gate), to look at something first: before a worker starts on a
+-- restored database, for example.
 create or replace function close_mail_gate(p_wait interval, p_reason text) returns text
 language plpgsql volatile as $$
 declare
   v_gate mail_gate;
+  v_until timestamptz := coalesce(now() + p_wait, 'infinity');
 begin
   select g.* into v_gate from mail_gate g for update;
-  update mail_gate g set closed_until = now() + p_wait, reason = p_reason, sender = null;
+  update mail_gate g set closed_until = v_until, reason = p_reason, sender = null;
   perform note_action('close the mail gate', 'mail_gate', null,
-    jsonb_build_object('closed_until', v_gate.closed_until, 'reason', v_gate.reason), jsonb_build_object('closed_until', now() + p_wait, 'reason', p_reason));
-  return 'closed until ' || to_char((now() + p_wait) at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC';
+    jsonb_build_object('closed_until', v_gate.closed_until, 'reason', v_gate.reason), jsonb_build_object('closed_until', v_until, 'reason', p_reason));
+  return 'closed until ' || utc_minute(v_until);
 end
 $$;
 
@@ -166,4 +178,136 @@ create or replace function who_reads(p_id text, p_session_domains text[] default
 language sql stable as $$
   select f.email::text, f.resolved_by::text
     from find_person(case when p_id like 'arn:%' then '' else p_id end, case when p_id like 'arn:%' then p_id else '' end, '', p_session_domains) f
+$$;
+
+-- ---------------------------------------------------------------------------------------------- people
+
+-- What actions keep instead of an address: who knows the address can find its rows.
+create or replace function address_hash(p_address text) returns text language sql immutable as $$
+  select 'sha256:' || encode(sha256(convert_to(lower(p_address), 'UTF8')), 'hex')
+$$;
+
+-- Removes an entry of the maps: an access key, an ARN, or a prefix that ends in *. Requests that it has named keep their address (see
+-- erase_person); the key's next reads are nobody's.
+create or replace function remove_user(p_id text) returns text
+language plpgsql volatile as $$
+declare
+  v_id text := normalized_map_id(p_id);
+  v_email text;
+begin
+  with keys as (delete from aws_key_user_map m where m.access_key_id = v_id returning m.email),
+  principals as (delete from aws_principal_user_map m where m.principal = v_id returning m.email)
+  select e.email into v_email from (select email from keys union all select email from principals) e;
+  if not found then
+    raise exception 'the maps have no entry %', v_id
+      using errcode = 'no_data_found', hint = 'Write the access key, the ARN or the prefix as it was entered.';
+  end if;
+  perform note_action('remove a user', without_address(v_id, v_email), null, jsonb_build_object('email', address_hash(v_email)), '{}');
+  return 'removed ' || v_id;
+end
+$$;
+
+-- The text with this address replaced, where it stands as a whole: as JSON, as a role's session, or alone.
+create or replace function without_address(p_text text, p_address text, p_instead text default 'erased') returns text
+language sql immutable as $$
+  select regexp_replace(p_text, '(^|[/"])' || regexp_replace(p_address, '([^[:alnum:]@])', '\\\1', 'g') || '($|")', '\1' || p_instead || '\2', 'gi')
+$$;
+
+-- The address of an erased person's mails: it reaches nobody (RFC 2606).
+create or replace function erased_address() returns email_address language sql immutable as $$ select 'erased@erased.invalid'::email_address $$;
+create or replace function is_erased(p_address text) returns boolean language sql immutable as $$ select p_address = erased_address()::text $$;
+
+-- Erases an address: it leaves the maps, the requests (with a session of that name), the outbox and what operators did. Restores and
+-- totals stay. Mails that were not sent are not sent any more. Call it until it returns 0: a page of each table at a time, because
+-- reads and mails wait for rows that it has locked. Each call reads the tables from end to end, for nothing else looks for all rows
+-- of a person. It changes nothing while a mail to them is being sent.
+create or replace function erase_person(p_address text, p_limit integer default 500) returns integer
+language plpgsql volatile set lock_timeout = '3s' as $$
+declare
+  v_person text := lower(p_address);
+  v_changed integer;
+  v_all integer := 0;
+begin
+  if p_address is null or address_problem(p_address) is not null or is_erased(v_person) then
+    raise exception 'that is not an address' using errcode = 'invalid_parameter_value', hint = 'Write one bare address, like jane@example.com.';
+  end if;
+  if exists (select from notifications n
+              where n.status = 'sealed' and lower(n.email) = v_person and (n.body is null or n.claim_id is not null or n.uncertain_since is not null)) then
+    raise exception 'a mail to this person is being sent'
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Wait for it to be sent, failed or unknown. If the mail gate is closed, that takes until it opens: see mail_gate_status.';
+  end if;
+
+  delete from aws_key_user_map m where lower(m.email) = v_person;
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+  delete from aws_principal_user_map m where lower(m.email) = v_person or lower(without_address(m.principal, v_person)) <> lower(m.principal);
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  -- By its own id, so that two sessions of one person stay two readers of a restore.
+  update restore_requests q
+     set email = case when lower(q.email) = v_person then null else q.email end,
+         resolved_by = case when lower(q.email) = v_person then null else q.resolved_by end, user_resolved = true,
+         principal = without_address(q.principal, v_person, 'erased-' || left(q.id::text, 8)),
+         source_identity = without_address(q.source_identity, v_person)
+   where q.id = any (array(
+     select o.id from restore_requests o
+      where lower(o.email) = v_person or lower(o.source_identity) = v_person
+         or (o.principal <> '' and right(lower(o.principal), length(v_person) + 1) = '/' || v_person)
+      limit p_limit for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  -- The next table only when this one is done: to look for the rest costs as much as all of it.
+  if v_all < p_limit then
+    update announcements a set person = 'erased-' || a.notification_id
+     where a.ctid = any (array(select o.ctid from announcements o where o.person = v_person limit p_limit for update skip locked));
+    get diagnostics v_changed = row_count;
+    v_all := v_all + v_changed;
+  end if;
+
+  if v_all < p_limit then
+    update notifications n
+       set email = erased_address(), body = '{}', failure_code = case when n.status <> 'sent' then 'erased' end,
+           status = case when n.status = 'sent' then n.status else 'failed' end,
+           failure_message = case when n.status <> 'sent' then 'Its person was erased.' end
+     where n.id = any (array(
+       select o.id from notifications o
+        where lower(o.email) = v_person and (o.status <> 'sealed' or (o.body is not null and o.claim_id is null and o.uncertain_since is null))
+        limit p_limit for update skip locked));
+    get diagnostics v_changed = row_count;
+    v_all := v_all + v_changed;
+  end if;
+
+  if v_all < p_limit then
+    update restore_history h set by = 'erased'
+     where h.id = any (array(select o.id from restore_history o where lower(o.by) = v_person limit p_limit for update skip locked));
+    get diagnostics v_changed = row_count;
+    v_all := v_all + v_changed;
+
+    update actions a
+       set actor = without_address(a.actor, v_person), target = without_address(a.target, v_person),
+           before = without_address(a.before::text, v_person)::jsonb, after = without_address(a.after::text, v_person)::jsonb
+     where a.id = any (array(
+       select o.id from actions o
+        where without_address(o.actor, v_person) <> o.actor or without_address(o.target, v_person) <> o.target
+           or without_address(o.before::text, v_person) <> o.before::text or without_address(o.after::text, v_person) <> o.after::text
+        limit p_limit for update skip locked));
+    get diagnostics v_changed = row_count;
+    v_all := v_all + v_changed;
+  end if;
+
+  update task_runs t set error = 'erased' where position(v_person in lower(t.error)) > 0;
+  update mail_gate g set reason = 'erased' where position(v_person in lower(g.reason)) > 0;
+
+  if v_all > 0 then
+    -- Not note_action: the operator may be that person.
+    insert into actions (actor, action, target, after)
+    values (without_address(actor(), v_person), 'erase a person', address_hash(v_person), jsonb_build_object('rows', v_all));
+  elsif exists (select from restore_requests q where lower(q.email) = v_person) or exists (select from notifications n where lower(n.email) = v_person) then
+    raise exception 'rows of this person are locked by others' using errcode = 'lock_not_available', hint = 'Call it again.';
+  end if;
+  return v_all;
+end
 $$;

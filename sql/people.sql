@@ -193,7 +193,12 @@ language sql volatile as $$
         on conflict (principal) do update set email = excluded.email where m.email <> excluded.email
     returning m.xmax = 0 as is_new),
   again as (
-    update second_look s set started_at = '-infinity', after = null where s.only_row)
-  select count(*) filter (where is_new)::integer, count(*) filter (where not is_new)::integer
-    from (select is_new from keys union all select is_new from principals) t
+    update second_look s set started_at = '-infinity', after = null where s.only_row),
+  done as (
+    select count(*) filter (where is_new)::integer as added, count(*) filter (where not is_new)::integer as changed
+      from (select is_new from keys union all select is_new from principals) t),
+  noted as (
+    insert into actions (actor, action, target, after)
+    select actor(), 'import users', 'the maps', jsonb_build_object('added', d.added, 'changed', d.changed) from done d where d.added + d.changed > 0)
+  select d.added, d.changed from done d
 $$;

@@ -16,7 +16,9 @@ declare
     'note_notification_refused', 'shut_mail_gate', 'note_mail_limit',
     'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs', 'forget_old_actions', 'add_totals_up', 'note_task_run'];
   v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
-    'open_mail_gate', 'close_mail_gate', 'import_users', 'who_reads', 'resolve_requests', 'nudge'];
+    'open_mail_gate', 'close_mail_gate', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge'];
+  -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
+  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;
@@ -24,7 +26,7 @@ declare
 begin
   for v_object in
     select p.oid::regprocedure as signature, p.proname as name from pg_proc p
-     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker || v_operator)
+     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker || v_operator || v_triggers)
   loop
     execute format('alter function %s security definer set search_path = public, pg_temp', v_object.signature);
     execute format('revoke all on function %s from public', v_object.signature);
@@ -83,13 +85,12 @@ begin
     grant insert (id, kind, email, body) on notifications to thaw_worker;
   end if;
 
-  if to_regrole('thaw_reader') is not null then
-    grant usage on schema graphile_worker to thaw_reader;
-    grant select on graphile_worker.jobs to thaw_reader;
-  end if;
   for v_object in select r.rolname as name from pg_roles r where r.rolname in ('thaw_reader', 'thaw_operator') loop
+    execute format('grant usage on schema graphile_worker to %I', v_object.name);
+    execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
-      findings, restore_steps, operator_actions, hourly_totals, gauges to %I', v_object.name);
+      findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
+      read_silence, thaw_health, gauges to %I', v_object.name);
   end loop;
 end
 $$;

@@ -61,7 +61,7 @@ language sql volatile as $$
        where j.attempts >= j.max_attempts and coalesce(j.locked_at, j.updated_at) < now() - interval '1 day'))
 $$;
 
--- What operators did, and hours that no chart shows any more, one row for each metric instead. Returns how many actions it deleted.
+-- What operators did. (The history of a restore goes with it.) Returns how many it deleted.
 create or replace function forget_old_actions(p_age interval) returns integer
 language sql volatile as $$
   with gone as (delete from actions a where a.at < now() - p_age returning 1) select count(*)::integer from gone

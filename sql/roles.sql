@@ -10,7 +10,7 @@
 -- The last line is for Postgres 14 and for databases upgraded from it, and needs a superuser: there every role may create objects
 -- in schema public, and could gain the owner's rights by that (README, "Roles").
 
-create role thaw_migrator login; -- npm run migrate, npm run users; operators who retry and resend. Owns all tables and functions.
+create role thaw_migrator login; -- npm run migrate, npm run users. Owns all tables and functions.
 create role thaw_server login;   -- npm run server. May hand in events, and reads no table.
 create role thaw_worker login;   -- npm run worker. Works on graphile-worker's rows, and owns nothing.
 create role thaw_reader login;   -- people and dashboards. Sees the views.
@@ -28,5 +28,10 @@ alter role thaw_reader set idle_in_transaction_session_timeout = '60s';
 alter role thaw_reader set statement_timeout = '60s';
 alter role thaw_reader set default_transaction_read_only = on;
 alter role thaw_operator set idle_in_transaction_session_timeout = '60s';
--- Which transaction is old, and keeps vacuum from its work, is shown only to those who may see what others do.
-grant pg_read_all_stats to thaw_reader, thaw_operator;
+-- Since when a transaction of somebody else is open, and so keeps vacuum from its work, is shown to these only (finding
+-- old_transaction). Since Postgres 16 it takes a superuser to grant it, and without it all else works.
+do $$ begin
+  grant pg_read_all_stats to thaw_operator;
+exception when insufficient_privilege then
+  raise notice 'Let a superuser run: grant pg_read_all_stats to thaw_operator';
+end $$;

@@ -158,6 +158,7 @@ begin
   if v_answered < jsonb_array_length(p_requests) then
     raise exception 'a restore closed while it was being read' using errcode = 'serialization_failure', hint = 'Call again.';
   end if;
+  if v_answered > 0 then perform count_up('reads', v_answered); end if;
 end
 $$;
 
@@ -224,6 +225,7 @@ declare
   v_meant uuid[];
   v_reached uuid[];
   v_statuses restore_status[];
+  v_answered integer;
 begin
   v_meant := array(select distinct r.id from parse_completions(p_events) e cross join lateral meant_by(e.s3_bucket, e.s3_key, e.version_id) r);
 
@@ -252,6 +254,8 @@ begin
                            from (select from restore_requests q where q.restore_id = r.id limit readers_counted()) c) w on true
      group by e.id
     having count(r.id) = count(r.id) filter (where r.id = any (v_reached));
+  get diagnostics v_answered = row_count;
+  if v_answered > 0 then perform count_up('events', v_answered); end if;
 end
 $$;
 

@@ -9,6 +9,15 @@ $$;
 -- A live worker holds this lock on a dedicated connection.
 create or replace function worker_lock(p_worker text) returns bigint language sql immutable as $$ select hashtextextended(p_worker, 0) $$;
 
+-- Whether that worker is alive: a living one holds its lock. (pg_locks shows the key of an advisory lock as two halves; objsubid 1 marks
+-- a key of one bigint.)
+create or replace function is_worker_alive(p_worker text) returns boolean language sql stable as $$
+  select exists (select from pg_locks l
+                  where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                    and l.database = (select d.oid from pg_database d where d.datname = current_database())
+                    and l.classid::bigint = (worker_lock(p_worker) >> 32) & 4294967295 and l.objid::bigint = worker_lock(p_worker) & 4294967295)
+$$;
+
 -- Call it on the connection that lives as long as the worker. The lock comes before the row: a row without a lock means that the
 -- worker is dead.
 create or replace function enter_worker(p_worker text) returns void

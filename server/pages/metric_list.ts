@@ -83,6 +83,7 @@ export const METRICS: readonly Metric[] = [
     "Age of the oldest transaction in this database. A long one keeps vacuum from its work, and everything gets slower.",
   ),
 
+  counter("reads_total", "reads", "Failed reads that were taken in, repeats included."),
   counter("restores_opened_total", "reads_opened", "Restores that a read has begun."),
   counter("restores_accepted_total", "accepted", "Restores that S3 has accepted."),
   counter(
@@ -92,7 +93,11 @@ export const METRICS: readonly Metric[] = [
     ["restored", "failed"].flatMap((result) => ["", ...TIERS].map((tier) => ({ result, tier }))),
   ),
   counter("restore_bytes_total", "restored_bytes", "Bytes that became readable."),
-  counter("completion_events_total", "events", "Events of S3 that made Thaw ask about a restore."),
+  counter(
+    "completion_events_total",
+    "events",
+    "Events of S3 that were taken in, those that meant no restore included.",
+  ),
   counter(
     "completions_lost_total",
     "completions_lost",

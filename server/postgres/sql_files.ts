@@ -26,6 +26,7 @@ const PAGES = [
   "operators",
   "views",
   "metrics",
+  "comments",
 ];
 
 /** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */

@@ -16,6 +16,7 @@ import { newPool, test as base, waitFor } from "../support/database.ts";
 import { baseEnv } from "../support/fast_run.ts";
 import { ROOT } from "../support/root.ts";
 import { ago, insertRead, insertRestore, insertRequest, know } from "../support/rows.ts";
+import { test as roleTest } from "../support/roles.ts";
 import { runCommand } from "../support/run_command.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3StandIn } from "../stand_ins/s3.ts";
@@ -23,6 +24,13 @@ import { BUCKET, JANE, SECRET, settingsFor } from "../support/thaw.ts";
 
 const EVENTS = { notifications: "<EventBridgeConfiguration></EventBridgeConfiguration>" };
 const AWS_SECRET = "an-aws-secret-that-nobody-may-see";
+
+/** Whatever this machine is and knows, these tests do not ask it. */
+const NO_AWS = {
+  AWS_EC2_METADATA_DISABLED: "true",
+  AWS_CONFIG_FILE: "/dev/null",
+  AWS_SHARED_CREDENTIALS_FILE: "/dev/null",
+};
 
 interface Report {
   code: number;
@@ -52,10 +60,7 @@ const test = base.extend<{ world: World; resend: ResendStandIn; silence: { port:
     const settings = {
       ...settingsFor(databaseUrl, s3, resend),
       AWS_SECRET_ACCESS_KEY: AWS_SECRET,
-      // Whatever this machine is and knows, these tests do not ask it.
-      AWS_EC2_METADATA_DISABLED: "true",
-      AWS_CONFIG_FILE: "/dev/null",
-      AWS_SHARED_CREDENTIALS_FILE: "/dev/null",
+      ...NO_AWS,
     };
     await use({
       s3,
@@ -115,8 +120,9 @@ ok    settings: complete
 ok    Postgres: answers, version N
 ok    clock: agrees with Postgres'
 ok    database: migrated, and current
+ok    role: thaw, who owns the tables and sees all of them
 ok    schema public: nobody else may create there
-ok    worker: connected, and no job is overdue
+ok    worker: 1 alive, and no job is overdue
 ok    people: 1 access key and 0 principals in the map
 ok    readers: all of the last 7 days are known
 ok    mail gate: open
@@ -132,6 +138,7 @@ ok    file archive/films/old.mov: GLACIER, archived
 ok    file archive/films/new.mov: STANDARD, readable
 ok    file archive/films/new.mov, restoring: allowed (S3 refuses it for the file's class only)
 ok    Resend: knows the key, and example.com is verified
+ok    findings: nothing needs you
 
 Nothing is wrong here.
 `);
@@ -196,7 +203,7 @@ describe("Postgres", () => {
 });
 
 describe("the tables", () => {
-  test("warn of a missing worker, an empty map, unknown readers and stuck requests, with 0", async ({
+  test("fail for a missing worker; warn of an empty map, unknown readers, stuck requests and findings", async ({
     world,
     pool,
   }) => {
@@ -214,17 +221,26 @@ describe("the tables", () => {
 
     const report = await world.doctor();
 
-    expect(report.line("worker")).toMatch(/^warn .*none is connected; 1 job overdue.*npm run worker/);
+    expect(report.line("worker")).toMatch(/^FAIL .*none is alive; 1 job overdue.*npm run worker/);
     expect(report.line("people")).toMatch(/^warn .*empty.*npm run users -- import/);
     expect(report.line("readers")).toMatch(
       /^warn .*1 request of the last 7 days by 1 unknown reader: .*psql/,
     );
     expect(report.line("stuck requests")).toMatch(/^warn .*: 1\. .*psql .*select \* from stuck_requests/);
-    expect(complaints(report)).toHaveLength(4);
+    // The findings come last, the worst first.
+    expect(complaints(report).map((line) => line.slice(0, line.indexOf(": ")))).toEqual([
+      "FAIL  worker",
+      "warn  people",
+      "warn  readers",
+      "warn  stuck requests",
+      "warn  no worker",
+      "warn  stuck",
+    ]);
+    expect(report.line("stuck")).toMatch(/no worker has asked S3 yet \(since .* UTC\)\. is a worker running/);
     // The buckets that were asked for lately, newest first.
     expect(report.output).toMatch(/bucket films: exists.*bucket archive: exists/s);
     expect(report.line("bucket films, restoring")).toMatch(/^- .*npm run doctor -- films\//);
-    expect(report.code).toBe(0);
+    expect(report.code).toBe(1);
   });
 
   test("tell of a closed mail gate as a failure, and of a worker that does nothing", async ({
@@ -242,11 +258,64 @@ describe("the tables", () => {
     const { line, code } = await world.doctor([BUCKET]);
     await connected.end();
 
-    expect(line("mail gate")).toMatch(/^FAIL .*2100-01-02 03:04 UTC.*the key is revoked.*psql .*mail_gate/);
-    expect(line("worker")).toMatch(/^warn .*connected; 1 job overdue.*worker's log/);
+    expect(line("mail gate")).toMatch(
+      /^FAIL .*2100-01-02 03:04 UTC.*the key is revoked.*psql .*open_mail_gate/,
+    );
+    expect(line("worker")).toMatch(/^warn .*1 alive; 1 job overdue.*worker's log/);
     expect(code).toBe(1);
   });
 });
+
+roleTest.for([
+  [
+    "thaw_server",
+    "ok",
+    /^warn .*thaw_server sees no view/,
+    ["worker", "people", "readers", "mail gate", "stuck requests", "findings"],
+  ],
+  [
+    "thaw_worker",
+    "ok",
+    /^warn .*thaw_worker sees no view/,
+    ["worker", "people", "stuck requests", "findings"],
+  ],
+  [
+    "thaw_reader",
+    "-",
+    /^ok .*thaw_reader sees the views.*people and readers are not checked, nor/,
+    ["people", "readers"],
+  ],
+  [
+    "thaw_operator",
+    "ok",
+    /^ok .*thaw_operator sees the views.*people and readers are not checked/,
+    ["people", "readers"],
+  ],
+  ["thaw_migrator", "ok", /^ok .*thaw_migrator, who owns/, []],
+] as const)(
+  "as %s it says what that role cannot see, and calls a current database current",
+  async ([role, database, expected, unseen], { migrated: roles }) => {
+    // (Not by runDoctor: here a password is the name of its role.)
+    const { output } = await runCommand(["server/cli/doctor/doctor.ts"], {
+      DATABASE_URL: roles.urlOf(role),
+      ...NO_AWS,
+    });
+    const line = (what: string): string =>
+      output.split("\n").find((text) => text.slice(6).startsWith(`${what}: `)) ?? "";
+
+    expect(line("database")).toMatch(new RegExp(`^${database} `));
+    expect(output).not.toContain("Migrate it");
+    expect(output).not.toContain("permission denied");
+    expect(line("role")).toMatch(expected);
+    for (const what of ["worker", "people", "readers", "mail gate", "stuck requests", "findings"])
+      if (unseen.some((name) => name === what)) expect(line(what)).toMatch(/^- .*this role may not see it/);
+    if (unseen.every((name) => name !== "findings")) {
+      expect(line("worker")).toMatch(/^FAIL .*none is alive/);
+      expect(line("no worker")).toMatch(/^warn /);
+      expect(line("mail gate")).toMatch(/^ok/);
+    }
+  },
+);
 
 describe("the rights", () => {
   test("warn of roles that may create in schema public and are not the owner", async ({ world, pool }) => {
@@ -441,16 +510,24 @@ test.for([
   ["the doctor", ["server/cli/doctor/doctor.ts", BUCKET]],
   ["the users' list", ["server/cli/users.ts", "list"]],
   ["a migration", ["server/main.ts", "migrate"]],
-] as const)("%s ends quietly when nobody reads it to the end", async ([, [program, ...args]], { world }) => {
-  const child = spawn(process.execPath, [join(ROOT, program), ...args], {
-    cwd: tmpdir(),
-    env: { ...baseEnv(), ...world.settings },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  // As `| head -0`: closed before the first line.
-  child.stdout.destroy();
-  const [stderr, [code, signal]] = await Promise.all([text(child.stderr), once(child, "close")]);
+] as const)(
+  "%s ends quietly when nobody reads it to the end",
+  async ([, [program, ...args]], { world, databaseUrl }) => {
+    // Without one the doctor ends with 1.
+    const worker = new Client({ connectionString: databaseUrl });
+    await worker.connect();
+    await worker.query("select enter_worker('alive')");
+    const child = spawn(process.execPath, [join(ROOT, program), ...args], {
+      cwd: tmpdir(),
+      env: { ...baseEnv(), ...world.settings },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    // As `| head -0`: closed before the first line.
+    child.stdout.destroy();
+    const [stderr, [code, signal]] = await Promise.all([text(child.stderr), once(child, "close")]);
 
-  expect(stderr).toBe("");
-  expect([code, signal]).toEqual([0, null]);
-});
+    await worker.end();
+    expect(stderr).toBe("");
+    expect([code, signal]).toEqual([0, null]);
+  },
+);

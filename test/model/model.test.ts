@@ -95,6 +95,21 @@ const ALWAYS: [string, string][] = [
     "select from restore_requests q left join notifications n on n.id = q.post_notification_id where q.post_notified and n.status is distinct from 'sent'",
   ],
   [
+    "the last step of its history is not where it is",
+    `select from restores r
+       left join lateral (select h.to_status from restore_history h where h.restore_id = r.id order by h.id desc limit 1) h on true
+      where h.to_status is distinct from case when r.closed_at is null then r.status::text else 'closed' end`,
+  ],
+  [
+    "a step of its history does not follow from the one before",
+    `select from (select h.from_status, lag(h.to_status) over (partition by h.restore_id order by h.id) as before from restore_history h) h
+      where h.from_status is distinct from h.before`,
+  ],
+  [
+    "totals say another number of restores",
+    `select where (select coalesce(sum(t.n), 0) from totals t where t.metric = 'reads_opened') <> (select count(*) from restores)`,
+  ],
+  [
     "somebody waits at a closed restore although there is an open one",
     `select from restore_requests q join restores o on o.id = q.restore_id and o.closed_at is not null
        join restores n on n.s3_key = o.s3_key and n.closed_at is null

@@ -52,7 +52,7 @@ export class Play {
 
   async begin(): Promise<void> {
     await this.pool.query(
-      "truncate restores, restore_requests, notifications, announcements, aws_key_user_map, aws_principal_user_map, workers",
+      "truncate restores, restore_requests, notifications, announcements, restore_history, actions, totals, aws_key_user_map, aws_principal_user_map, workers",
     );
     await this.pool.query(
       "update mail_gate set closed_until = '-infinity', next_call_at = '-infinity', calls_per_second = 1000000",

@@ -27,6 +27,7 @@ const ALL = [
   "0009_claims.sql",
   "0010_unused_functions.sql",
   "0011_history.sql",
+  "0012_view_names.sql",
   "rules.sql",
   "history.sql",
   "people.sql",
@@ -37,6 +38,7 @@ const ALL = [
   "operators.sql",
   "views.sql",
   "metrics.sql",
+  "comments.sql",
   "privileges.sql",
 ];
 
@@ -161,6 +163,21 @@ describe("migrating", () => {
       await reader.query("commit");
       reader.release();
       expect(await migrated).toEqual(["0099_more.sql"]);
+    });
+
+    test("and locks nothing but Thaw's own: no view of ours names a relation of others", async ({
+      empty,
+    }) => {
+      await migrate(empty);
+      expect(
+        await query(
+          empty,
+          `select distinct w.ev_class::regclass::text as view, d.refobjid::regclass::text as names
+             from pg_depend d join pg_rewrite w on w.oid = d.objid and d.classid = 'pg_rewrite'::regclass
+             join pg_class v on v.oid = w.ev_class and v.relnamespace = 'public'::regnamespace
+             join pg_class c on c.oid = d.refobjid and d.refclassid = 'pg_class'::regclass and c.relnamespace <> 'public'::regnamespace`,
+        ),
+      ).toEqual([]);
     });
 
     test("with whoever looks at a view while a numbered file takes its time", async ({

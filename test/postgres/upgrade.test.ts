@@ -189,6 +189,8 @@ const CALLS = [
   "select id, email, id_problem, address_problem from check_users('[]')",
   "select added, changed from import_users('[]')",
   "select pause_mail('0', 'm')",
+  "select count(distinct id)::int as count from stuck_requests",
+  "select id, email, problem from map_entries order by email, id",
 ];
 
 describe("from the release before", () => {
@@ -206,6 +208,16 @@ describe("from the release before", () => {
       expect(after[table]).toHaveLength(rows.length);
       for (const row of rows) expect(after[table]).toContainEqual(expect.objectContaining(row));
     }
+    expect(await query(old, "select restore_id, restore_status from request_status")).toHaveLength(
+      before["restore_requests"]?.length ?? 0,
+    );
+    // What was dropped and created again has its comments, too.
+    const { silent } = await one(
+      old,
+      `select count(*)::int as silent from pg_class c
+        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v') and obj_description(c.oid, 'pg_class') is null`,
+    );
+    expect(silent).toBe(0);
     // Due as before: what was in back-off or in somebody's hands comes back by its own time.
     const due = await query(old, "select s3_key from claim_restores_to_trigger(10, 'new') order by s3_key");
     expect(due.map((row) => row["s3_key"])).toEqual([

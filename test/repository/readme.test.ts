@@ -1,6 +1,5 @@
 /** The READMEs are run, not believed. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { randomUUID } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -8,7 +7,9 @@ import { dirname, join } from "node:path";
 import { describe, expect } from "vitest";
 
 import { test } from "../support/database.ts";
-import { BUCKET, JANE, requestBody, startThaw } from "../support/thaw.ts";
+import { test as rolesTest } from "../support/roles.ts";
+import { insertNotification, insertRow } from "../support/rows.ts";
+import { JANE, requestBody, startThaw } from "../support/thaw.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 
@@ -63,45 +64,87 @@ test("are where people look for them, the first one short", () => {
 });
 
 describe("commands", () => {
-  const sqlOf = (line: string): string => /^ {4,}psql "\$DATABASE_URL" -c "(.*)"$/.exec(line)?.[1] ?? "";
-  const statements = new Set(
-    everything
+  /** Whose line it is: the variable that it connects with names the role. */
+  const ROLE_OF = {
+    DATABASE_URL: "thaw_migrator",
+    OPERATOR_URL: "thaw_operator",
+    READER_URL: "thaw_reader",
+  } as const;
+  type Url = keyof typeof ROLE_OF;
+  const linesOf = (text: string): { url: Url; statement: string }[] =>
+    text
       .split("\n")
-      .map(sqlOf)
-      .filter((sql) => sql !== ""),
-  );
+      .map((line) => /^ {4,}psql "\$([A-Z_]+)" (?:-x )?-c "(.*)"$/.exec(line))
+      .filter((found) => found !== null && (found[1] ?? "") in ROLE_OF)
+      .map((found) => ({ url: found?.[1] as Url, statement: found?.[2] ?? "" }));
 
-  test("every psql line runs on a database with work in it", async ({ databaseUrl }) => {
-    const thaw = await startThaw(databaseUrl, { worker: false });
-    await thaw.know(JANE, "jane@example.com");
-    const { body } = await thaw.post("/restore/request", requestBody("a.bin"));
-    const refused = randomUUID();
-    const sealed = randomUUID();
-    await thaw.pool.query(`
-      update restores set status = 'failed', status_at = now(), failure_code = 'object_not_found', failure_message = 'Gone.';
-      insert into notifications (id, kind, email, body, status, failure_message)
-        values ('${refused}', 'post', 'jane@example.com', '{}', 'failed', 'refused'),
-               ('${sealed}', 'post', 'jane@example.com', '{}', 'sealed', null)`);
-    expect(statements.size).toBeGreaterThanOrEqual(12);
-    const idFor = (sql: string): string =>
-      sql.includes("resend_notification")
-        ? refused
-        : sql.includes("mark_notification_sent")
-          ? sealed
-          : (body as { id: string }).id;
-    for (const sql of statements) await thaw.pool.query(sql.replace("$ID", idFor(sql)));
-    const { rows } = await thaw.pool.query("select s3_bucket, status from restores order by created_at");
-    expect(rows).toEqual([
-      { s3_bucket: BUCKET, status: "failed" },
-      { s3_bucket: BUCKET, status: "not_started" },
-    ]);
-    const mails = await thaw.pool.query(
-      "select status from notifications where id = any ($1) order by status",
-      [[refused, sealed]],
-    );
-    expect(mails.rows).toEqual([{ status: "sent" }, { status: "failed" }]);
-    await thaw.stop();
-  });
+  rolesTest(
+    "every psql line runs as the role it names, on a database with work in it",
+    async ({ migrated: roles }) => {
+      const owner = roles.as("thaw_migrator");
+      const thaw = await startThaw(roles.urlOf("thaw_migrator"), { worker: false });
+      await thaw.know(JANE, "jane@example.com");
+      const { body } = await thaw.post("/restore/request", requestBody("a.bin"));
+      await insertRow(owner, "aws_key_user_map", {
+        access_key_id: "AKIAEXAMPLEJANE00001",
+        email: "jane@example.com",
+      });
+      const mail = async (status: string): Promise<string> =>
+        (
+          await insertNotification(owner, {
+            status,
+            ...(status === "sealed" ? {} : { failure_message: "refused" }),
+          })
+        )["id"];
+
+      const lines = linesOf(everything);
+      expect(lines.length).toBeGreaterThanOrEqual(25);
+      expect(new Set(lines.map(({ url }) => url))).toEqual(new Set(Object.keys(ROLE_OF)));
+      // Operating is done without the owner's password, but for the one line that says so.
+      const operating = linesOf(section("sql/README.md", "## Operating"));
+      expect(operating.filter(({ url }) => url === "DATABASE_URL")).toHaveLength(1);
+      await owner.query("update mail_gate set closed_until = now() + interval '1 hour', reason = 'quota'");
+      for (const { url, statement } of lines) {
+        if (statement.includes("$ID")) {
+          // What each needs, made by the owner.
+          await owner.query(
+            "update restores set status = 'pending', accepted_at = now(), status_at = now() where closed_at is null",
+          );
+        }
+        const id = statement.includes("resend_notification")
+          ? await mail("failed")
+          : statement.includes("resolve_notification")
+            ? await mail("unknown")
+            : statement.includes("mark_notification_sent")
+              ? await mail("sealed")
+              : (body as { id: string }).id;
+        await roles
+          .as(ROLE_OF[url])
+          .query(statement.replace("$ID", id))
+          .catch((error: unknown) => {
+            throw new Error(`psql "$${url}" -c "${statement}": ${(error as Error).message}`, {
+              cause: error,
+            });
+          });
+      }
+      // They did what they say.
+      const { rows } = await owner.query(
+        "select distinct action, role from actions where role = 'thaw_operator' order by action",
+      );
+      expect(rows.map(({ action }) => action)).toEqual([
+        "close the mail gate",
+        "erase a person",
+        "give up",
+        "open the mail gate",
+        "remove a user",
+        "resolve",
+        "retry",
+        "send again",
+      ]);
+      expect((await owner.query("select from restore_requests where email is not null")).rowCount).toBe(0);
+      await thaw.stop();
+    },
+  );
 
   test("every npm script that people use is named, and each one named exists", () => {
     const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };

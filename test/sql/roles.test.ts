@@ -1,141 +1,15 @@
-/** The four database roles: each does its work, and can do nothing else. No superuser takes part. */
-import { randomUUID } from "node:crypto";
-import { chown, copyFile, chmod, readFile, stat } from "node:fs/promises";
-import { tmpdir } from "node:os";
+/** The five database roles: each does its work, and can do nothing else. No superuser takes part. */
+import { chown, copyFile, chmod, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 import { Client, type Pool } from "pg";
-import { describe, expect, inject } from "vitest";
+import { describe, expect } from "vitest";
 
-import { newPool, waitFor } from "../support/database.ts";
-import { PrivatePostgres, UNSAFE } from "../support/private_postgres.ts";
-import { test as base } from "../support/processes.ts";
-import { ROOT } from "../support/root.ts";
-import { runCommand } from "../support/run_command.ts";
-import { aRead, one, query, WAITS } from "../support/rows.ts";
+import { waitFor } from "../support/database.ts";
+import type { PrivatePostgres } from "../support/private_postgres.ts";
+import { type RoleName, test } from "../support/roles.ts";
+import { aRead, insertNotification, insertRead, one, query, WAITS } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody } from "../support/thaw.ts";
-
-const ROLES = ["thaw_migrator", "thaw_server", "thaw_worker", "thaw_reader"] as const;
-type RoleName = (typeof ROLES)[number];
-
-interface Roles {
-  urlOf(role: RoleName | "admin" | "somebody", host?: string): string;
-  /** Connected as that role. */
-  as(role: RoleName | "admin" | "somebody"): Pool;
-  /** By a process of its own, as the owner of the database. */
-  migrate(): Promise<void>;
-  /** In their database, by the superuser who made it. */
-  asSuperuser(statement: string): Promise<void>;
-}
-
-/** Runs statements on that database, one connection for each. */
-async function runOn(url: string, ...statements: string[]): Promise<void> {
-  for (const statement of statements) {
-    const client = new Client({ connectionString: url });
-    await client.connect();
-    try {
-      await client.query(statement);
-    } finally {
-      await client.end();
-    }
-  }
-}
-
-const withPath = (postgresUrl: string, change: Partial<URL>): string =>
-  Object.assign(new URL(postgresUrl), change).href;
-
-const migrateAs = async (databaseUrl: string): Promise<void> => {
-  const { code, output } = await runCommand(["server/main.ts", "migrate"], { DATABASE_URL: databaseUrl });
-  expect(code, output).toBe(0);
-};
-
-/** As the README says, by an administrator who is no superuser; public is nobody's to create in, as since Postgres 15. */
-async function makeDatabase(server: PrivatePostgres, name: string): Promise<void> {
-  await runOn(
-    withPath(server.url, { username: "admin", password: "admin", pathname: "/postgres" }),
-    `create database ${name} owner thaw_migrator`,
-  );
-  await runOn(
-    withPath(server.url, { pathname: `/${name}` }),
-    "revoke create on schema public from public",
-    "grant create on schema public to thaw_migrator",
-  );
-}
-
-const test = base.extend<{
-  shared: PrivatePostgres;
-  unmigrated: Roles;
-  migrated: Roles;
-}>({
-  /** A Postgres whose roles were made as the README says, and in it the database `migrated`, to be copied. */
-  shared: [
-    // oxlint-disable-next-line no-empty-pattern
-    async ({}, use) => {
-      const dir = join(tmpdir(), `thaw-roles-${randomUUID()}`);
-      const server = await PrivatePostgres.start(dir, UNSAFE, inject("postgresPrograms"));
-      await runOn(
-        server.url,
-        "create role admin login createrole createdb password 'admin'",
-        "create role somebody login password 'somebody'",
-      );
-      await runOn(
-        withPath(server.url, { username: "admin", password: "admin", pathname: "/postgres" }),
-        await readFile(join(ROOT, "sql/roles.sql"), "utf8"),
-        ...ROLES.map((role) => `alter role ${role} password '${role}'`),
-      );
-      await makeDatabase(server, "migrated");
-      await migrateAs(
-        withPath(server.url, {
-          username: "thaw_migrator",
-          password: "thaw_migrator",
-          pathname: "/migrated",
-        }),
-      );
-      await use(server);
-      await server.remove();
-    },
-    { scope: "file" },
-  ],
-  /** A database of the test's own, with nothing in it. */
-  unmigrated: async ({ shared }, use) => {
-    const name = `thaw_${randomUUID().replaceAll("-", "")}`;
-    await makeDatabase(shared, name);
-    await useRoles(shared, name, use);
-  },
-  /** A database of the test's own, which thaw_migrator has migrated. */
-  migrated: async ({ shared }, use) => {
-    const name = `thaw_${randomUUID().replaceAll("-", "")}`;
-    await runOn(shared.url, `create database ${name} template migrated owner thaw_migrator`);
-    await useRoles(shared, name, use);
-  },
-});
-
-async function useRoles(
-  server: PrivatePostgres,
-  name: string,
-  use: (roles: Roles) => Promise<void>,
-): Promise<void> {
-  const pools = new Map<string, Pool>();
-  const urlOf: Roles["urlOf"] = (role, hostname = "127.0.0.1") =>
-    withPath(server.url, {
-      username: role,
-      password: role,
-      hostname,
-      pathname: role === "admin" ? "/postgres" : `/${name}`,
-    });
-  await use({
-    urlOf,
-    as(role) {
-      const pool = pools.get(role) ?? newPool(urlOf(role));
-      pools.set(role, pool);
-      return pool;
-    },
-    asSuperuser: (statement) => runOn(withPath(server.url, { pathname: `/${name}` }), statement),
-    migrate: () => migrateAs(urlOf("thaw_migrator")),
-  });
-  for (const pool of pools.values()) await pool.end();
-  await runOn(server.url, `drop database ${name} with (force)`);
-}
 
 const DENIED = /permission denied/;
 
@@ -226,6 +100,27 @@ test("a server and a worker with a role each bring a read to its end, and no rol
   expect([await worker.end(), await server.end()]).toEqual([0, 0]);
   expect(await query(owner, "select from workers")).toEqual([]);
 });
+
+/** What people see, and no more. */
+const VIEWS = [
+  "findings",
+  "hourly_totals",
+  "job_status",
+  "mail_gate_status",
+  "mail_status",
+  "oldest_waiting",
+  "operator_actions",
+  "read_silence",
+  "recent_failures",
+  "request_status",
+  "restore_overview",
+  "restore_steps",
+  "stuck_requests",
+  "thaw_health",
+  "told_times",
+  "untold_requests",
+  "worker_status",
+];
 
 describe("what a role may not do", () => {
   test("the server: anything but hand in events", async ({ migrated: roles }) => {
@@ -320,21 +215,10 @@ describe("what a role may not do", () => {
     const reader = roles.as("thaw_reader");
     expect(await rightsOf(reader)).toEqual([
       "graphile_worker.jobs: select",
-      "public.mail_status: select",
-      "public.request_status: select",
-      "public.stuck_requests: select",
-      "public.untold_requests: select",
+      ...VIEWS.map((view) => `public.${view}: select`),
     ]);
     expect(await callable(reader)).toEqual([]);
-    for (const view of [
-      "request_status",
-      "mail_status",
-      "stuck_requests",
-      "untold_requests",
-      "graphile_worker.jobs",
-    ]) {
-      expect(await query(reader, `select * from ${view}`), view).toEqual([]);
-    }
+    for (const view of [...VIEWS, "graphile_worker.jobs"]) await query(reader, `select * from ${view}`);
     expect((await reader.query("select * from mail_status")).fields.map((field) => field.name)).not.toContain(
       "body",
     );
@@ -349,7 +233,11 @@ describe("what a role may not do", () => {
           where d.refclassid = 'pg_class'::regclass and has_table_privilege('thaw_reader', w.ev_class, 'select')
             and (d.refobjid::regclass || '.' || a.attname = 'notifications.body' or d.refobjid::regclass::text ~ '_user_map$')`,
       ),
-    ).toEqual([]);
+    ).toEqual([{ view: "mail_status", shows: "notifications.body" }]);
+    await insertNotification(roles.as("thaw_migrator"), { body: '{"subject":"Ready","text":"Hello Jane"}' });
+    const shown = JSON.stringify(await query(reader, "select * from mail_status"));
+    expect(shown).toContain("Ready");
+    expect(shown).not.toContain("Hello");
     for (const statement of [
       "select * from restore_requests",
       "select body from notifications",
@@ -359,6 +247,67 @@ describe("what a role may not do", () => {
     ]) {
       await expect(reader.query(statement), statement).rejects.toThrow(DENIED);
     }
+  });
+
+  test("an operator: see a table, own, change or drop anything, or do a process's work", async ({
+    migrated: roles,
+  }) => {
+    const operator = roles.as("thaw_operator");
+    expect(await rightsOf(operator)).toEqual([
+      "graphile_worker.jobs: select",
+      ...VIEWS.map((view) => `public.${view}: select`),
+    ]);
+    expect(await callable(operator)).toEqual([
+      "applied_sql_files",
+      "close_mail_gate",
+      "erase_person",
+      "give_up_restore",
+      "import_users",
+      "nudge",
+      "open_mail_gate",
+      "remove_user",
+      "resend_notification",
+      "resolve_notification",
+      "resolve_requests",
+      "retry_restore",
+      "who_reads",
+    ]);
+    for (const statement of [
+      "select * from restores",
+      "select body from notifications",
+      "select * from aws_key_user_map",
+      "select * from map_entries",
+      "select * from actions",
+      "update mail_gate set closed_until = now()",
+      "update restore_steps set by = 'nobody'",
+      "delete from operator_actions",
+      "select mark_notification_sent(gen_random_uuid(), 'r')",
+      "select request_restores('[]', '{}')",
+      "select forget_old_restores('1 day', 1)",
+      "select note_action('retry', 'x', null, '{}', '{}')",
+      "create table mine (id int)",
+      "set role thaw_migrator",
+    ]) {
+      await expect(operator.query(statement), statement).rejects.toThrow(DENIED);
+    }
+    for (const statement of [
+      "drop view findings",
+      "drop function nudge",
+      "alter table restores add column mine int",
+      "truncate totals",
+    ])
+      await expect(operator.query(statement), statement).rejects.toThrow(/must be owner|permission denied/);
+  });
+
+  test("anybody: put a history trigger on a table of its own", async ({ migrated: roles }) => {
+    const client = await roles.as("thaw_operator").connect();
+    await client.query("create temp table restores (id uuid, status public.restore_status)");
+    await expect(
+      client.query(
+        "create trigger mine after insert on pg_temp.restores referencing new table as new_rows for each statement execute function public.note_opened()",
+      ),
+    ).rejects.toThrow(DENIED);
+    client.release(true);
   });
 
   test("anybody else who may connect: anything", async ({ migrated: roles }) => {
@@ -380,6 +329,60 @@ describe("what a role may not do", () => {
   });
 });
 
+test("an operator retries, gives up, sends again, opens the gate and knows people, without the owner's password", async ({
+  migrated: roles,
+}) => {
+  const owner = roles.as("thaw_migrator");
+  const operator = roles.as("thaw_operator");
+  const { restore } = await insertRead(owner, "not_started", { restore: { s3_key: "a" } });
+  const { request } = await insertRead(owner, "pending", { restore: { s3_key: "b" } });
+  const mail = await insertNotification(owner, { status: "failed", failure_message: "refused" });
+  const unknown = await insertNotification(owner, { status: "unknown", failure_message: "no answer" });
+
+  await operator.query("select retry_restore($1), give_up_restore($2)", [restore["id"], request["id"]]);
+  await operator.query("select resend_notification($1), resolve_notification($2, true)", [
+    mail["id"],
+    unknown["id"],
+  ]);
+  await operator.query("select close_mail_gate(null, 'to look')");
+  await operator.query("select open_mail_gate()");
+  await operator.query("select * from import_users($1)", [
+    JSON.stringify([{ id: JANE, email: "jane@example.com" }]),
+  ]);
+  expect(await query(operator, "select * from who_reads($1)", [JANE])).toEqual([
+    { email: "jane@example.com", resolved_by: "access_key" },
+  ]);
+  await operator.query("select remove_user($1)", [JANE]);
+
+  expect(await query(operator, "select distinct actor, role from operator_actions")).toEqual([
+    { actor: "thaw_operator", role: "thaw_operator" },
+  ]);
+  expect(await query(operator, "select action from operator_actions order by id")).toHaveLength(8);
+  // The trigger's functions run as the owner, and yet name the operator.
+  expect(await one(operator, "select by, code from restore_steps where to_status = 'failed'")).toEqual({
+    by: "thaw_operator",
+    code: "given_up",
+  });
+});
+
+test("what a reader or an operator can see or call says what it is", async ({ migrated: roles }) => {
+  const silent = await query(
+    roles.as("thaw_migrator"),
+    `select distinct it.name from unnest(array['thaw_reader', 'thaw_operator']) role
+      cross join lateral (
+        select p.proname::text as name, obj_description(p.oid, 'pg_proc') as text from pg_proc p
+         where p.pronamespace = 'public'::regnamespace and p.prosecdef and has_function_privilege(role, p.oid, 'execute')
+         union all
+        select c.relname, obj_description(c.oid, 'pg_class') from pg_class c
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v') and has_table_privilege(role, c.oid, 'select')
+         union all
+        select c.relname || '.' || a.attname, col_description(c.oid, a.attnum) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v') and has_table_privilege(role, c.oid, 'select')) it
+      where coalesce(it.text, '') = ''`,
+  );
+  expect(silent).toEqual([]);
+});
+
 test("a client that vanishes keeps no lock for long, and a reader cannot write nor ask for ever", async ({
   migrated: roles,
 }) => {
@@ -387,6 +390,7 @@ test("a client that vanishes keeps no lock for long, and a reader cannot write n
     (await one(roles.as("admin"), "select rolconfig from pg_roles where rolname = $1", [role]))["rolconfig"];
   expect(await settingsOf("thaw_server")).toEqual(["idle_in_transaction_session_timeout=30s"]);
   expect(await settingsOf("thaw_worker")).toEqual(["idle_in_transaction_session_timeout=60s"]);
+  expect(await settingsOf("thaw_operator")).toEqual(["idle_in_transaction_session_timeout=60s"]);
   expect((await settingsOf("thaw_reader")).toSorted()).toEqual([
     "default_transaction_read_only=on",
     "idle_in_transaction_session_timeout=60s",

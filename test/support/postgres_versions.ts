@@ -31,7 +31,10 @@ const VERSION_PART = [
 const SQL_PART = [
   ...VERSION_PART,
   "worker/big_mails",
+  "sql/comments",
   "sql/completions",
+  "sql/findings",
+  "sql/history",
   "sql/nudge",
   "sql/operators",
   "sql/people",

@@ -1,10 +1,14 @@
 import type { JobHelpers } from "graphile-worker";
-import { describe, expect, onTestFinished, test } from "vitest";
+import type { Pool } from "pg";
+import { describe, expect, onTestFinished } from "vitest";
 
+import { createDatabase } from "../../server/postgres/rows.ts";
 import { closeTasks, countsOf, openTasks, task, type WorkerContext } from "../../server/worker/task.ts";
+import { test } from "../support/database.ts";
+import { query } from "../support/rows.ts";
 
-function open(worker_id: string): void {
-  openTasks({ worker_id } as WorkerContext);
+function open(worker_id: string, pool: Pool): void {
+  openTasks({ worker_id, db: createDatabase(pool) } as WorkerContext);
   onTestFinished(() => closeTasks(worker_id));
 }
 
@@ -14,9 +18,11 @@ const helpers = (of: ReturnType<typeof job>, signal = new AbortController().sign
   ({ job: of, abortSignal: signal }) as unknown as JobHelpers;
 
 describe("a task", () => {
-  test("works with what the worker has that locked its job, though another lives in the same process", async () => {
-    open("a");
-    open("b");
+  test("works with what the worker has that locked its job, though another lives in the same process", async ({
+    pool,
+  }) => {
+    open("a", pool);
+    open("b", pool);
     const ran: string[] = [];
     const run = task({ runs: 1 }, async ({ worker_id }) => void ran.push(worker_id));
 
@@ -26,17 +32,17 @@ describe("a task", () => {
     expect(ran).toEqual(["b", "a"]);
   });
 
-  test("does nothing for a worker that has stopped", async () => {
-    open("a");
+  test("does nothing for a worker that has stopped", async ({ pool }) => {
+    open("a", pool);
     const run = task({ runs: 1 }, async () => {});
     closeTasks("a");
 
     await expect(run({}, helpers(job("a")))).rejects.toThrow(/only in a worker/);
   });
 
-  test("looks again, once, for all nudges that come while as many runs go on as may", async () => {
-    open("a");
-    open("b");
+  test("looks again, once, for all nudges that come while as many runs go on as may", async ({ pool }) => {
+    open("a", pool);
+    open("b", pool);
     const { promise: busy, resolve: rest } = Promise.withResolvers<void>();
     const ran: string[] = [];
     const run = task({ runs: 2 }, async ({ worker_id, count }) => {
@@ -61,8 +67,8 @@ describe("a task", () => {
     expect(countsOf(third)).toEqual({});
   });
 
-  test("does not look again once its worker is told to stop, nor after it failed", async () => {
-    open("a");
+  test("does not look again once its worker is told to stop, nor after it failed", async ({ pool }) => {
+    open("a", pool);
     const stop = new AbortController();
     let runs = 0;
     const run = task({ runs: 1 }, async () => {
@@ -76,5 +82,9 @@ describe("a task", () => {
     expect(runs).toBe(1);
     await expect(run({}, helpers(job("a")))).rejects.toThrow("no Postgres");
     expect(runs).toBe(2);
+    // A run that was told to stop is neither; operators see what it failed of.
+    expect(await query(pool, "select task, succeeded_at, error from task_runs")).toEqual([
+      { task: "pre_notify", succeeded_at: null, error: "no Postgres" },
+    ]);
   });
 });

@@ -3,7 +3,7 @@ import type { Pool } from "pg";
 import { readConfig, type Config, type ConfigError, type Role } from "../../config.ts";
 import { createPool } from "../../postgres/pool.ts";
 import { CALL_TIMEOUT_MS, fail, ok, skip, within, type Finding } from "./finding.ts";
-import { checkPostgres, recentBuckets, skipDatabase } from "./postgres.ts";
+import { checkFindings, checkPostgres, recentBuckets, skipDatabase } from "./postgres.ts";
 import { checkResend } from "./resend.ts";
 import { checkBucket } from "./bucket.ts";
 import { bucketsNamed, checkAws, NAME_ONE } from "./s3.ts";
@@ -29,6 +29,9 @@ export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Findin
   yield* checkS3(env, names, has_tables ? pool : undefined);
 
   yield await mail;
+
+  if (pool !== undefined && has_tables) yield* checkFindings(pool);
+  else yield skip("findings", "the database cannot be asked");
 
   // With a Postgres that hangs, end() hangs too.
   if (pool !== undefined) await within(pool.end()).catch(() => {});

@@ -5,12 +5,12 @@ import { reasonOf } from "../../log.ts";
 import { databaseProblem } from "../../postgres/database_problem.ts";
 import { migrationProblem } from "../../postgres/migrate.ts";
 import { BUCKET_NAME } from "../../s3/names.ts";
-import { whatToDo } from "../../postgres/errors.ts";
+import { isForbidden, whatToDo } from "../../postgres/errors.ts";
 
 /** Signatures and tokens tolerate a few minutes; mails that say "ready at 18:40" should not be a minute off. */
 const SKEW_SECONDS = 60;
 
-const TABLES = ["schema public", "worker", "people", "readers", "mail gate", "stuck requests"];
+const TABLES = ["role", "schema public", "worker", "people", "readers", "mail gate", "stuck requests"];
 
 export const skipDatabase = (why: string): Finding[] =>
   ["clock", "database", ...TABLES].map((what) => skip(what, why));
@@ -37,21 +37,90 @@ export async function* checkPostgres(pool: Pool): AsyncGenerator<Finding, boolea
     : fail("Postgres", unfit.found, unfit.todo);
   yield clock((before + now) / 2, server.now);
 
-  const problem = await migrationProblem(pool).catch(reasonOf);
-  if (problem !== null) {
-    yield fail("database", problem.replace(/\.? Run: .*/, ""), "Migrate it: npm run migrate");
+  const migration = await checkMigration(pool);
+  yield migration;
+  if (migration.level === "FAIL") {
     for (const table of TABLES) yield skip(table, "the database is not migrated");
     return false;
   }
-  yield ok("database", "migrated, and current");
 
-  const checks = [schemaPublic, worker, people, readers, mailGate, stuckRequests];
-  for (const [index, check] of checks.entries()) {
-    yield await check(pool).catch((error: unknown) =>
-      fail(TABLES[index] ?? "", `Postgres does not tell (${reasonOf(error)})`, "Look at Postgres' log"),
-    );
-  }
+  const checks = [role, schemaPublic, worker, people, readers, mailGate, stuckRequests];
+  for (const [index, check] of checks.entries())
+    yield await check(pool).catch((error: unknown) => untold(TABLES[index] ?? "", error));
   return true;
+}
+
+/** A role that may not see something is no fault of the database; `role` has said which it is. */
+const untold = (what: string, error: unknown): Finding =>
+  isForbidden(error)
+    ? skip(what, "this role may not see it")
+    : fail(what, `Postgres does not tell (${reasonOf(error)})`, "Look at Postgres' log");
+
+async function checkMigration(pool: Pool): Promise<Finding> {
+  try {
+    const problem = await migrationProblem(pool);
+    return problem === null
+      ? ok("database", "migrated, and current")
+      : fail("database", problem.replace(/\.? Run: .*/, ""), "Migrate it: npm run migrate");
+  } catch (error) {
+    return isForbidden(error)
+      ? skip("database", "this role may not ask which files were applied")
+      : untold("database", error);
+  }
+}
+
+/** What needs somebody, as `thaw status` and the pages say it. */
+export async function* checkFindings(pool: Pool): AsyncGenerator<Finding> {
+  const what = "findings";
+  try {
+    const { rows } = await pool.query<{
+      finding: string;
+      problem: string;
+      count: number;
+      since: Date | null;
+      what_to_do: string;
+    }>("select finding, problem, count, since, what_to_do from findings");
+    if (rows.length === 0) yield ok(what, "nothing needs you");
+    for (const { finding, problem, count, since, what_to_do } of rows) {
+      const details = [
+        ...(count > 1 ? [`${count} of them`] : []),
+        ...(since === null ? [] : [`since ${since.toISOString().slice(0, 16).replace("T", " ")} UTC`]),
+      ].join(", ");
+      yield warn(
+        finding.replaceAll("_", " "),
+        `${problem.replace(/\.$/, "")}${details === "" ? "" : ` (${details})`}`,
+        what_to_do,
+      );
+    }
+  } catch (error) {
+    yield untold(what, error);
+  }
+}
+
+/** Under a process's own role little can be checked. */
+async function role(pool: Pool): Promise<Finding> {
+  const { name, is_owner, has_views, sees_others } = await one<{
+    name: string;
+    is_owner: boolean;
+    has_views: boolean;
+    sees_others: boolean;
+  }>(
+    pool,
+    `select quote_ident(current_user) as name, pg_has_role(t.relowner, 'usage') as is_owner,
+            has_table_privilege('findings', 'select') as has_views, pg_has_role('pg_read_all_stats', 'usage') as sees_others
+       from pg_class t where t.oid = to_regclass('thaw_migrations')`,
+  );
+  if (is_owner) return ok("role", `${name}, who owns the tables and sees all of them`);
+  if (!has_views)
+    return warn(
+      "role",
+      `${name} sees no view, so that neither workers nor people, mails and findings are checked`,
+      "Run the doctor as thaw_operator, or as the owner (thaw_migrator)",
+    );
+  return ok(
+    "role",
+    `${name} sees the views, and not the maps and tables: people and readers are not checked${sees_others ? "" : ", nor since when others' transactions are open"}`,
+  );
 }
 
 /** The buckets of the last 90 days, ten at most, the newest first. Rows added by hand may have impossible names. */
@@ -101,29 +170,29 @@ async function schemaPublic(pool: Pool): Promise<Finding> {
       );
 }
 
-/** A live worker holds the advisory lock of its row in `workers` (sql/workers.sql), and runs jobs when they are due. */
+/** A live worker runs jobs when they are due. */
 async function worker(pool: Pool): Promise<Finding> {
-  const { connected, overdue } = await one<{ connected: boolean; overdue: number }>(
+  const { alive, overdue } = await one<{ alive: number; overdue: number }>(
     pool,
-    // pg_locks shows the key of an advisory lock as two halves; objsubid 1 marks a key of one bigint.
-    `select exists (select from workers w
-                      join pg_locks l on (l.classid::bigint << 32) | l.objid::bigint = worker_lock(w.id)
-                     where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
-                       and l.database = (select oid from pg_database where datname = current_database())) as connected,
-            (select count(*)::int from graphile_worker.jobs
-              where run_at < now() - interval '10 minutes' and locked_at is null and attempts < max_attempts) as overdue`,
+    `select (select count(*)::int from worker_status where is_alive) as alive,
+            (select coalesce(sum(waiting), 0)::int from job_status where waiting_since < now() - interval '10 minutes') as overdue`,
   );
-  const jobs = `${counted(overdue, "job")} overdue by more than 10 minutes`;
-  if (!connected) {
-    return warn(
+  const jobs =
+    overdue === 0 ? "no job is overdue" : `${counted(overdue, "job")} overdue, by more than 10 minutes`;
+  if (alive === 0) {
+    return fail(
       "worker",
-      `none is connected; ${jobs}`,
-      "Is a worker running? Start one: npm run worker (or npm start, with a server)",
+      `none is alive; ${jobs}`,
+      "Start one: npm run worker (or npm start, with a server)",
     );
   }
   return overdue === 0
-    ? ok("worker", "connected, and no job is overdue")
-    : warn("worker", `connected; ${jobs}`, "Look at the worker's log, and restart it if it says nothing");
+    ? ok("worker", `${alive} alive, and no job is overdue`)
+    : warn(
+        "worker",
+        `${alive} alive; ${jobs}`,
+        "Look at the worker's log, and restart it if it says nothing",
+      );
 }
 
 const ADD_PEOPLE = "npm run users -- import keys.csv";
@@ -166,17 +235,15 @@ async function readers(pool: Pool): Promise<Finding> {
 }
 
 async function mailGate(pool: Pool): Promise<Finding> {
-  const { closed, reason, until } = await one<{ closed: boolean; reason: string; until: string }>(
+  const { is_open, reason, until } = await one<{ is_open: boolean; reason: string; until: string }>(
     pool,
-    `select closed_until > now() as closed, reason,
-            case when isfinite(closed_until) then to_char(closed_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
-                 else 'somebody opens it' end as until from mail_gate`,
+    "select is_open, reason, utc_minute(closed_until) as until from mail_gate_status",
   );
-  return closed
+  return !is_open
     ? fail(
         "mail gate",
         `closed until ${until}, no mail goes out: ${reason}`,
-        `Fix that: the gate then opens by itself. To open it now: psql "$DATABASE_URL" -c "update mail_gate set closed_until = '-infinity'"`,
+        `Fix that: the gate then opens by itself. To open it now: psql "$DATABASE_URL" -c "select open_mail_gate()"`,
       )
     : ok("mail gate", "open");
 }

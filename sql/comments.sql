@@ -1,0 +1,315 @@
+-- What each table, view, column, type and operators' function means: \d+ restores, \dT+, \dD+ and \df+ in psql show it. First what a
+-- row or a value is, its unit and what null means; then who writes it, where that is not the task in question. Every user who may
+-- connect can read these texts. A migration that drops a view loses them: change this page then, so that it is applied again.
+-- (test/sql/comments.test.ts finds what has none.)
+
+-- ------------------------------------------------------------------------------------------------- types
+
+comment on type restore_status is 'In life order. not_started: somebody read the object, and S3 has not accepted a restore yet. pending: S3 is restoring it. restored: S3 itself said, by HEAD, that it is readable. failed: it will not become readable without help; code and sentence say why.';
+comment on type notification_kind is 'pre: "your files are being restored". post: what became of them.';
+comment on type notification_status is 'sealed: the body is frozen; to be sent, or being sent. sent: Resend accepted it. failed: Resend refuses it for good (the address, mostly). unknown: perhaps sent; Resend was away for longer than it remembers our idempotency key.';
+comment on type resolution_rule is 'How a reader became a person, in the order tried. access_key: aws_key_user_map has the key. principal: aws_principal_user_map has the ARN. principal_prefix: it has a prefix of the ARN (the longest counts). source_identity, session_name: the address that the session names, of a domain in SESSION_EMAIL_DOMAINS.';
+comment on domain email_address is 'One mailbox: one @, and nothing that could make two recipients or a second header line of one.';
+comment on type object_read is 'Internal: a failed read as request_restores works on it, one per object and reader of a batch.';
+
+-- ---------------------------------------------------------------------------------------------- restores
+
+comment on table restores is 'One row per object and restore. Open while closed_at is null: then it is the lock of the object (one open row per bucket, key and version), and what trigger_restores and poll_pending_restores walk. Rows that are over are kept for RETENTION_DAYS. Moved by the functions of transitions.sql only.';
+comment on column restores.id is 'The id of the read that opened it, so that log lines match.';
+comment on column restores.s3_bucket is 'The bucket.';
+comment on column restores.s3_key is 'The key, as S3 has it: never decoded, never normalised.';
+comment on column restores.version_id is 'As the read named it; empty: it named none, the current version.';
+comment on column restores.region is 'Region of the bucket, as the event told it; null: the worker''s own.';
+comment on column restores.status is 'See \dT+ restore_status. Called restore_status in other tables and views.';
+comment on column restores.status_at is 'Since when it has that status.';
+comment on column restores.attempts is 'Claims since the last progress.';
+comment on column restores.attempt_after is 'No worker touches the row before: lease, backoff and grace time in one.';
+comment on column restores.claim_id is 'Fencing token of the latest claim, while it is held: only its holder may report trouble or a loss. Null: nobody holds the row.';
+comment on column restores.claimed_by is 'The worker of the latest claim (workers.id); null: never claimed.';
+comment on column restores.claimed_at is 'Time of the latest claim: what S3 said then is no answer to an event that came later. Null: never claimed.';
+comment on column restores.failing_since is 'First of an unbroken run of errors; null: the last call went well. After 24 hours and ten tries it fails.';
+comment on column restores.lost_count is 'How often S3 forgot a restore that it had accepted; at 3 it fails.';
+comment on column restores.head_wanted_at is 'When an event (or a read of a readable object) made it necessary to ask S3 by HEAD; null: nothing to ask. Ready mails wait for the answer.';
+comment on column restores.storage_class is 'S3''s storage class; null: S3 was not asked yet.';
+comment on column restores.archive_status is 'Archive tier of Intelligent-Tiering; null: none.';
+comment on column restores.size_bytes is 'Size of the object in bytes; null: S3 was not asked yet.';
+comment on column restores.etag is 'ETag of the object as HEAD answered; null: S3 was not asked yet.';
+comment on column restores.pinned_version_id is 'The version that HEAD answered for, which is restored and checked from then on; empty: the bucket has no versions. Null: S3 was not asked yet.';
+comment on column restores.tier is 'Retrieval tier that S3 was asked for; null: not yet, or somebody else asked S3.';
+comment on column restores.accepted_at is 'When S3 accepted the restore; null: not (yet).';
+comment on column restores.restored_at is 'Since when it is known to be readable; null: it is not. Follows status and status_at.';
+comment on column restores.restore_expires_at is 'Until when the copy is readable; null: without end, or not known yet.';
+comment on column restores.last_checked_at is 'S3''s last answer to a poll; null: not polled since it was accepted.';
+comment on column restores.failure_code is 'S3''s name of the latest error, or Thaw''s own (object_not_found, restore_lost, given_up ...); final when failed. Null: no error now.';
+comment on column restores.failure_message is 'The same as a sentence that a person understands; null: no error now.';
+comment on column restores.closed_at is 'When this restore was over: a read after that opens a new row. Null: open.';
+comment on column restores.created_at is 'When its first read came in.';
+
+-- -------------------------------------------------------------------------------------- restore_requests
+
+comment on table restore_requests is 'One row per restore and reader. Status and time follow the restore by foreign key, in the statement that moves it.';
+comment on column restore_requests.id is 'The id that POST /restore/request answered.';
+comment on column restore_requests.restore_id is 'The restore that this reader waits for (restores.id).';
+comment on column restore_requests.s3_bucket is 'The bucket, as in restores.';
+comment on column restore_requests.s3_key is 'The key, as in restores.';
+comment on column restore_requests.version_id is 'As the read named it; empty: it named none.';
+comment on column restore_requests.access_key_id is 'AWS access key that read; empty: the event named none.';
+comment on column restore_requests.principal is 'ARN of the reader, where CloudTrail names one; else empty. Of an erased person the session''s name is replaced.';
+comment on column restore_requests.account_id is 'AWS account of the reader; empty: not told.';
+comment on column restore_requests.source_identity is 'Who took on the role, where the identity provider says so; else empty.';
+comment on column restore_requests.reader is 'Who reads: the access key, or without one the principal. One row per restore and reader.';
+comment on column restore_requests.email is 'Whom Thaw writes to; null: nobody, or not looked up yet. Written by resolve_users and stays, until erase_person.';
+comment on column restore_requests.user_resolved is 'Whether the maps were asked. True without an email: an unknown reader, looked up again while the restore is open.';
+comment on column restore_requests.resolved_by is 'The rule that found the email, see \dT+ resolution_rule; null: none.';
+comment on column restore_requests.restore_status is 'Status of the restore, see \dT+ restore_status.';
+comment on column restore_requests.status_at is 'Since when the restore has that status.';
+comment on column restore_requests.restored_at is 'Since when the object is known to be readable; null: it is not.';
+comment on column restore_requests.pre_notified is 'True once Resend has accepted the mail "being restored".';
+comment on column restore_requests.post_notified is 'True once Resend has accepted the mail that tells how it ended.';
+comment on column restore_requests.pre_notification_id is 'The mail "being restored" (notifications.id); null: none is written.';
+comment on column restore_requests.post_notification_id is 'The mail that tells how it ended (notifications.id); null: none is written.';
+comment on column restore_requests.requested_at is 'When this reader''s first read came in.';
+comment on column restore_requests.read_count is 'Failed reads of this reader; a redelivered event is not counted again.';
+comment on column restore_requests.last_read_at is 'Time of the newest read event.';
+comment on column restore_requests.last_event_id is 'Id of the newest read event; null: it had none.';
+comment on column restore_requests.ended_unknown is 'The restore that was over while nobody knew the reader: nobody looks again. Null: not so.';
+
+-- ---------------------------------------------------------------------------------------------- the mails
+
+comment on table notifications is 'The outbox: one row per mail, with its frozen body. Its id is the idempotency key: exactly these bytes are sent, however often it takes.';
+comment on column notifications.id is 'Also the idempotency key at Resend.';
+comment on column notifications.kind is 'pre or post, see \dT+ notification_kind.';
+comment on column notifications.email is 'The recipient. erased@erased.invalid: the person was erased.';
+comment on column notifications.status is 'See \dT+ notification_status.';
+comment on column notifications.body is 'The JSON that Resend gets; null: the mail is being written, page by page.';
+comment on column notifications.attempts is 'Claims for sending.';
+comment on column notifications.attempt_after is 'Not sent before: lease and backoff.';
+comment on column notifications.claim_id is 'Fencing token of the latest claim, while it is held; null: nobody holds it.';
+comment on column notifications.claimed_by is 'The worker of the latest claim (workers.id); null: never claimed.';
+comment on column notifications.uncertain_since is 'First attempt of which Thaw does not know whether Resend took it; null: none. 23 hours later it is given up as unknown.';
+comment on column notifications.sent_at is 'When Resend accepted it; null: not (yet).';
+comment on column notifications.resend_id is 'Resend''s id of the mail; null: not accepted.';
+comment on column notifications.failure_code is 'Name of the latest error; null: none.';
+comment on column notifications.failure_message is 'The latest error as a sentence; null: none.';
+comment on column notifications.superseded_by is 'The mail that an operator sent in its place; null: none.';
+comment on column notifications.created_at is 'When it was written.';
+comment on column notifications.has_marks_left is 'True: sent, and more of its readers are still to be marked as told than one transaction may lock.';
+
+comment on table announcements is 'Each person is told each thing once per restore, whatever keys they used: its primary key says so.';
+comment on column announcements.restore_id is 'Of which restore.';
+comment on column announcements.kind is 'pre or post, see \dT+ notification_kind.';
+comment on column announcements.person is 'The address in lower case; erased-...: the person was erased.';
+comment on column announcements.notification_id is 'The mail that tells it.';
+
+comment on table mail_gate is 'One row: rate limiter and circuit breaker of all mail. While it is closed no worker sends. See mail_gate_status.';
+comment on column mail_gate.only_row is 'Always true.';
+comment on column mail_gate.closed_until is 'No mail before this time; in the past: open. infinity: until somebody opens it (open_mail_gate).';
+comment on column mail_gate.reason is 'Why it was closed last.';
+comment on column mail_gate.calls_per_second is 'Resend''s rate limit, as its answers tell it.';
+comment on column mail_gate.next_call_at is 'The next free send slot; a moment ahead at most.';
+comment on column mail_gate.sender is 'Whose mails it keeps back, when Resend refused their sender (MAIL_FROM); null: everybody''s.';
+
+-- -------------------------------------------------------------------------------------------- people, maps
+
+comment on table aws_key_user_map is 'Whose an access key is. Written by npm run users (import_users, remove_user).';
+comment on column aws_key_user_map.access_key_id is 'The access key id (AKIA...).';
+comment on column aws_key_user_map.email is 'Whom its reads concern.';
+comment on column aws_key_user_map.created_at is 'When it was entered: unknown readers are looked up again after that.';
+comment on table aws_principal_user_map is 'Who is behind a role or a session, whose keys change all the time. Written by npm run users (import_users, remove_user).';
+comment on column aws_principal_user_map.principal is 'An ARN, or a prefix of ARNs that ends in *; the longest that fits counts.';
+comment on column aws_principal_user_map.email is 'Whom its reads concern.';
+comment on column aws_principal_user_map.created_at is 'When it was entered: unknown readers are looked up again after that.';
+comment on table second_look is 'One row: the walk over readers whom nobody knew, for the maps may know them by now. Written by resolve_users.';
+comment on column second_look.only_row is 'Always true.';
+comment on column second_look.started_at is 'When the latest walk began.';
+comment on column second_look.after is 'The last request that it looked at; null: the walk is over.';
+
+-- --------------------------------------------------------------------- workers, history, what is counted
+
+comment on table workers is 'One row per worker that lives, or died and has not been cleaned up yet. Which of them live: worker_status.';
+comment on column workers.id is 'graphile-worker''s name of it, as in graphile_worker.jobs.locked_by.';
+comment on column workers.started_at is 'When it started.';
+comment on table restore_history is 'Each step of each restore, written by a trigger, so that an update by hand is in it, too. Goes with its restore.';
+comment on column restore_history.id is 'Grows with time.';
+comment on column restore_history.restore_id is 'The restore.';
+comment on column restore_history.at is 'When: the time of the transaction.';
+comment on column restore_history.from_status is 'The status before; null: it was opened.';
+comment on column restore_history.to_status is 'The status after, or closed. The same as before: S3 began to fail, code says how.';
+comment on column restore_history.code is 'failure_code at that time; empty: no error.';
+comment on column restore_history.by is 'Who did it: the name that a page or command gave, else the database role (a worker''s, mostly).';
+comment on table actions is 'What somebody did about restores, mails and people, by page, command or SQL function. Kept for RETENTION_DAYS.';
+comment on column actions.id is 'Grows with time.';
+comment on column actions.at is 'When.';
+comment on column actions.actor is 'Who, as the page or command named them (thaw.actor); else the database role.';
+comment on column actions.role is 'The database role of the connection: what the actor cannot choose.';
+comment on column actions.action is 'What was done: retry, give up, send again, resolve, open the mail gate ...';
+comment on column actions.target is 'To what: an id, an entry of the maps, or the hash of an address.';
+comment on column actions.restore_id is 'The restore that it concerned; null: not a single one.';
+comment on column actions.before is 'What it was before, as far as it changed.';
+comment on column actions.after is 'What it was made.';
+comment on table totals is 'Counted for good, whatever retention deletes: a ledger to which transitions add rows, so that counting makes nobody wait. The sweep adds it up to one row per hour, metric and labels. Read hourly_totals.';
+comment on column totals.id is 'Of no meaning.';
+comment on column totals.hour is 'Hour (UTC) in which it was counted; -infinity: over 90 days ago.';
+comment on column totals.metric is 'What was counted: reads, reads_opened, events, accepted, restores, restored_bytes, completions_lost, ended_early, mails, read_to_readable_seconds, ready_to_mail_seconds; ..._sum: the sum of those seconds.';
+comment on column totals.labels is 'Parts of the metric, such as result, tier, storage_class, kind, status.';
+comment on column totals.le is 'Upper bound in seconds of a histogram''s bucket (counts are per bucket, not cumulative); null: a plain count or sum.';
+comment on column totals.n is 'How many, or how much.';
+comment on column totals.last_at is 'When it was counted last.';
+comment on table task_runs is 'When each task last did its work to the end. Written by workers; read job_status.';
+comment on column task_runs.task is 'The task.';
+comment on column task_runs.succeeded_at is 'Last success, to ten seconds; null: none yet.';
+comment on column task_runs.failed_at is 'Last failure; null: none yet.';
+comment on column task_runs.error is 'What it failed of last; it stays after a success.';
+comment on table thaw_migrations is 'One row per file of sql/ that was applied, and text of it. Written by npm run migrate.';
+comment on column thaw_migrations.name is 'The file.';
+comment on column thaw_migrations.sha256 is 'Hash of its text.';
+comment on column thaw_migrations.applied_at is 'When it was applied.';
+
+-- ------------------------------------------------------------------------------------------------- views
+
+-- A view's column that has the name of a table's column means the same, unless it says otherwise below.
+do $$
+declare
+  v_column record;
+begin
+  for v_column in
+    select distinct on (c.relname, a.attname) c.relname as view, a.attname as name, col_description(t.oid, b.attnum) as text
+      from (values ('request_status', '{restore_requests,restores}'::regclass[]), ('stuck_requests', '{restore_requests}'), ('told_times', '{restore_requests,restores}'),
+                   ('recent_failures', '{restores}'), ('mail_status', '{notifications}'), ('mail_gate_status', '{mail_gate}'),
+                   ('untold_pre', '{announcements}'), ('untold_post', '{announcements}'), ('untold_requests', '{announcements}'),
+                   ('worker_status', '{workers}'), ('job_status', '{task_runs}'), ('restore_steps', '{restore_history}'),
+                   ('operator_actions', '{actions}'), ('hourly_totals', '{totals}')) v (name, tables)
+      join pg_class c on c.relname = v.name and c.relnamespace = 'public'::regnamespace
+      join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+     cross join unnest(v.tables) with ordinality t (oid, ord)
+      join pg_attribute b on b.attrelid = t.oid and b.attname = a.attname and b.attnum > 0
+     order by c.relname, a.attname, t.ord
+  loop
+    execute format('comment on column %I.%I is %L', v_column.view, v_column.name, v_column.text);
+  end loop;
+end
+$$;
+
+comment on view findings is 'What needs somebody: one row per kind of problem, the worst first. Empty: all is well. Start here.';
+comment on column findings.rank is 'The lower, the worse.';
+comment on column findings.finding is 'Name of the kind: no_worker, mail_gate_closed, stuck, task_failing, task_late, no_reads, no_events, old_transaction.';
+comment on column findings.problem is 'What is wrong, as a sentence.';
+comment on column findings.since is 'Since when; null: not known.';
+comment on column findings.count is 'How many are concerned; 1,000 means that many or more.';
+comment on column findings.what_to_do is 'What to do about it.';
+
+comment on view thaw_health is 'The state of Thaw in one row, for dashboards.';
+comment on column thaw_health.last_read_at is 'When the last failed read came in; null: never.';
+comment on column thaw_health.last_accepted_at is 'When S3 last accepted a restore; null: never.';
+comment on column thaw_health.last_event_at is 'When S3''s last Completed event came in; null: never.';
+comment on column thaw_health.last_mail_at is 'When Resend last accepted a mail; null: never.';
+comment on column thaw_health.not_started is 'Open restores that S3 has not accepted yet, 10,000 at most.';
+comment on column thaw_health.pending is 'Open restores that S3 is working on, 10,000 at most.';
+comment on column thaw_health.restored is 'Readable objects, 10,000 at most.';
+comment on column thaw_health.failed is 'Restores that failed within the last day, 10,000 at most.';
+comment on column thaw_health.oldest_waiting_since is 'Since when the longest waits that waits for anything (oldest_waiting); null: nothing waits.';
+comment on column thaw_health.mails_today is 'Mails that Resend accepted today (UTC).';
+comment on column thaw_health.mail_gate_is_open is 'Whether mail goes out.';
+comment on column thaw_health.workers_alive is 'Workers that hold their lock.';
+
+comment on view restore_overview is 'Open restores by status: one row for each status.';
+comment on column restore_overview.restore_status is 'See \dT+ restore_status.';
+comment on column restore_overview.open is 'How many are open, 10,000 at most.';
+comment on column restore_overview.oldest_since is 'Since when the oldest of them has that status; null: there is none.';
+
+comment on view oldest_waiting is 'What has waited longest: a row for each thing to wait for, if anything waits for it.';
+comment on column oldest_waiting.waits_for is 'For what.';
+comment on column oldest_waiting.id is 'Who waits: a restore, a request (mail to be written) or a mail (to be sent).';
+comment on column oldest_waiting.since is 'Since when.';
+comment on column oldest_waiting.waiting is 'For how long.';
+
+comment on view stuck_requests is 'What an operator should look at, request by request: why, and what to do about it. Empty: all is well.';
+comment on column stuck_requests.id is 'The request (restore_requests.id).';
+comment on column stuck_requests.since is 'Since when.';
+comment on column stuck_requests.problem is 'What is wrong.';
+comment on column stuck_requests.failure_code is 'S3''s or Resend''s name of the error; empty: none.';
+comment on column stuck_requests.failure_message is 'The error as a sentence; empty: none.';
+comment on column stuck_requests.what_to_do is 'What to do about it; id is the id of this row.';
+
+comment on view request_status is 'Who waits for which object, and its state: one row per restore and reader.';
+comment on column request_status.failure_code is 'S3''s or Thaw''s name of the latest error; empty: none.';
+comment on column request_status.failure_message is 'The latest error as a sentence; empty: none.';
+comment on view told_times is 'From read to told: one row per restore and reader, each time null until it has come.';
+comment on column told_times.requested_at is 'When the read came in.';
+comment on column told_times.pre_told_at is 'When Resend accepted the mail "being restored".';
+comment on column told_times.post_told_at is 'When Resend accepted the mail that tells how it ended.';
+comment on view recent_failures is 'Restores that failed in the last 7 days.';
+comment on column recent_failures.restore_id is 'The restore (restores.id); retry_restore takes it while closed_at is null.';
+comment on column recent_failures.failed_at is 'When it failed.';
+
+comment on view mail_status is 'The mails, without their text.';
+comment on column mail_status.failure_code is 'Name of the latest error; empty: none.';
+comment on column mail_status.failure_message is 'The latest error as a sentence; empty: none.';
+comment on column mail_status.subject is 'Subject of the mail; null: it is still being written, or its person was erased.';
+comment on column mail_status.requests is 'How many requests it tells of, counted up to 1,000. Which: those with this pre_notification_id or post_notification_id in request_status.';
+comment on view mail_gate_status is 'One row: whether mail goes out, and if not, since what and until when.';
+comment on column mail_gate_status.is_open is 'Whether mail goes out.';
+comment on column mail_gate_status.closed_until is 'When it opens by itself; infinity: never. Null: it is open.';
+comment on column mail_gate_status.reason is 'Why it is closed; empty: it is open.';
+comment on view untold_requests is 'What each person is still to be told, and has no mail of yet.';
+comment on column untold_requests.request_id is 'The request (restore_requests.id).';
+comment on column untold_requests.person is 'The address in lower case.';
+comment on column untold_requests.since is 'Since when there is this to tell.';
+comment on view untold_pre is 'untold_requests of kind pre: that the restore has begun.';
+comment on column untold_pre.request_id is 'The request (restore_requests.id).';
+comment on column untold_pre.person is 'The address in lower case.';
+comment on column untold_pre.since is 'Since when there is this to tell.';
+comment on view untold_post is 'untold_requests of kind post: how it ended. Held back while S3 is asked whether it is still readable.';
+comment on column untold_post.request_id is 'The request (restore_requests.id).';
+comment on column untold_post.person is 'The address in lower case.';
+comment on column untold_post.since is 'Since when there is this to tell.';
+comment on view map_entries is 'The entries of both maps, and what is wrong with old ones.';
+comment on column map_entries.id is 'Access key, ARN, or prefix that ends in *.';
+comment on column map_entries.email is 'Whom its reads concern.';
+comment on column map_entries.problem is 'Why this entry is of no use; null: it is fine.';
+
+comment on view worker_status is 'The workers, and whether each is alive.';
+comment on column worker_status.is_alive is 'Whether it holds its lock. false: it died, and its work is given to others.';
+comment on view job_status is 'One row per task: what waits, what failed for good, and when it last did its work to the end.';
+comment on column job_status.failed_at is 'Last failure; null: none. Before succeeded_at: it is over.';
+comment on column job_status.error is 'What it failed of last; empty: never.';
+comment on column job_status.waiting is 'Jobs that may start and have not been taken.';
+comment on column job_status.failed is 'Jobs that failed for good in the last day. Their work was done after a later one.';
+comment on column job_status.waiting_since is 'Since when the oldest waiting job may start; null: none waits.';
+comment on column job_status.runs_every is 'How often the crontab starts it.';
+comment on view restore_steps is 'Each step of each restore, also those made by hand, and by whom.';
+comment on view operator_actions is 'What operators did: retried, gave up, sent again, opened the gate, removed or erased.';
+comment on view gauges is 'What /metrics serves of the state of the moment: one row per figure and label. Each count stops at 10,000.';
+comment on column gauges.metric is 'The name of the metric, without the prefix thaw_. Times in it are seconds since 1970, 0: never.';
+comment on column gauges.labels is 'The labels of this row, as an object.';
+comment on column gauges.value is 'The figure, in seconds or as a count.';
+
+comment on view hourly_totals is 'What was counted in each hour; it outlives retention.';
+comment on column hourly_totals.n is 'How many, or how much, in that hour.';
+comment on view last_times is 'When reads, events, accepted restores and sent mails were counted last; null: never.';
+comment on column last_times.read_at is 'When the last failed read came in.';
+comment on column last_times.accepted_at is 'When S3 last accepted a restore.';
+comment on column last_times.event_at is 'When S3''s last Completed event came in.';
+comment on column last_times.mail_at is 'When Resend last accepted a mail.';
+comment on view read_silence is 'One row: how long no read has come, and from when on that is a finding (no_reads).';
+comment on column read_silence.last_read_at is 'When the last failed read came in; null: never.';
+comment on column read_silence.silent_for is 'How long ago that is; null: none ever came.';
+comment on column read_silence.news_after is 'Twice the longest gap, and at least a day.';
+comment on column read_silence.longest_gap is 'The longest gap between two reads in the last 30 days, to the hour; null: fewer than two hours had any.';
+comment on column read_silence.hours is 'How many of the last 30 days'' hours had a read; the finding needs three.';
+
+-- ----------------------------------------------------------------------------------- operators' functions
+
+comment on function retry_restore(uuid) is 'Retries an open restore now, in any state. Takes the id of a restore or of a request; says what it did. A failed one begins anew, and its readers are told again.';
+comment on function give_up_restore(uuid) is 'Ends a restore that is not_started or pending: it fails as given_up, and its readers are told. Takes the id of a restore or of a request.';
+comment on function resend_notification(uuid) is 'Sends a mail again under a new idempotency key: the person may get it twice. Returns the new mail''s id.';
+comment on function resolve_notification(uuid, boolean) is 'What became of a mail of status unknown, after somebody has looked at resend.com. true: it was sent. false: it is sent again.';
+comment on function open_mail_gate() is 'Mail goes out at once. If the reason is still there, the next refusal closes the gate again.';
+comment on function close_mail_gate(interval, text) is 'No mail goes out for this long (null: until open_mail_gate), for this reason.';
+comment on function who_reads(text, text[]) is 'Whom the maps name for an access key or an ARN, and by which rule; no row: nobody. The second argument: domains whose session names count as addresses (SESSION_EMAIL_DOMAINS).';
+comment on function import_users(jsonb) is 'Adds and changes entries of the maps: [{"id": access key, ARN or prefix, "email": address}]. Returns how many were added and changed. Used by npm run users.';
+comment on function remove_user(text) is 'Removes an entry of the maps: an access key, an ARN, or a prefix that ends in *.';
+comment on function erase_person(text, integer) is 'Erases an address from maps, requests, mails and history, a page at a time (second argument: rows): call it until it returns 0. Restores and totals stay. Refused while a mail to the person is being sent.';
+comment on function resolve_requests(integer, interval[], text[]) is 'Fills in the addresses of readers, a page at a time (rows; debounce times; domains of session names). Returns 0 when nothing is left. Used by npm run users and resolve_users.';
+comment on function nudge(text, interval[]) is 'Starts a task soon: adds a job for it, unless one that will do is waiting. The second argument: after which times.';
+comment on function applied_sql_files() is 'The files of sql/ that were applied, for processes that may not read tables.';
