@@ -68,6 +68,4 @@ create or replace view gauges as
   select 'last_read_timestamp_seconds', '{}', extract(epoch from r.at)
     from (select max(q.requested_at) as at from restore_requests q) r where r.at is not null
   union all
-  select 'oldest_transaction_seconds', '{}', coalesce(max(extract(epoch from now() - a.xact_start)), 0)
-    from pg_stat_activity a
-   where a.datname = current_database() and (a.backend_xmin is not null or a.backend_xid is not null);
+  select 'oldest_transaction_seconds', '{}', coalesce(max(extract(epoch from now() - o.since)), 0) from old_transactions(interval '0') o;
