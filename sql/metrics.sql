@@ -65,7 +65,6 @@ create or replace view gauges as
   union all
   select 'findings', jsonb_build_object('finding', f.finding), sum(f.count) from findings f group by f.finding
   union all
-  select 'last_read_timestamp_seconds', '{}', extract(epoch from r.at)
-    from (select max(q.requested_at) as at from restore_requests q) r where r.at is not null
+  select 'last_read_timestamp_seconds', '{}', extract(epoch from s.last_read_at) from read_silence s where s.last_read_at is not null
   union all
   select 'oldest_transaction_seconds', '{}', coalesce(max(extract(epoch from now() - o.since)), 0) from old_transactions(interval '0') o;

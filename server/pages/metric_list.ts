@@ -77,7 +77,7 @@ export const METRICS: readonly Metric[] = [
     "findings",
     "What needs somebody, by kind of problem, as view findings says it: how many things are concerned. A kind without a problem is missing.",
   ),
-  gauge("last_read_timestamp_seconds", "When the last new reader came. None yet: missing."),
+  gauge("last_read_timestamp_seconds", "When the last read came, repeats included. None yet: missing."),
   gauge(
     "oldest_transaction_seconds",
     "Age of the oldest transaction in this database. A long one keeps vacuum from its work, and everything gets slower.",

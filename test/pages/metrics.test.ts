@@ -786,10 +786,10 @@ const TROUBLES: Record<string, Trouble> = {
   ThawNoReads: {
     happens: async (pool) => {
       await insertRead(pool, "closed", { request: { ...noReaders, requested_at: ago("3 days") } });
-      await query(pool, "update totals set hour = hour - interval '3 days'");
+      // Three hours with a read in each, and then none.
       await query(
         pool,
-        "insert into totals (hour, metric, n) select hour - ago * interval '1 hour', metric, 1 from totals, generate_series(1, 2) ago where metric = 'reads_opened'",
+        "insert into totals (hour, metric, n, last_at) select at, 'reads', 1, at from (select now() - interval '3 days' - ago * interval '1 hour' as at from generate_series(0, 2) ago) h",
       );
     },
   },

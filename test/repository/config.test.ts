@@ -104,7 +104,7 @@ describe("a variable", () => {
       RETENTION_DAYS: "29",
       WORKER_CONCURRENCY: "1.5",
       S3_CONCURRENCY: "0x10",
-      METRICS_TOKEN: "a token of 32 characters, with spaces",
+      METRICS_TOKEN: "guessed",
     };
 
     expect(problemsOf({ ...MINIMAL, ...wrong }).toSorted()).toEqual(Object.keys(wrong).toSorted());
