@@ -82,6 +82,18 @@ $$;
 create or replace trigger restores_moved after update on restores
   referencing old table as old_rows new table as new_rows for each statement execute function note_moved();
 
+-- History goes with its restore, whoever deletes it. Recipe: page by key, by index.
+create or replace function forget_history() returns trigger
+language plpgsql security definer set search_path = public, pg_temp set enable_seqscan = off as $$
+begin
+  delete from restore_history h where h.restore_id = any (array(select o.id from old_rows o));
+  return null;
+end
+$$;
+
+create or replace trigger restores_deleted after delete on restores
+  referencing old table as old_rows for each statement execute function forget_history();
+
 -- What became of mails. Of the first thousand files that a mail tells of: from the oldest one's end to the mail; and how many of
 -- them an earlier mail had told the same person, which the primary key of announcements is there to prevent.
 create or replace function note_mailed() returns trigger

@@ -18,7 +18,7 @@ declare
   v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
     'open_mail_gate', 'close_mail_gate', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
-  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed'];
+  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;

@@ -418,6 +418,7 @@ describe("what is counted", () => {
     expect(days.length).toBeLessThanOrEqual(1);
     expect((await one(pool, "select forget_old_restores('30 days', 100) as n"))["n"]).toBe(6);
     expect(await query(pool, "select from restores")).toEqual([]);
+    expect(await query(pool, "select from restore_history")).toEqual([]);
 
     // By the process that remembers the sums of old hours, and by one that does not.
     expect(await figures()).toEqual(before);
