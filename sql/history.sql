@@ -130,10 +130,6 @@ $$;
 create or replace trigger notifications_mailed after update on notifications
   referencing old table as old_rows new table as new_rows for each statement execute function note_mailed();
 
--- Counts what no row tells: reads and events that came in.
-create or replace function count_up(p_metric text, p_n integer) returns void
-language sql volatile as $$ insert into totals (metric, n) values (p_metric, p_n) $$;
-
 -- Adds the ledger up: one row for each hour, metric and label; of hours that no chart shows any more, one row for each metric and label
 -- (hour -infinity). One at a time; returns how many rows it saved. What others have not committed yet is left to the next time.
 -- /metrics relies on it that the sum of all hours before three days ago does not change by this.

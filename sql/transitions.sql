@@ -158,7 +158,7 @@ begin
   if v_answered < jsonb_array_length(p_requests) then
     raise exception 'a restore closed while it was being read' using errcode = 'serialization_failure', hint = 'Call again.';
   end if;
-  if v_answered > 0 then perform count_up('reads', v_answered); end if;
+  if v_answered > 0 then insert into totals (metric, n) values ('reads', v_answered); end if;
 end
 $$;
 
@@ -255,7 +255,7 @@ begin
      group by e.id
     having count(r.id) = count(r.id) filter (where r.id = any (v_reached));
   get diagnostics v_answered = row_count;
-  if v_answered > 0 then perform count_up('events', v_answered); end if;
+  if v_answered > 0 then insert into totals (metric, n) values ('events', v_answered); end if;
 end
 $$;
 

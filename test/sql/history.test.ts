@@ -231,7 +231,7 @@ describe("an open transaction", () => {
     );
     const others = await pool.connect();
     await others.query("set lock_timeout = '2s'");
-    const mail = await insertNotification(others as unknown as Pool);
+    const mail = await insertNotification(others);
 
     await read(others, { s3_key: "other" });
     await others.query("select complete_restores($1, $2)", [
@@ -421,20 +421,18 @@ describe("actions", () => {
 
     expect(
       await query(pool, "select actor, action, target, restore_id, before from actions order by id"),
-    ).toMatchObject(
-      [
-        {
-          action: "retry",
-          target: restore["id"],
-          restore_id: restore["id"],
-          before: { status: "not_started" },
-        },
-        { action: "give up", target: other["id"], restore_id: other["id"], before: { status: "pending" } },
-        { action: "send again", target: mail["id"], restore_id: null, before: { status: "failed" } },
-        { action: "close the mail gate", target: "mail_gate" },
-        { action: "open the mail gate", target: "mail_gate", before: { reason: "to look" } },
-      ].map((row) => ({ ...row, actor: expect.any(String) })),
-    );
+    ).toMatchObject([
+      {
+        action: "retry",
+        target: restore["id"],
+        restore_id: restore["id"],
+        before: { status: "not_started" },
+      },
+      { action: "give up", target: other["id"], restore_id: other["id"], before: { status: "pending" } },
+      { action: "send again", target: mail["id"], restore_id: null, before: { status: "failed" } },
+      { action: "close the mail gate", target: "mail_gate" },
+      { action: "open the mail gate", target: "mail_gate", before: { reason: "to look" } },
+    ]);
     expect(await query(pool, "select distinct actor, role from operator_actions")).toEqual([
       { actor: await sessionUser(pool), role: await sessionUser(pool) },
     ]);
