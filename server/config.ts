@@ -33,6 +33,14 @@ const secrets = z
     message: "use printable ASCII only: it travels in an HTTP header",
   });
 
+/** What fits into an Authorization header (RFC 6750), and cannot be guessed. */
+const metricsToken = z
+  .string()
+  .regex(
+    new RegExp(`^[\\w.~+/-]{${SECRET_LENGTH},}=*$`),
+    `must have at least ${SECRET_LENGTH} letters, digits or . _ ~ + / -; make one with: openssl rand -hex 32`,
+  );
+
 const mailbox = z.string("is missing").refine(isMailbox, "must be an address like 'Thaw <thaw@example.com>'");
 
 const domains = z
@@ -63,6 +71,7 @@ const common = z.object({
   NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400).default(900),
   // The caller who assumes a role chooses the session's name, so no domain is trusted by default.
   SESSION_EMAIL_DOMAINS: domains,
+  METRICS_TOKEN: metricsToken.optional(),
 });
 
 const server = z.object({

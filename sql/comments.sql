@@ -279,6 +279,11 @@ comment on column job_status.waiting_since is 'Since when the oldest waiting job
 comment on column job_status.runs_every is 'How often the crontab starts it.';
 comment on view restore_steps is 'Each step of each restore, also those made by hand, and by whom.';
 comment on view operator_actions is 'What operators did: retried, gave up, sent again, opened the gate, removed or erased.';
+comment on view gauges is 'What /metrics serves of the state of the moment: one row per figure and label. Each count stops at 10,000.';
+comment on column gauges.metric is 'The name of the metric, without the prefix thaw_. Times in it are seconds since 1970, 0: never.';
+comment on column gauges.labels is 'The labels of this row, as an object.';
+comment on column gauges.value is 'The figure, in seconds or as a count.';
+
 comment on view hourly_totals is 'What was counted in each hour; it outlives retention.';
 comment on column hourly_totals.n is 'How many, or how much, in that hour.';
 comment on view last_times is 'When reads, events, accepted restores and sent mails were counted last; null: never.';

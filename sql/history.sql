@@ -14,8 +14,10 @@ $$;
 create or replace function time_buckets() returns double precision[] language sql immutable as
   $$ select array[60, 300, 900, 1800, 3600, 7200, 14400, 21600, 43200, 64800, 86400, 129600, 172800, 'infinity']::double precision[] $$;
 
-create or replace function bucket_of(p_seconds double precision) returns double precision language sql immutable as
-  $$ select min(b) from unnest(time_buckets()) b where b >= p_seconds $$;
+-- The smallest bound that is not below it. Without a query, so that Postgres puts it into the statement that calls it.
+create or replace function bucket_of(p_seconds double precision) returns double precision language sql immutable as $$
+  select (time_buckets())[width_bucket(p_seconds, time_buckets()) + case when p_seconds = any (time_buckets()) then 0 else 1 end]
+$$;
 
 create or replace function note_opened() returns trigger
 language plpgsql security definer set search_path = public, pg_temp as $$
@@ -31,42 +33,48 @@ $$;
 create or replace trigger restores_opened after insert on restores
   referencing new table as new_rows for each statement execute function note_opened();
 
--- A step is a new status, the end (closed), or new trouble with S3 (the code; the status is the same).
+-- A step is a new status, the end (closed), or new trouble with S3 (the code; the status is the same). Most updates are none: a claim,
+-- an answer of S3 that changes nothing, or an update of no row at all, of which each POST makes two.
 create or replace function note_moved() returns trigger
 language plpgsql security definer set search_path = public, pg_temp set enable_nestloop = off set enable_hashjoin = on as $$
 begin
+  if not exists (select from new_rows) then return null; end if;
   with moved as materialized (
     select n.id, n.status, n.failure_code, n.storage_class, n.tier, n.size_bytes, o.status as was,
            n.status <> o.status as is_step, n.closed_at is not null and o.closed_at is null as is_end,
            n.status = o.status and n.failure_code is distinct from o.failure_code and n.failure_code is not null as is_trouble,
            o.head_wanted_at is null and o.status = 'pending' as is_unannounced,
            o.restore_expires_at > now() as is_early,
-           extract(epoch from now() - n.created_at) as seconds
+           extract(epoch from now() - n.created_at)::double precision as seconds
       from new_rows n join old_rows o on o.id = n.id
-     -- Most statements claim or check rows, and move none.
-     where n.status <> o.status or n.failure_code is distinct from o.failure_code or (n.closed_at is not null and o.closed_at is null)),
+     where n.status <> o.status or n.failure_code is distinct from o.failure_code
+        or (n.closed_at is null) <> (o.closed_at is null)),
   noted as (
     insert into restore_history (restore_id, from_status, to_status, code, by)
-    select m.id, s.from_status, s.to_status, coalesce(m.failure_code, ''), actor()
-      from moved m
-     cross join lateral (values (m.is_step or m.is_trouble, m.was, m.status::text), (m.is_end, m.status, 'closed')) s (happened, from_status, to_status)
-     where s.happened)
+    select m.id, m.was::text, m.status::text, coalesce(m.failure_code, ''), actor() from moved m where m.is_step or m.is_trouble
+    union all
+    select m.id, m.status::text, 'closed', coalesce(m.failure_code, ''), actor() from moved m where m.is_end)
   insert into totals (metric, labels, le, n)
-  select t.metric, t.labels, t.le, sum(t.n)
-    from moved m
+  select t.metric, '{}'::jsonb, null::double precision, t.n
+    from (select count(*) filter (where m.is_step and m.status = 'pending') as accepted,
+                 sum(m.size_bytes) filter (where m.is_step and m.status = 'restored') as bytes,
+                 count(*) filter (where m.is_step and m.status = 'restored' and m.is_unannounced) as lost,
+                 count(*) filter (where m.is_end and m.status = 'restored' and m.is_early) as early
+            from moved m) c
+   cross join lateral (values ('accepted', c.accepted), ('restored_bytes', c.bytes), ('completions_lost', c.lost), ('ended_early', c.early)) t (metric, n)
+   where t.n > 0
+  union all
+  select t.metric, t.labels, t.le, t.n
+    from (select m.status, coalesce(m.storage_class, '') as storage_class, coalesce(m.tier, '') as tier,
+                 case when m.status = 'restored' then bucket_of(m.seconds) end as le, count(*) as n, sum(m.seconds) as seconds
+            from moved m where m.is_step and m.status in ('restored', 'failed')
+           group by 1, 2, 3, 4) g
    cross join lateral (values
-      (m.is_step and m.status = 'pending', 'accepted', '{}'::jsonb, null::double precision, 1::double precision),
-      (m.is_step and m.status in ('restored', 'failed'), 'restores',
-        jsonb_build_object('result', m.status, 'tier', coalesce(m.tier, '')), null, 1),
-      (m.is_step and m.status = 'restored', 'restored_bytes', '{}', null, coalesce(m.size_bytes, 0)),
-      (m.is_step and m.status = 'restored', 'read_to_readable_seconds',
-        jsonb_build_object('storage_class', coalesce(m.storage_class, ''), 'tier', coalesce(m.tier, '')), bucket_of(m.seconds), 1),
-      (m.is_step and m.status = 'restored', 'read_to_readable_seconds_sum',
-        jsonb_build_object('storage_class', coalesce(m.storage_class, ''), 'tier', coalesce(m.tier, '')), null, m.seconds),
-      (m.is_step and m.status = 'restored' and m.is_unannounced, 'completions_lost', '{}', null, 1),
-      (m.is_end and m.status = 'restored' and m.is_early, 'ended_early', '{}', null, 1)) t (happened, metric, labels, le, n)
-   where t.happened
-   group by t.metric, t.labels, t.le;
+      (true, 'restores', jsonb_build_object('result', g.status, 'tier', g.tier), null::double precision, g.n::double precision),
+      (g.status = 'restored', 'read_to_readable_seconds', jsonb_build_object('storage_class', g.storage_class, 'tier', g.tier), g.le, g.n),
+      (g.status = 'restored', 'read_to_readable_seconds_sum', jsonb_build_object('storage_class', g.storage_class, 'tier', g.tier), null, g.seconds)
+      ) t (happened, metric, labels, le, n)
+   where t.happened;
   return null;
 end
 $$;
@@ -74,17 +82,34 @@ $$;
 create or replace trigger restores_moved after update on restores
   referencing old table as old_rows new table as new_rows for each statement execute function note_moved();
 
--- What became of mails. From ready to mail: from the oldest of the first thousand files that a mail tells of.
+-- History goes with its restore, whoever deletes it. Recipe: page by key, by index.
+create or replace function forget_history() returns trigger
+language plpgsql security definer set search_path = public, pg_temp set enable_seqscan = off as $$
+begin
+  delete from restore_history h where h.restore_id = any (array(select o.id from old_rows o));
+  return null;
+end
+$$;
+
+create or replace trigger restores_deleted after delete on restores
+  referencing old table as old_rows for each statement execute function forget_history();
+
+-- What became of mails. Of the first thousand files that a mail tells of: from the oldest one's end to the mail; and how many of
+-- them an earlier mail had told the same person, which the primary key of announcements is there to prevent.
 create or replace function note_mailed() returns trigger
 language plpgsql security definer set search_path = public, pg_temp
   set enable_nestloop = off set enable_hashjoin = on set enable_seqscan = off as $$
 begin
+  if not exists (select from new_rows) then return null; end if;
   with mailed as materialized (
-    select n.id, n.kind, n.status, extract(epoch from n.sent_at - f.since) as seconds
+    select n.id, n.kind, n.status, extract(epoch from n.sent_at - f.since)::double precision as seconds, coalesce(f.twice, 0) as twice
       from new_rows n join old_rows o on o.id = n.id
       left join lateral (
-        select min(q.since) as since
-          from (select greatest(r.requested_at, r.status_at) as since from restore_requests r
+        select min(q.since) as since,
+               count(*) filter (where exists (select from announcements a
+                                               where a.restore_id = q.restore_id and a.kind = 'post' and a.person = lower(n.email)
+                                                 and a.notification_id <> n.id)) as twice
+          from (select r.restore_id, greatest(r.requested_at, r.status_at) as since from restore_requests r
                  where r.post_notification_id = n.id limit 1000) q) f
         on n.kind = 'post' and n.status = 'sent'
      where n.status <> o.status)
@@ -94,7 +119,8 @@ begin
    cross join lateral (values
       (true, 'mails', jsonb_build_object('kind', m.kind, 'status', m.status), null::double precision, 1::double precision),
       (m.seconds is not null, 'ready_to_mail_seconds', '{}', bucket_of(m.seconds), 1),
-      (m.seconds is not null, 'ready_to_mail_seconds_sum', '{}', null, m.seconds)) t (happened, metric, labels, le, n)
+      (m.seconds is not null, 'ready_to_mail_seconds_sum', '{}', null, m.seconds),
+      (m.twice > 0, 'announced_twice', '{}', null, m.twice)) t (happened, metric, labels, le, n)
    where t.happened
    group by t.metric, t.labels, t.le;
   return null;
@@ -106,6 +132,7 @@ create or replace trigger notifications_mailed after update on notifications
 
 -- Adds the ledger up: one row for each hour, metric and label; of hours that no chart shows any more, one row for each metric and label
 -- (hour -infinity). One at a time; returns how many rows it saved. What others have not committed yet is left to the next time.
+-- /metrics relies on it that the sum of all hours before three days ago does not change by this.
 create or replace function add_totals_up() returns integer
 language plpgsql volatile as $$
 declare

@@ -19,7 +19,7 @@ declare
     'open_mail_gate', 'close_mail_gate', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
     'find_ids'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
-  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed'];
+  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;
@@ -104,7 +104,7 @@ begin
     execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
       findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
-      read_silence, thaw_health to %I', v_object.name);
+      read_silence, thaw_health, gauges to %I', v_object.name);
     -- The views call them as the role that reads.
     execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post to %I', v_object.name);
   end loop;

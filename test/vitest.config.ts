@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 import { POSTGRES_VERSIONS } from "./support/postgres_versions.ts";
+import { MISSING_PROMTOOL } from "./support/promtool.ts";
 import { prepareFastRun } from "./support/fast_run.ts";
 import { LongestFirst, NOT_FAST } from "./support/slow_tests.ts";
 import { MISSING_CLIENTS, MISSING_MOTO } from "./stand_ins/real_clients.ts";
@@ -25,6 +26,7 @@ const MISSING = [
   ...POSTGRES_VERSIONS.flatMap(({ missing }) => missing ?? []),
   ...MISSING_CLIENTS,
   ...MISSING_MOTO,
+  ...MISSING_PROMTOOL,
 ];
 // At the very end, where it is read.
 if (MISSING.length > 0) process.once("exit", () => console.warn(`\nNOT TESTED ON: ${MISSING.join(" ")}\n`));

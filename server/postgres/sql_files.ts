@@ -25,6 +25,7 @@ const PAGES = [
   "retention",
   "operators",
   "views",
+  "metrics",
   "comments",
 ];
 

@@ -28,6 +28,7 @@ const ALL = [
   "0010_unused_functions.sql",
   "0011_history.sql",
   "0012_view_names.sql",
+  "0014_history_without_checks.sql",
   "rules.sql",
   "history.sql",
   "people.sql",
@@ -37,6 +38,7 @@ const ALL = [
   "retention.sql",
   "operators.sql",
   "views.sql",
+  "metrics.sql",
   "comments.sql",
   "privileges.sql",
 ];

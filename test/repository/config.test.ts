@@ -17,7 +17,7 @@ const MINIMAL = {
 function problemsOf(env: Record<string, string>, roles: Role[] = ALL): string[] {
   const error = errorOf(env, roles);
   for (const [name, value] of Object.entries(env)) {
-    const isSecret = /SECRET|KEY|DATABASE_URL/.test(name);
+    const isSecret = /SECRET|KEY|TOKEN|DATABASE_URL/.test(name);
     for (const part of isSecret ? value.split(/[\s,]+/) : []) {
       if (part.length > 2) expect(error).not.toContain(part);
     }
@@ -104,6 +104,7 @@ describe("a variable", () => {
       RETENTION_DAYS: "29",
       WORKER_CONCURRENCY: "1.5",
       S3_CONCURRENCY: "0x10",
+      METRICS_TOKEN: "guessed",
     };
 
     expect(problemsOf({ ...MINIMAL, ...wrong }).toSorted()).toEqual(Object.keys(wrong).toSorted());

@@ -1,0 +1,70 @@
+-- What /metrics serves of the state of the moment (server/pages/metrics.ts). What is counted for good is in hourly_totals.
+
+-- One row per figure and label. Nothing here is read from end to end: rows are counted up to 10,000, each count by a partial index,
+-- and the oldest of something is the first entry of an index. Labels never name a person, a key or a bucket.
+create or replace view gauges as
+  select 'restores_open' as metric, jsonb_build_object('state', c.state) as labels, c.n::double precision as value
+    from (select 'not_started' as state, (select count(*) from (select from restores where status = 'not_started' limit 10000) c) as n
+          union all
+          select 'pending', (select count(*) from (select from restores where status = 'pending' limit 10000) c)
+          union all
+          select 'restored', (select count(*) from (select from restores where closed_at is null and status = 'restored' limit 10000) c)
+          union all
+          select 'failed', (select count(*) from (select from restores where closed_at is null and status = 'failed' limit 10000) c)) c
+  union all
+  -- not_started: those due longest, and those that S3 has refused longest, which wait for their next try.
+  select 'oldest_waiting_seconds', jsonb_build_object('state', o.state), coalesce(extract(epoch from now() - o.since), 0)
+    from (select 'not_started' as state,
+                 (select min(c.status_at)
+                    from ((select r.status, r.status_at from restores r where r.status = 'not_started' order by r.attempt_after limit 100)
+                          union all
+                          (select r.status, r.status_at from restores r
+                            where r.failing_since is not null and r.closed_at is null order by r.failing_since limit 100)) c
+                   where c.status = 'not_started') as since
+          union all
+          select 'pending', (select r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)) o
+  union all
+  select 'requests_untold', jsonb_build_object('kind', c.kind), c.n
+    from (select 'pre' as kind, (select count(*) from (select from restore_requests q where is_untold_pre(q) limit 10000) c) as n
+          union all
+          select 'post', (select count(*) from (select from restore_requests q where is_untold_post(q) limit 10000) c)) c
+  union all
+  -- The oldest news that is not sent yet, in a mail or not.
+  select 'mail_oldest_due_seconds', jsonb_build_object('kind', o.kind),
+         coalesce(extract(epoch from now() - least(o.since, (
+           select min(c.created_at)
+             from (select n.kind, n.created_at from notifications n where n.status = 'sealed' order by n.attempt_after limit 10000) c
+            where c.kind = o.kind::notification_kind))), 0)
+    from (select 'pre' as kind, (select u.since from untold_pre u order by u.since limit 1) as since
+          union all
+          select 'post', (select u.since from untold_post u order by u.since limit 1)) o
+  union all
+  select 'mails', jsonb_build_object('status', s.status), coalesce(c.n, 0)
+    from (values ('sealed'), ('failed'), ('unknown')) s (status)
+    left join (select 'sealed' as status, count(*) as n from (select from notifications where status = 'sealed' limit 10000) c
+               union all
+               select c.status::text, count(*)
+                 from (select n.status from notifications n
+                        where n.status <> 'sent' and n.status in ('failed', 'unknown') and n.superseded_by is null
+                        order by n.created_at desc limit 10000) c
+                group by c.status) c on c.status = s.status
+  union all
+  select 'mail_gate_closed', '{}', case when g.is_open then 0 else 1 end from mail_gate_status g
+  union all
+  select 'workers_alive', '{}', count(*) from worker_status w where w.is_alive
+  union all
+  select f.metric, jsonb_build_object('task', j.task), f.value
+    from job_status j
+   cross join lateral (values
+      ('task_last_success_timestamp_seconds', coalesce(extract(epoch from j.succeeded_at), 0)),
+      ('task_last_failure_timestamp_seconds', coalesce(extract(epoch from j.failed_at), 0)),
+      ('task_interval_seconds', extract(epoch from j.runs_every))) f (metric, value)
+  union all
+  select 'jobs', jsonb_build_object('task', j.task, 'state', f.state), f.n
+    from job_status j cross join lateral (values ('waiting', j.waiting), ('failed', j.failed)) f (state, n)
+  union all
+  select 'findings', jsonb_build_object('finding', f.finding), sum(f.count) from findings f group by f.finding
+  union all
+  select 'last_read_timestamp_seconds', '{}', extract(epoch from s.last_read_at) from read_silence s where s.last_read_at is not null
+  union all
+  select 'oldest_transaction_seconds', '{}', coalesce(max(extract(epoch from now() - o.since)), 0) from old_transactions(interval '0') o;
