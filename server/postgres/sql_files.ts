@@ -25,6 +25,7 @@ const PAGES = [
   "retention",
   "operators",
   "views",
+  "lists",
 ];
 
 /** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */
