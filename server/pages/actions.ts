@@ -19,7 +19,7 @@ import {
   type Mail,
   type Restore,
 } from "./queries.ts";
-import { objectLink } from "./restores.ts";
+import { isAboutS3, objectLink } from "./restores.ts";
 import { plain, things, visible, type Html } from "./text.ts";
 import { isId, isListState, parseDay, urls } from "./urls.ts";
 
@@ -143,6 +143,7 @@ interface Bulk {
 function bulkOf(given: Given): Bulk {
   const { problem, state } = given;
   if (problem !== undefined && problem !== "") {
+    if (!isAboutS3(problem) || plain(problem) !== problem) throw notFound();
     return {
       words: html`stuck, because: ${visible(problem)}`,
       fields: [["problem", problem]],
@@ -170,6 +171,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
     const bulk = bulkOf(given);
     const found = await bulk.ids(pool);
     const n = Math.min(found.length, BULK_LIMIT);
+    if (n === 0) throw nothingDone(undefined);
     return {
       title: `${title} ${things(n, "restore")}`,
       subject: html`<p>

@@ -87,6 +87,11 @@ export function createPages({ pool, password, public_url, log }: PagesOptions): 
     }),
   );
 
+  app.use(async (c, next) => {
+    c.header("Cache-Control", "no-store");
+    await next();
+  });
+
   const guards = [
     signIn(password, log),
     // Browsers send Basic credentials with forms of other sites, too.
@@ -101,7 +106,6 @@ export function createPages({ pool, password, public_url, log }: PagesOptions): 
   for (const path of ["/", `${BASE}/*`]) app.use(path, ...guards);
   app.use(`${BASE}/*`, async (c, next) => {
     await next();
-    if (!c.res.headers.has("cache-control")) c.header("Cache-Control", "no-store");
     if (c.req.method === "POST")
       log.info({ actor: c.get("actor"), path: routePath(c, -1), status: c.res.status }, "an action");
   });

@@ -37,6 +37,9 @@ const place = (name: string, href: string, current: string | undefined): Html =>
     ? html`<li><a href="${href}" aria-current="page">${name}</a></li>`
     : html`<li><a href="${href}">${name}</a></li>`;
 
+/** What was searched for stays in the box, unless it would show as something else there. */
+const searched = (q = ""): string => (plain(q) === q ? q : "");
+
 export const layout = (page: Page): Html =>
   html`<!doctype html>
     <html lang="en">
@@ -62,7 +65,7 @@ export const layout = (page: Page): Html =>
             <input
               type="search"
               name="q"
-              value="${page.search ?? ""}"
+              value="${searched(page.search)}"
               aria-label="Search: id, s3://bucket/key, address, access key, ARN"
               placeholder="id, s3://bucket/key, address, key, ARN"
             />

@@ -110,7 +110,7 @@ function whereTo({ finding, problem }: Finding, may_act: boolean): Html | "" {
 
 const findingCard = (found: Finding, now: Date, may_act: boolean): Html =>
   html`<li class="finding">
-    <h3>${visible(found.problem)}</h3>
+    <h2>${visible(found.problem)}</h2>
     <p>
       ${found.count > 1 ? html`<b>${count(found.count)}</b> of them. ` : ""}${found.since === null ? "" : html`Since ${time(found.since, now)}.`}
     </p>

@@ -86,6 +86,9 @@ export function listPage(query: ListQuery, rows: ListedRestore[], now: Date, may
     </p>`;
 }
 
+/** Only then a retry of the restore helps; mails have a list of their own. */
+export const isAboutS3 = (problem: string): boolean => problem.includes("S3");
+
 export const stuckPage = (problem: string | undefined, rows: Stuck[], now: Date, may_act: boolean): Html =>
   html`<p>
       ${problem === undefined ? "What an operator should look at, the oldest first. One row for each reader." : html`Only: <b>${visible(problem)}</b>. ${link(urls.stuck(), "Show all")}`}
@@ -104,8 +107,9 @@ export const stuckPage = (problem: string | undefined, rows: Stuck[], now: Date,
           visible(row.what_to_do),
         ]),
     )}
+    ${problem !== undefined && /mail/.test(problem) ? html`<p>${link(urls.mails(), "Mails that are not sent, each with what can be done")}</p>` : ""}
     ${rows.length > PAGE_ROWS ? html`<p>There are more. When these are solved, the next ones show.</p>` : ""}
-    ${problem !== undefined && may_act && rows.length > 0 ? html`<p>${actionLink(urls.confirm("retry_all", { problem }), "Retry the restores of all these ...")}</p>` : ""}`;
+    ${problem !== undefined && isAboutS3(problem) && may_act && rows.length > 0 ? html`<p>${actionLink(urls.confirm("retry_all", { problem }), "Retry the restores of all these ...")}</p>` : ""}`;
 
 const foundTable = (list: FoundRead[], now: Date): Html =>
   table(

@@ -287,14 +287,9 @@ describe("an action", () => {
       const answer = await pages.post(`/ops/act/${action}`, { id });
       expect(answer.status, action).toBe(303);
       expect((await pages.get(answer.headers.get("location") ?? "")).text).toContain("Done:");
-      expect((await pages.post(`/ops/act/${action}`, { id })).status, action).toBe(
-        action === "was_sent" ? 409 : 409,
-      );
+      expect((await pages.post(`/ops/act/${action}`, { id })).status, action).toBe(409);
     }
-    const rows = await query(
-      pool,
-      "select status, superseded_by is not null as again from notifications where failure_message is not null order by created_at, id",
-    );
+    const rows = await query(pool, "select status, superseded_by is not null as again from notifications");
     expect(rows.filter((row) => row["again"] === true)).toHaveLength(2);
     expect(rows.filter((row) => row["status"] === "sent")).toHaveLength(1);
     expect((await actions(pool)).every((row) => row["actor"] === "Ada")).toBe(true);
@@ -399,7 +394,6 @@ describe("hostile names", () => {
       "/ops/workers",
       "/ops/actions",
       `/ops/confirm/retry?id=${restore["id"]}`,
-      `/ops/confirm/retry_all?problem=${q}`,
     ]) {
       const page = await pages.get(path);
       expect(page.status, path).toBe(200);
@@ -409,6 +403,7 @@ describe("hostile names", () => {
       for (const [, to] of page.text.matchAll(/(?:href|action|src)="([^"]*)"/g))
         expect(to).toMatch(/^(\/ops|#main)/);
     }
+    expect((await pages.get(`/ops/confirm/retry_all?problem=${q}`)).status).toBe(404);
     const shown = (await pages.get(`/ops/restores/${restore["id"]}`)).text;
     if (name.includes("\u202E"))
       expect(shown).toContain('invoice<span class="invisible">U+202E</span>fdp.exe');

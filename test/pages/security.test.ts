@@ -149,7 +149,10 @@ describe("an action", () => {
     ]) {
       const query = `?id=${["resend", "was_sent", "was_not_sent"].includes(action) ? mail["id"] : restore["id"]}&state=failed&count=9`;
       for (const method of ["GET", "HEAD", "PUT", "DELETE"]) {
-        const response = await pages.app.request(`/ops/act/${action}${query}`, { method, headers: FORM });
+        const response = await pages.app.request(`/ops/act/${action}${query}`, {
+          method,
+          headers: { ...FORM, "sec-fetch-site": "same-origin" },
+        });
         expect(response.status, `${method} ${action}`).toBe(405);
       }
       const asked = await pages.get(`/ops/confirm/${action}${query}`);

@@ -27,7 +27,6 @@ export interface BrowserPage {
   on(event: "console", listener: (message: { type(): string; text(): string }) => void): void;
   on(event: "pageerror", listener: (error: Error) => void): void;
   waitForURL(url: RegExp): Promise<void>;
-  waitForFunction(script: string): Promise<unknown>;
 }
 
 export interface BrowserContext {
