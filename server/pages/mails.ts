@@ -86,7 +86,7 @@ export const mailPage = (
     </section>
     <section>
       <h2>What operators did</h2>
-      ${actionTable("Actions", actions, now)}
+      ${actionTable("The newest first", actions, now)}
     </section>`;
 
 export const mailsAsCsv = (list: Mail[]): string =>

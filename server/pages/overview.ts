@@ -108,14 +108,27 @@ function whereTo({ finding, problem }: Finding, may_act: boolean): Html | "" {
   }
 }
 
+/** A finding speaks to somebody in psql; here the same is done by a button. */
+const toDo = ({ what_to_do }: Finding): string =>
+  capital(
+    what_to_do
+      .replace(/: select open_mail_gate\(\)/, "")
+      .replace(/select retry_restore\(id\) asks S3/, "a retry asks S3")
+      .replace(/select retry_restore\(id\)/, "retry them")
+      .replace(/select resend_notification\('[^']*'\)/, "look at the mail, and send it again")
+      .replace("failure_message", "S3")
+      .replace(/^See stuck_requests\.$/, "look at each of them"),
+  );
+
+const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
 const findingCard = (found: Finding, now: Date, may_act: boolean): Html =>
   html`<li class="finding">
-    <h2>${visible(found.problem)}</h2>
+    <h2>${visible(capital(found.problem))}</h2>
     <p>
-      ${found.count > 1 ? html`<b>${count(found.count)}</b> of them. ` : ""}${found.since === null ? "" : html`Since ${time(found.since, now)}.`}
+      ${found.count > 1 ? html`<b>${count(found.count)}</b> of them. ` : ""}${found.since === null ? "" : html`Since ${time(found.since, now)}. `}
+      <b>What to do:</b> ${visible(toDo(found))} ${whereTo(found, may_act)}
     </p>
-    <p><b>What to do:</b> ${visible(found.what_to_do)}</p>
-    ${((to) => (to === "" ? "" : html`<p>${to}</p>`))(whereTo(found, may_act))}
   </li>`;
 
 export function overview(snapshot: Snapshot, may_act: boolean): Html {

@@ -58,7 +58,7 @@ const mailCell = (id: string | null, is_sent: boolean): Html | string =>
 
 const readerTable = (list: Reader[], now: Date): Html =>
   table(
-    "Readers",
+    "By name",
     ["reader", "address", "reads", "first read", "told that it began", "told what became of it"],
     list
       .slice(0, PAGE_ROWS)
@@ -154,7 +154,7 @@ export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html
         ["Event to be confirmed", restore.head_wanted_at && time(restore.head_wanted_at, now)],
         [
           "Not taken before",
-          restore.closed_at === null && restore.attempt_after && time(restore.attempt_after, now),
+          restore.attempt_after !== null && restore.attempt_after > now && time(restore.attempt_after, now),
         ],
         ["Attempts since the last progress", restore.attempts === 0 ? null : count(restore.attempts)],
         ["Lost by S3", restore.lost_count === 0 ? null : `${count(restore.lost_count)} times`],
@@ -176,7 +176,7 @@ export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html
     </section>
     <section>
       <h2>What operators did</h2>
-      ${actionTable("Actions", of.actions, now)}
+      ${actionTable("The newest first", of.actions, now)}
     </section>`;
 }
 
