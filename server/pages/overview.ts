@@ -20,7 +20,7 @@ import {
   type Finding,
   type Gate,
 } from "./queries.ts";
-import { count, duration, plain, things, time, visible, type Html } from "./text.ts";
+import { capital, count, duration, inPageWords, plain, things, time, visible, type Html } from "./text.ts";
 import { urls } from "./urls.ts";
 
 /** Charts show two days. */
@@ -96,7 +96,10 @@ export const headline = ({ findings: found }: Snapshot): string => {
 function whereTo({ finding, problem }: Finding, may_act: boolean): Html | "" {
   switch (finding) {
     case "stuck":
-      return link(urls.stuck(problem.replace(/\.$/, "")), "Show them, and what can be done");
+      return link(
+        urls.stuck(problem.startsWith("So many") ? undefined : problem.replace(/\.$/, "")),
+        "Show them, and what can be done",
+      );
     case "mail_gate_closed":
       return html`${may_act ? html`${actionLink(urls.confirm("open_gate"), "Open the gate ...")} ` : ""}${link(urls.mails(), "Mails that wait")}`;
     case "no_worker":
@@ -108,26 +111,12 @@ function whereTo({ finding, problem }: Finding, may_act: boolean): Html | "" {
   }
 }
 
-/** A finding speaks to somebody in psql; here the same is done by a button. */
-const toDo = ({ what_to_do }: Finding): string =>
-  capital(
-    what_to_do
-      .replace(/: select open_mail_gate\(\)/, "")
-      .replace(/select retry_restore\(id\) asks S3/, "a retry asks S3")
-      .replace(/select retry_restore\(id\)/, "retry them")
-      .replace(/select resend_notification\('[^']*'\)/, "look at the mail, and send it again")
-      .replace("failure_message", "S3")
-      .replace(/^See stuck_requests\.$/, "look at each of them"),
-  );
-
-const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
-
 const findingCard = (found: Finding, now: Date, may_act: boolean): Html =>
   html`<li class="finding">
     <h2>${visible(capital(found.problem))}</h2>
     <p>
       ${found.count > 1 ? html`<b>${count(found.count)}</b> of them. ` : ""}${found.since === null ? "" : html`Since ${time(found.since, now)}. `}
-      <b>What to do:</b> ${visible(toDo(found))} ${whereTo(found, may_act)}
+      <b>What to do:</b> ${visible(inPageWords(found.what_to_do))} ${whereTo(found, may_act)}
     </p>
   </li>`;
 

@@ -4,6 +4,7 @@
  */
 import type { Pool, QueryResultRow } from "pg";
 
+import { isTooSlow } from "../postgres/errors.ts";
 import type { Cursor, ListQuery, ListState } from "./urls.ts";
 
 /** Longer, and nobody waits for the page any more; and a report must not hold back vacuum. */
@@ -63,8 +64,27 @@ export interface Finding {
   what_to_do: string;
 }
 
-export const findings = (pool: Pool): Rows<Finding> =>
-  rows(pool, "select rank, finding, problem, since, count, what_to_do from findings order by rank, since");
+const FINDINGS = "select rank, finding, problem, since, count, what_to_do from findings";
+
+/** On the worst night so much is stuck that counting it takes too long. The rest must show all the same. */
+const TOO_MANY: Finding = {
+  rank: 3,
+  finding: "stuck",
+  problem: "So many requests are stuck that counting them takes longer than 3 seconds",
+  since: null,
+  count: 1,
+  what_to_do: "look at some of them",
+};
+
+export async function findings(pool: Pool): Promise<Finding[]> {
+  try {
+    return await rows<Finding>(pool, `${FINDINGS} order by rank, since`);
+  } catch (error) {
+    if (!isTooSlow(error)) throw error;
+    const others = await rows<Finding>(pool, `${FINDINGS} where finding <> 'stuck' order by rank, since`);
+    return [...others, TOO_MANY].toSorted((one, other) => one.rank - other.rank);
+  }
+}
 
 export interface StateCount {
   restore_status: ListState;
@@ -310,14 +330,18 @@ export interface Stuck {
   what_to_do: string;
 }
 
-/** The oldest first. The view finds them by indexes on open rows. */
-export const stuck = (pool: Pool, problem: string | undefined, limit: number): Rows<Stuck> =>
-  rows(
-    pool,
-    `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do from stuck_requests
-      where $1::text is null or problem = $1 order by since, id limit $2`,
-    [problem ?? null, limit],
-  );
+/** The oldest first; when they are too many to sort, any of them. */
+export async function stuck(pool: Pool, problem: string | undefined, limit: number): Promise<Stuck[]> {
+  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do from stuck_requests
+    where $1::text is null or problem = $1`;
+  const values = [problem ?? null, limit];
+  try {
+    return await rows<Stuck>(pool, `${some} order by since, id limit $2`, values);
+  } catch (error) {
+    if (!isTooSlow(error)) throw error;
+    return rows<Stuck>(pool, `${some} limit $2`, values);
+  }
+}
 
 /** The restores behind the stuck requests of one problem. */
 export async function stuckRestores(pool: Pool, problem: string): Promise<string[]> {

@@ -69,6 +69,31 @@ describe("the first screen", () => {
     expect(stuckPage.text).toContain(`/ops/restores/${stuck.restore["id"]}`);
   });
 
+  test("shows the rest when so much is stuck that it cannot be counted in time", async ({ pool }) => {
+    await insertRead(pool, "not_started", {
+      restore: { failing_since: ago("3 hours"), failure_code: "AccessDenied", failure_message: "No." },
+    });
+    // As if counting took too long.
+    const tooSlow = Object.assign(new Error("canceling statement due to statement timeout"), {
+      code: "57014",
+    });
+    const slow = Object.create(pool, {
+      query: {
+        value: (text: string, values: unknown[]) =>
+          /from findings order|stuck_requests[^]*order by since/.test(text)
+            ? Promise.reject(tooSlow)
+            : pool.query(text, values),
+      },
+    }) as typeof pool;
+    const pages = operator(slow);
+
+    const { text } = await pages.get("/ops");
+    expect(headingOf(text)).toBe("2 things need you");
+    expect(text).toContain("No worker is alive");
+    expect(text).toContain("So many requests are stuck");
+    expect((await pages.get("/ops/stuck")).text).toContain("AccessDenied");
+  });
+
   test("is read from the database once, however many look", async ({ pool }) => {
     let asked = 0;
     const counting = Object.create(pool, {
