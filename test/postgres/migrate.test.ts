@@ -27,6 +27,7 @@ const ALL = [
   "0009_claims.sql",
   "0010_unused_functions.sql",
   "0011_history.sql",
+  "0013_lists.sql",
   "rules.sql",
   "history.sql",
   "people.sql",
@@ -36,6 +37,7 @@ const ALL = [
   "retention.sql",
   "operators.sql",
   "views.sql",
+  "lists.sql",
   "privileges.sql",
 ];
 
