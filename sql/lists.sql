@@ -15,11 +15,12 @@ create or replace view restore_readers as
          q.pre_notified, q.post_notified, q.pre_notification_id, q.post_notification_id
     from restore_requests q;
 
--- Mails that are not sent, without their bodies. mail_status has the status as text, which no index of notifications is for.
+-- Mails that are not sent, without their bodies. mail_status has the status as text, which no index of notifications is for. A mail
+-- of a person who was erased is not to be sent.
 create or replace view unsent_mails as
   select n.id, n.kind::text as kind, n.email::text as email, n.status::text as status, n.created_at, n.sent_at, n.attempts, n.attempt_after,
          n.resend_id, coalesce(n.failure_code, '') as failure_code, coalesce(n.failure_message, '') as failure_message, n.superseded_by
-    from notifications n where n.status <> 'sent' and n.superseded_by is null;
+    from notifications n where n.status <> 'sent' and n.superseded_by is null and n.failure_code is distinct from 'erased';
 
 comment on view restore_details is 'One row per restore (an object, from the first failed read until its copy has expired), open while closed_at is null. Read by the operator''s pages.';
 comment on column restore_details.id is 'The restore.';

@@ -234,8 +234,8 @@ export const gateFacts = (gate: Gate, now: Date, may_act: boolean): Html =>
         <span class="tag good">The gate is open</span> at ${gate.calls_per_second.toFixed(1)} mails a second.
       </p>`
     : html`<p>
-          <span class="tag bad">The gate is closed</span> until
-          ${time(gate.closed_until, now)}${
+          <span class="tag bad">The gate is closed</span>
+          ${gate.closed_until === null ? "until somebody opens it" : html`until ${time(gate.closed_until, now)}`}${
             gate.sender === null ? "" : html`, for mails from ${visible(gate.sender)}`
           }.
         </p>
