@@ -46,7 +46,8 @@ beforeAll(async () => {
     console.warn(`\nTHE PAGES ARE NOT TESTED IN A BROWSER. ${launched}\n`);
   } else browser = launched;
   mkdirSync(PICTURES, { recursive: true });
-});
+  // Unpacking takes ten seconds, on a busy machine a minute.
+}, 180_000);
 afterAll(() => browser?.close());
 
 interface Site {

@@ -2,7 +2,7 @@
  * A real browser: the one that CHROMIUM names, else the system's (apt install chromium), else the one that npm brings into
  * test/heavy_tools (Linux on x64). The few types are ours, because these packages need not be there.
  */
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -81,10 +81,11 @@ async function program(): Promise<{ executablePath: string; env: Record<string, 
 
 /** Unpacked once for each version, in a folder of our own: it would take any file of that name in /tmp. */
 async function unpacked(): Promise<{ executablePath: string; env: Record<string, string> }> {
-  const { version } = require("@sparticuz/chromium/package.json") as { version: string };
+  const root = join(ROOT, "test/heavy_tools/node_modules/@sparticuz/chromium");
+  const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string };
   const home = join(homedir(), ".cache/thaw-tests", `chromium-${version}`);
   mkdirSync(home, { recursive: true, mode: 0o700 });
-  const packaged = (await import(require.resolve("@sparticuz/chromium"))) as {
+  const packaged = (await import(join(root, "build/index.js"))) as {
     default: { executablePath(): Promise<string> };
     inflate(file: string): Promise<string>;
   };
@@ -93,7 +94,7 @@ async function unpacked(): Promise<{ executablePath: string; env: Record<string,
   try {
     const executablePath = await packaged.default.executablePath();
     // Its libraries (nss), which it unpacks by itself on AWS only.
-    const bin = join(require.resolve("@sparticuz/chromium/package.json"), "../bin");
+    const bin = join(root, "bin");
     const libraries = readdirSync(bin).find((name) => name.startsWith("al2023"));
     const folder = libraries === undefined ? home : await packaged.inflate(join(bin, libraries));
     return { executablePath, env: { LD_LIBRARY_PATH: join(folder, "lib") } };
