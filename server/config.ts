@@ -2,11 +2,11 @@ import { z } from "zod";
 
 import { isDomain, isMailbox } from "./settings/address.ts";
 import { databaseUrlProblem } from "./settings/database_url.ts";
-import { awsAndResend, HEADER_VALUE, postgres } from "./settings/libraries.ts";
+import { awsAndResend, HEADER_VALUE, httpUrl, postgres } from "./settings/libraries.ts";
 import { TIERS } from "./s3/storage_class.ts";
 
 /** What a process does. Only the settings of its roles are required. */
-export type Role = "migrate" | "server" | "worker";
+export type Role = "migrate" | "server" | "worker" | "pages";
 
 /** Digits only: Number() takes " " for 0 and "0x10" for 16. */
 const number = (pattern: RegExp, kind: string, from: number, to: number) =>
@@ -58,6 +58,9 @@ const domains = z
     "must be domains like example.com, separated by commas: without @, * or a dot at the end, others than ASCII as xn--...",
   );
 
+/** Any password works behind a slow log-in; a short one is guessed all the same. */
+const PASSWORD_LENGTH = 16;
+
 const common = z.object({
   DATABASE_URL: z
     .string("is missing: a postgres:// URL, or 'embedded' to try Thaw out")
@@ -79,6 +82,29 @@ const server = z.object({
   // Plain HTTP, so loopback by default; a proxy in front terminates TLS.
   HOST: z.string().default("127.0.0.1"),
   PORT: whole(0, 65_535).default(3000),
+});
+
+/** The operator's pages. Off without a password: they show addresses and ARNs, and act. */
+const pages = z.object({
+  OPS_PASSWORD: z
+    .string()
+    .min(
+      PASSWORD_LENGTH,
+      `must have at least ${PASSWORD_LENGTH} characters; make one with: openssl rand -base64 18`,
+    )
+    .regex(HEADER_VALUE, "use printable ASCII without spaces: it travels in an HTTP header")
+    .optional(),
+  PAGES_HOST: z.string().default("127.0.0.1"),
+  PAGES_PORT: whole(0, 65_535).default(3001),
+  PAGES_DATABASE_URL: z
+    .string()
+    .superRefine((text, issues) => {
+      const message = databaseUrlProblem(text);
+      if (message !== null) issues.addIssue({ code: "custom", message });
+    })
+    .optional(),
+  // What browsers see before the proxy: forms are taken from this origin only.
+  PUBLIC_URL: httpUrl.optional(),
 });
 
 /** settings/libraries.ts checks the form of AWS_* and RESEND_*. */
@@ -106,7 +132,9 @@ const worker = z.object({
 export type Config = z.infer<typeof common> & {
   server?: z.infer<typeof server>;
   worker?: z.infer<typeof worker>;
+  pages?: PagesConfig;
 };
+export type PagesConfig = z.infer<typeof pages>;
 export type ServerConfig = z.infer<typeof server>;
 export type WorkerConfig = z.infer<typeof worker>;
 
@@ -119,6 +147,12 @@ export class ConfigError extends Error {
 export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value?.trim()));
   const problems: string[] = [];
+  const onlyPages = roles.every((role) => role === "pages");
+  // Pages on their own need no more than their own database role.
+  if (onlyPages && given["PAGES_DATABASE_URL"] !== undefined)
+    given["DATABASE_URL"] = given["PAGES_DATABASE_URL"];
+  if (onlyPages && given["OPS_PASSWORD"] === undefined)
+    problems.push("  OPS_PASSWORD: is missing: without it there are no pages to serve");
   const read = <S extends z.ZodType>(schema: S, from: object = given): z.infer<S> | undefined => {
     const result = schema.safeParse(from);
     if (result.success) return result.data;
@@ -132,6 +166,7 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
     worker: roles.includes("worker")
       ? read(worker, { AWS_REGION: given["AWS_DEFAULT_REGION"], ...given })
       : undefined,
+    pages: roles.includes("pages") ? read(pages) : undefined,
   };
   read(postgres);
   if (roles.includes("worker")) read(awsAndResend);
@@ -147,6 +182,7 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
     ...config.common,
     ...(config.server && { server: config.server }),
     ...(config.worker && { worker: config.worker }),
+    ...(config.pages && { pages: config.pages }),
   };
 }
 

@@ -1,7 +1,7 @@
-/** Thaw's processes: `node server/main.ts [migrate] [server] [worker]`, as package.json names them. */
+/** Thaw's processes: `node server/main.ts [migrate] [server] [worker] [pages]`, as package.json names them. */
 import { createApp } from "./http/app.ts";
 import { allowClosedOutput, createLog, type Log, reasonOf } from "./log.ts";
-import { ConfigError, debounceOf, readConfig, type Config, type Role } from "./config.ts";
+import { ConfigError, debounceOf, readConfig, type Config, type PagesConfig, type Role } from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./postgres/pool.ts";
 import { requireUsableDatabase } from "./postgres/database_problem.ts";
 import { startEmbeddedPostgres } from "./postgres/embedded/start.ts";
@@ -9,6 +9,9 @@ import { EMBEDDED_DIRECTORY } from "./postgres/embedded/url.ts";
 import { checkPort, listen } from "./http/listen.ts";
 import { migrate, migrationProblem } from "./postgres/migrate.ts";
 import { reportError } from "./report_error.ts";
+import { createPages } from "./pages/app.ts";
+import { metricsRoutes } from "./pages/metrics.ts";
+import { PAGES_QUERY_TIMEOUT_MS } from "./pages/queries.ts";
 import { isUnavailable } from "./postgres/errors.ts";
 import { Outage } from "./postgres/outage.ts";
 import { rightsProblem } from "./postgres/rights.ts";
@@ -17,7 +20,7 @@ import { startWorker } from "./worker/worker.ts";
 /** Supervisors kill after ten seconds. */
 const STOP_WITHIN_MS = 9_000;
 
-const ROLES: readonly Role[] = ["migrate", "server", "worker"];
+const ROLES: readonly Role[] = ["migrate", "server", "worker", "pages"];
 
 const NODE_MAJOR = 24;
 
@@ -80,7 +83,7 @@ function main(): void {
   starting.then(
     async () => {
       // Only `migrate`: done.
-      if (!config.server && !config.worker) await stop(0);
+      if (!config.server && !config.worker && config.pages?.OPS_PASSWORD === undefined) await stop(0);
     },
     async (error: unknown) => {
       reportError(error);
@@ -115,8 +118,25 @@ interface Start {
 async function start({ config, roles, stops, log, outage, fatal }: Start): Promise<void> {
   // First: a process that cannot get its port must not migrate or restore anything.
   if (config.server) await checkPort(config.server);
+  const pages = config.pages && pagesAddress(config.pages);
+  if (pages && config.pages?.OPS_PASSWORD !== undefined) await checkPort(pages);
   const databaseUrl = await openDatabase(config, stops, log);
   if (roles.includes("migrate")) await migrateDatabase(databaseUrl, log);
+  // Pages alone start in any case: they say themselves what is wrong with the database.
+  if (roles.some((role) => role !== "pages"))
+    await startWork({ config, roles, stops, log, outage, fatal, databaseUrl });
+  if (config.pages) await startPages({ config: config.pages, databaseUrl, stops, log, outage });
+}
+
+async function startWork({
+  config,
+  roles,
+  stops,
+  log,
+  outage,
+  fatal,
+  databaseUrl,
+}: Start & { databaseUrl: string }): Promise<void> {
   const workerPool = createPool(
     databaseUrl,
     // A connection per job, one that listens for jobs, one that holds the worker's lock, and two for claims.
@@ -169,6 +189,37 @@ async function start({ config, roles, stops, log, outage, fatal }: Start): Promi
     });
     log.info({ host: config.server.HOST, port: listening.port }, "server ready");
   }
+}
+
+const pagesAddress = ({ PAGES_HOST, PAGES_PORT }: PagesConfig) => ({
+  HOST: PAGES_HOST,
+  PORT: PAGES_PORT,
+  setting: "PAGES_PORT",
+});
+
+async function startPages({
+  config,
+  databaseUrl,
+  stops,
+  log,
+  outage,
+}: Pick<Start, "stops" | "log" | "outage"> & { config: PagesConfig; databaseUrl: string }): Promise<void> {
+  if (config.OPS_PASSWORD === undefined) {
+    log.info("the operator's pages are off; set OPS_PASSWORD to have them");
+    return;
+  }
+  const pool = createPool(
+    config.PAGES_DATABASE_URL ?? databaseUrl,
+    { name: "thaw pages", max: 5, query_timeout_ms: PAGES_QUERY_TIMEOUT_MS },
+    log,
+    outage,
+  );
+  stops.push(() => pool.end());
+  const app = createPages({ pool, password: config.OPS_PASSWORD, public_url: config.PUBLIC_URL, log });
+  app.route("/", metricsRoutes({ pool, token: config.METRICS_TOKEN, log }));
+  const listening = await listen(app.fetch, pagesAddress(config));
+  stops.push(() => listening.close());
+  log.info({ host: config.PAGES_HOST, pages_port: listening.port }, "pages ready");
 }
 
 async function migrateDatabase(databaseUrl: string, log: Log): Promise<void> {

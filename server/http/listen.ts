@@ -42,38 +42,42 @@ export interface Listening {
 interface Address {
   HOST: string;
   PORT: number;
+  /** The setting that names the port, for the error. */
+  setting?: string;
 }
 
 /**
  * An early check, before anything else is started. It does not keep the port: an open port means that everything runs, so
  * `listen` comes last, and may still find it taken. @throws ConfigError when the port cannot be opened.
  */
-export async function checkPort({ HOST, PORT }: Address): Promise<void> {
+export async function checkPort(address: Address): Promise<void> {
+  const { HOST, PORT } = address;
   if (PORT === 0) return;
   await new Promise<void>((resolve, reject) => {
     const server = createServer();
-    server.once("error", (error) => reject(cannotListen({ HOST, PORT }, error)));
+    server.once("error", (error) => reject(cannotListen(address, error)));
     server.listen(PORT, HOST, () => server.close(() => resolve()));
   });
 }
 
-const cannotListen = ({ HOST, PORT }: Address, error: NodeJS.ErrnoException): ConfigError =>
+const cannotListen = ({ HOST, PORT, setting = "PORT" }: Address, error: NodeJS.ErrnoException): ConfigError =>
   new ConfigError(
     error.code === "EADDRINUSE"
-      ? `Port ${PORT} of ${HOST} is taken; set PORT to another.`
+      ? `Port ${PORT} of ${HOST} is taken; set ${setting} to another.`
       : `Cannot listen on port ${PORT} of ${HOST}: ${error.message}`,
   );
 
 /** Resolves when the port is open. @throws ConfigError when it cannot be opened. */
 export async function listen(
   fetch: Parameters<typeof serve>[0]["fetch"],
-  { HOST, PORT }: Address,
+  address: Address,
 ): Promise<Listening> {
+  const { HOST, PORT } = address;
   const { server, port } = await new Promise<{ server: Server; port: number }>((resolve, reject) => {
-    const server = serve({ fetch, hostname: HOST, port: PORT, serverOptions: LIMITS }, (address) =>
-      resolve({ server, port: address.port }),
+    const server = serve({ fetch, hostname: HOST, port: PORT, serverOptions: LIMITS }, (bound) =>
+      resolve({ server, port: bound.port }),
     ) as Server;
-    server.once("error", (error) => reject(cannotListen({ HOST, PORT }, error)));
+    server.once("error", (error) => reject(cannotListen(address, error)));
   });
   server.maxHeadersCount = MAX_HEADERS;
   server.maxConnections = MAX_CONNECTIONS;

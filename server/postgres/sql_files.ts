@@ -26,6 +26,7 @@ const PAGES = [
   "operators",
   "views",
   "metrics",
+  "lists",
   "comments",
 ];
 

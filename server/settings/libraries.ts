@@ -16,7 +16,7 @@ const inHeader = z
   .regex(HEADER_VALUE, "has a space, a line break or an invisible character in it: paste it again");
 
 /** `localhost:9000` is a URL too, with the scheme "localhost:". */
-const httpUrl = z
+export const httpUrl = z
   .string()
   .refine(
     (text) => /^https?:\/\/[^\s/]/i.test(text) && !/[^\x21-\x7e]/.test(text) && URL.canParse(text),

@@ -2,12 +2,16 @@
  * The main job on nothing but this checkout: a real Postgres, server, worker and lambda handlers; S3 and Resend
  * are stand-ins over real HTTP. `--once` ends after the ready mails, with 1 and the reason if they do not come.
  */
+import { randomBytes } from "node:crypto";
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client } from "pg";
 
+import { listen } from "../../server/http/listen.ts";
 import { allowClosedOutput, createLog } from "../../server/log.ts";
+import { createPages } from "../../server/pages/app.ts";
+import { PAGES_QUERY_TIMEOUT_MS } from "../../server/pages/queries.ts";
 import { startEmbeddedPostgres } from "../../server/postgres/embedded/start.ts";
 import { createPool } from "../../server/postgres/pool.ts";
 import { migrate } from "../../server/postgres/migrate.ts";
@@ -86,6 +90,8 @@ async function main(): Promise<void> {
   say(
     `  S3        ${thaw.s3.url}   ${dim(`a restore takes ${RESTORE_MS / 1000} seconds here; S3 takes hours`)}`,
   );
+  const pages = await startPages(databaseUrl);
+  say(`  pages     ${pages.url}   ${dim(`any name, password ${pages.password}`)}`);
   say(`  logs      .data/demo/`);
   say();
 
@@ -94,6 +100,21 @@ async function main(): Promise<void> {
   await tellSummary(thaw);
   if (once) await end(0);
   tellWhatNext(thaw, databaseUrl);
+}
+
+/** The operator's pages, on a port of their own. */
+async function startPages(databaseUrl: string): Promise<{ url: string; password: string }> {
+  const log = createLog("error");
+  const password = randomBytes(12).toString("hex");
+  const pool = createPool(
+    databaseUrl,
+    { name: "thaw pages", max: 5, query_timeout_ms: PAGES_QUERY_TIMEOUT_MS },
+    log,
+  );
+  stops.push(() => pool.end());
+  const listening = await listen(createPages({ pool, password, log }).fetch, { HOST: "127.0.0.1", PORT: 0 });
+  stops.push(() => listening.close());
+  return { url: `http://127.0.0.1:${listening.port}/ops`, password };
 }
 
 async function startDatabase(): Promise<string> {
@@ -221,6 +242,7 @@ async function tellSummary(thaw: Thaw): Promise<void> {
 function tellWhatNext(thaw: Thaw, databaseUrl: string): void {
   say();
   say(`Still serving until Ctrl-C. The mails as people see them: ${bold(thaw.resend.inboxUrl)}`);
+  say("What operators see: the pages' address is above.");
   say("Tell Thaw of another failed read, as the lambda does:");
   say(
     dim(

@@ -9,7 +9,7 @@ import { missingTools } from "./tools.ts";
 const missing = missingTools();
 if (missing.length > 0) {
   console.log(
-    `Installing tools of the tests into test/heavy_tools, once (25 MB each): ${missing.join(", ")} ...`,
+    `Installing tools of the tests into test/heavy_tools, once (some 300 MB in all): ${missing.join(", ")} ...`,
   );
   const started = performance.now();
   // The cache first, and no long wait where there is no network.

@@ -28,6 +28,7 @@ const ALL = [
   "0010_unused_functions.sql",
   "0011_history.sql",
   "0012_view_names.sql",
+  "0013_lists.sql",
   "0014_history_without_checks.sql",
   "rules.sql",
   "history.sql",
@@ -39,6 +40,7 @@ const ALL = [
   "operators.sql",
   "views.sql",
   "metrics.sql",
+  "lists.sql",
   "comments.sql",
   "privileges.sql",
 ];

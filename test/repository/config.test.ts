@@ -17,7 +17,7 @@ const MINIMAL = {
 function problemsOf(env: Record<string, string>, roles: Role[] = ALL): string[] {
   const error = errorOf(env, roles);
   for (const [name, value] of Object.entries(env)) {
-    const isSecret = /SECRET|KEY|TOKEN|DATABASE_URL/.test(name);
+    const isSecret = /SECRET|KEY|TOKEN|PASSWORD|DATABASE_URL/.test(name);
     for (const part of isSecret ? value.split(/[\s,]+/) : []) {
       if (part.length > 2) expect(error).not.toContain(part);
     }
@@ -62,6 +62,30 @@ describe("the least that is needed", () => {
     expect(problemsOf({}, ["server"])).toEqual(["DATABASE_URL", "RESTORE_SECRET"]);
     expect(problemsOf({}, ["worker"])).toEqual(["DATABASE_URL", "RESEND_API_KEY", "MAIL_FROM"]);
     expect(problemsOf({}, ALL)).toEqual(["DATABASE_URL", "RESTORE_SECRET", "RESEND_API_KEY", "MAIL_FROM"]);
+  });
+
+  test("of pages on their own is a password and a database, which may be their own", () => {
+    const OPS_PASSWORD = "correct-horse-battery";
+    expect(problemsOf({}, ["pages"])).toEqual(["OPS_PASSWORD", "DATABASE_URL"]);
+    const PAGES_DATABASE_URL = "postgres://thaw_operator:hunter2@db.example:5432/thaw";
+    expect(readConfig({ OPS_PASSWORD, PAGES_DATABASE_URL }, ["pages"])).toMatchObject({
+      DATABASE_URL: PAGES_DATABASE_URL,
+      pages: { OPS_PASSWORD, PAGES_HOST: "127.0.0.1", PAGES_PORT: 3001, PAGES_DATABASE_URL },
+    });
+    // Beside others they are off without a password.
+    expect(readConfig(MINIMAL, [...ALL, "pages"]).pages).toEqual({
+      PAGES_HOST: "127.0.0.1",
+      PAGES_PORT: 3001,
+    });
+    const wrong = {
+      OPS_PASSWORD: "short",
+      PAGES_PORT: "x",
+      PAGES_DATABASE_URL: "mysql://db.example",
+      PUBLIC_URL: "thaw.example.com",
+    };
+    expect(problemsOf({ ...MINIMAL, ...wrong }, [...ALL, "pages"]).toSorted()).toEqual(
+      Object.keys(wrong).toSorted(),
+    );
   });
 
   test("is not asked of a process that has another role, nor given to it", () => {

@@ -130,7 +130,7 @@ describe("package.json", () => {
 });
 
 test("npm passes signals on to what it runs: every script that lives on replaces its shell", () => {
-  for (const name of ["start", "server", "worker", "demo"]) {
+  for (const name of ["start", "server", "worker", "pages", "demo"]) {
     expect(packageJson.scripts[name]).toMatch(/^exec node /);
   }
 });

@@ -1,0 +1,670 @@
+/**
+ * All SQL of the pages. Each query reads a bounded number of rows by an index: counts are cut off, lists go on from a key, and a
+ * search looks through so many reads at a time. So a page costs the same at ten thousand rows and at ten million.
+ */
+import type { Pool, QueryResultRow } from "pg";
+
+import { isTooSlow } from "../postgres/errors.ts";
+import type { Cursor, ListQuery, ListState } from "./urls.ts";
+
+/** Longer, and nobody waits for the page any more; and a report must not hold back vacuum. */
+export const PAGES_QUERY_TIMEOUT_MS = 3_000;
+
+/** Rows of one page of a list. */
+export const PAGE_ROWS = 50;
+
+/** Counts stop here: "10,000+" says as much. */
+export const COUNT_LIMIT = 10_000;
+
+/** How many reads one search looks through, some 200 ms: there is no index on addresses, keys and ARNs of all times. */
+const SEARCH_ROWS = 50_000;
+
+/** Rows of one file. More come with a narrower filter. */
+export const CSV_ROWS = 10_000;
+
+/** What one bulk action does at most. */
+export const BULK_LIMIT = 1_000;
+
+type Rows<T extends QueryResultRow> = Promise<T[]>;
+
+async function rows<T extends QueryResultRow>(pool: Pool, text: string, values: unknown[] = []): Rows<T> {
+  return (await pool.query<T>(text, values)).rows;
+}
+
+/** count(*), cut off at COUNT_LIMIT (then one more). */
+const countOf = (from: string): string =>
+  `(select count(*) from (select from ${from} limit ${COUNT_LIMIT + 1}) c)::int`;
+
+// What the database role may do.
+
+export interface Rights {
+  role: string;
+  may_act: boolean;
+}
+
+/** A role without the operators' functions, or one that may only read, is offered no action. */
+export const rights = async (pool: Pool): Promise<Rights> =>
+  (
+    await rows<Rights>(
+      pool,
+      `select current_user::text as role,
+              current_setting('transaction_read_only') = 'off'
+                and coalesce(has_function_privilege(to_regprocedure('retry_restore(uuid)'), 'execute'), false) as may_act`,
+    )
+  )[0] ?? { role: "?", may_act: false };
+
+// The overview.
+
+export interface Finding {
+  rank: number;
+  finding: string;
+  problem: string;
+  since: Date | null;
+  count: number;
+  what_to_do: string;
+}
+
+const FINDINGS = "select rank, finding, problem, since, count, what_to_do from findings";
+
+/** On the worst night so much is stuck that counting it takes too long. The rest must show all the same. */
+const TOO_MANY: Finding = {
+  rank: 3,
+  finding: "stuck",
+  problem: "So many requests are stuck that counting them takes longer than 3 seconds",
+  since: null,
+  count: 1,
+  what_to_do: "look at some of them",
+};
+
+export async function findings(pool: Pool): Promise<Finding[]> {
+  try {
+    return await rows<Finding>(pool, `${FINDINGS} order by rank, since`);
+  } catch (error) {
+    if (!isTooSlow(error)) throw error;
+    const others = await rows<Finding>(pool, `${FINDINGS} where finding <> 'stuck' order by rank, since`);
+    return [...others, TOO_MANY].toSorted((one, other) => one.rank - other.rank);
+  }
+}
+
+export interface StateCount {
+  restore_status: ListState;
+  count: number;
+  oldest: Date | null;
+}
+
+/** Open restores by status, and since when the oldest of each has it. */
+export const openStates = (pool: Pool): Rows<StateCount> =>
+  rows(
+    pool,
+    `select s.status::text as restore_status, ${countOf("restore_details r where r.closed_at is null and r.restore_status = s.status")} as count,
+            (select r.status_at from restore_details r where r.closed_at is null and r.restore_status = s.status order by r.status_at, r.id limit 1) as oldest
+       from unnest(enum_range(null::restore_status)) s (status)`,
+  );
+
+/** When the newest read came in. */
+export const lastRead = async (pool: Pool): Promise<Date | null> =>
+  (
+    await rows<{ requested_at: Date }>(
+      pool,
+      "select q.requested_at from restore_readers q order by q.requested_at desc limit 1",
+    )
+  )[0]?.requested_at ?? null;
+
+export interface Worker {
+  id: string;
+  started_at: Date;
+  is_alive: boolean;
+}
+
+export const workers = (pool: Pool): Rows<Worker> =>
+  rows(
+    pool,
+    "select id, started_at, is_alive from worker_status order by is_alive desc, started_at desc limit 100",
+  );
+
+export interface Task {
+  task: string;
+  succeeded_at: Date | null;
+  failed_at: Date | null;
+  error: string;
+  waiting: number;
+  failed: number;
+  waiting_since: Date | null;
+}
+
+export const tasks = (pool: Pool): Rows<Task> =>
+  rows(
+    pool,
+    "select task, succeeded_at, failed_at, error, waiting::int as waiting, failed::int as failed, waiting_since from job_status order by task",
+  );
+
+export interface Gate {
+  is_open: boolean;
+  closed_until: Date | null;
+  reason: string;
+  sender: string | null;
+  calls_per_second: number;
+}
+
+export const gate = async (pool: Pool): Promise<Gate | undefined> =>
+  (
+    await rows<Gate>(
+      pool,
+      `select is_open, case when isfinite(closed_until) then closed_until end as closed_until, reason, sender, calls_per_second
+         from mail_gate_status`,
+    )
+  )[0];
+
+export interface MailCount {
+  status: string;
+  count: number;
+  oldest: Date | null;
+}
+
+/** Mails that are not sent. Those that an operator had sent again are done with. */
+export const openMails = (pool: Pool): Rows<MailCount> => {
+  const of = "unsent_mails m where m.status = s.status";
+  return rows(
+    pool,
+    `select s.status, ${countOf(of)} as count, (select m.created_at from ${of} order by m.created_at limit 1) as oldest
+       from unnest(array['sealed', 'failed', 'unknown']) s (status)`,
+  );
+};
+
+export interface Hour {
+  hour: Date;
+  opened: number;
+  restored: number;
+  failed: number;
+  mails: number;
+}
+
+/** Each of the last hours, also those in which nothing happened. */
+export const hours = (pool: Pool, back: number): Rows<Hour> =>
+  rows(
+    pool,
+    `with counted as (
+       select t.hour, coalesce(sum(t.n) filter (where t.metric = 'reads_opened'), 0)::int as opened,
+              coalesce(sum(t.n) filter (where t.metric = 'restores' and t.labels ->> 'result' = 'restored'), 0)::int as restored,
+              coalesce(sum(t.n) filter (where t.metric = 'restores' and t.labels ->> 'result' = 'failed'), 0)::int as failed,
+              coalesce(sum(t.n) filter (where t.metric = 'mails' and t.labels ->> 'status' = 'sent'), 0)::int as mails
+         from hourly_totals t
+        where t.hour > now() - make_interval(hours => $1) and t.metric in ('reads_opened', 'restores', 'mails')
+        group by t.hour)
+     select h.hour, coalesce(c.opened, 0) as opened, coalesce(c.restored, 0) as restored, coalesce(c.failed, 0) as failed, coalesce(c.mails, 0) as mails
+       from generate_series(date_trunc('hour', now(), 'UTC') - make_interval(hours => $1 - 1), date_trunc('hour', now(), 'UTC'), interval '1 hour') h (hour)
+       left join counted c on c.hour = h.hour
+      order by h.hour`,
+    [back],
+  );
+
+export interface Took {
+  storage_class: string;
+  tier: string;
+  count: number;
+  half_s: number | null;
+  most_s: number | null;
+}
+
+/** From the read to "readable", over the last 30 days: within how long half and 95 % of them were, by the buckets' bounds. */
+export const tookTimes = (pool: Pool): Rows<Took> =>
+  rows(
+    pool,
+    `with buckets as (
+       select t.labels ->> 'storage_class' as storage_class, t.labels ->> 'tier' as tier, t.le, sum(t.n) as n
+         from hourly_totals t
+        where t.hour > now() - interval '30 days' and t.metric = 'read_to_readable_seconds'
+        group by 1, 2, 3),
+     summed as (
+       select b.*, sum(b.n) over (partition by b.storage_class, b.tier order by b.le) as upto,
+              sum(b.n) over (partition by b.storage_class, b.tier) as total
+         from buckets b)
+     select s.storage_class, s.tier, max(s.total)::int as count,
+            nullif(min(s.le) filter (where s.upto >= 0.5 * s.total), 'infinity') as half_s,
+            nullif(min(s.le) filter (where s.upto >= 0.95 * s.total), 'infinity') as most_s
+       from summed s group by s.storage_class, s.tier order by count desc limit 20`,
+  );
+
+// Lists of restores.
+
+export interface ListedRestore {
+  id: string;
+  s3_bucket: string;
+  s3_key: string;
+  version_id: string;
+  restore_status: ListState;
+  at: Date;
+  cursor_at: string;
+  created_at: Date;
+  closed_at: Date | null;
+  storage_class: string | null;
+  tier: string | null;
+  size_bytes: string | null;
+  failing_since: Date | null;
+  failure_code: string | null;
+  failure_message: string | null;
+  /** At most 100 are counted. */
+  readers: number;
+  email: string | null;
+}
+
+const LISTED = `r.id, r.s3_bucket, r.s3_key, r.version_id, r.restore_status::text as restore_status, r.created_at, r.closed_at, r.storage_class,
+  r.tier, r.size_bytes, r.failing_since, r.failure_code, r.failure_message,
+  (select count(*)::int from (select from restore_readers q where q.restore_id = r.id limit 100) c) as readers,
+  (select q.email from restore_readers q where q.restore_id = r.id and q.email is not null limit 1) as email`;
+
+const STATUSES: ListState[] = ["not_started", "pending", "restored", "failed"];
+
+interface Filter {
+  time: string;
+  where: string;
+  values: unknown[];
+}
+
+/** The rows of `restore_details r` that a list shows; $1 are the statuses, if any. */
+function filterOf({ state, from, to }: Omit<ListQuery, "after" | "order">): Filter {
+  const isClosed = state === "closed";
+  const time = isClosed ? "r.closed_at" : "r.status_at";
+  return {
+    time,
+    where: [
+      isClosed ? "r.closed_at is not null" : "r.closed_at is null and r.restore_status = s.status",
+      `($2::date is null or ${time} >= $2::date::timestamp at time zone 'UTC')`,
+      `($3::date is null or ${time} < ($3::date + 1)::timestamp at time zone 'UTC')`,
+    ].join(" and "),
+    values: [isClosed ? ["restored"] : state === "open" ? STATUSES : [state], from ?? null, to ?? null],
+  };
+}
+
+/** One row more than asked for, if there is one: then there is a next page. */
+export function listRestores(
+  pool: Pool,
+  query: ListQuery,
+  cursor: Cursor | undefined,
+  limit = PAGE_ROWS,
+): Rows<ListedRestore> {
+  const { time, where, values } = filterOf(query);
+  const [direction, beyond] = query.order === "oldest" ? ["asc", ">"] : ["desc", "<"];
+  const after = cursor === undefined ? "" : `and (${time}, r.id) ${beyond} ($5::timestamptz, $6::uuid)`;
+  return rows(
+    pool,
+    `select p.at, p.at::text as cursor_at, ${LISTED}
+       from (select o.id, o.at
+               from unnest($1::restore_status[]) s (status)
+              cross join lateral (
+                select r.id, ${time} as at from restore_details r where ${where} ${after}
+                 order by ${time} ${direction}, r.id ${direction} limit $4) o
+              order by o.at ${direction}, o.id ${direction} limit $4) p
+       join restore_details r on r.id = p.id
+      order by p.at ${direction}, p.id ${direction}`,
+    [...values, limit + 1, ...(cursor === undefined ? [] : [cursor.at, cursor.id])],
+  );
+}
+
+/** Ids that a bulk action works on, the oldest first; one more than BULK_LIMIT when there are more. */
+export async function matchingRestores(
+  pool: Pool,
+  query: Omit<ListQuery, "after" | "order">,
+): Promise<string[]> {
+  const { time, where, values } = filterOf(query);
+  const found = await rows<{ id: string }>(
+    pool,
+    `select o.id from unnest($1::restore_status[]) s (status)
+      cross join lateral (select r.id, ${time} as at from restore_details r where ${where} order by ${time}, r.id limit $4) o
+      order by o.at, o.id limit $4`,
+    [...values, BULK_LIMIT + 1],
+  );
+  return found.map(({ id }) => id);
+}
+
+export interface Stuck {
+  id: string;
+  restore_id: string;
+  s3_bucket: string;
+  s3_key: string;
+  email: string | null;
+  since: Date | null;
+  problem: string;
+  failure_code: string;
+  failure_message: string;
+  what_to_do: string;
+}
+
+/** The oldest first; when they are too many to sort, any of them. */
+export async function stuck(pool: Pool, problem: string | undefined, limit: number): Promise<Stuck[]> {
+  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do from stuck_requests
+    where $1::text is null or problem = $1`;
+  const values = [problem ?? null, limit];
+  try {
+    return await rows<Stuck>(pool, `${some} order by since, id limit $2`, values);
+  } catch (error) {
+    if (!isTooSlow(error)) throw error;
+    return rows<Stuck>(pool, `${some} limit $2`, values);
+  }
+}
+
+/** The restores behind the stuck requests of one problem. */
+export async function stuckRestores(pool: Pool, problem: string): Promise<string[]> {
+  const found = await rows<{ restore_id: string }>(
+    pool,
+    "select restore_id from stuck_requests where problem = $1 group by restore_id order by min(since), restore_id limit $2",
+    [problem, BULK_LIMIT + 1],
+  );
+  return found.map(({ restore_id }) => restore_id);
+}
+
+// Search.
+
+export const restoresOfObject = (pool: Pool, bucket: string, key: string): Rows<ListedRestore> => {
+  const of = (over: string) =>
+    `(select r.id from restore_details r where r.s3_bucket = $1 and r.s3_key = $2 and r.closed_at ${over} limit ${PAGE_ROWS})`;
+  return rows(
+    pool,
+    `select r.created_at as at, r.created_at::text as cursor_at, ${LISTED}
+       from (${of("is null")} union all ${of("is not null")}) p join restore_details r on r.id = p.id
+      order by r.created_at desc, r.id limit ${PAGE_ROWS}`,
+    [bucket, key],
+  );
+};
+
+/** Where an id leads. */
+export async function findId(pool: Pool, id: string): Promise<{ restore_id?: string; mail_id?: string }> {
+  const [found] = await rows<{ restore_id: string | null; mail_id: string | null }>(
+    pool,
+    `select coalesce((select r.id from restore_details r where r.id = $1), (select q.restore_id from restore_readers q where q.id = $1)) as restore_id,
+            (select m.id from mail_status m where m.id = $1) as mail_id`,
+    [id],
+  );
+  return {
+    ...(found?.restore_id && { restore_id: found.restore_id }),
+    ...(found?.mail_id && { mail_id: found.mail_id }),
+  };
+}
+
+export interface FoundRead {
+  id: string;
+  restore_id: string;
+  s3_bucket: string;
+  s3_key: string;
+  reader: string;
+  email: string | null;
+  restore_status: ListState;
+  requested_at: Date;
+  cursor_at: string;
+}
+
+export interface Search {
+  found: FoundRead[];
+  /** The oldest read that was looked at, when there are older ones. */
+  searched_to: (Cursor & { time: Date }) | undefined;
+}
+
+/** What a search compares; $4 is the text, and the other two parts of an s3:// path come before it. */
+const MATCHES = {
+  address: "lower(q.email) = lower($4)",
+  reader: "(q.access_key_id = $4 or q.principal = $4)",
+  reader_prefix: "(starts_with(q.principal, $4) or starts_with(q.access_key_id, $4))",
+  key_prefix: "starts_with(q.s3_key, $4)",
+  path_prefix: "starts_with('s3://' || q.s3_bucket || '/' || q.s3_key, $4)",
+} as const;
+export type Match = keyof typeof MATCHES;
+
+/** Looks through the newest reads, or those before the cursor. */
+export async function searchReads(
+  pool: Pool,
+  match: Match,
+  text: string,
+  cursor: Cursor | undefined,
+): Promise<Search> {
+  const found = await rows<FoundRead & { is_last: boolean; is_full: boolean }>(
+    pool,
+    `with looked_at as materialized (
+       select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.access_key_id, q.principal, q.reader, q.email, q.restore_status, q.requested_at
+         from restore_readers q
+        where $1::timestamptz is null or (q.requested_at, q.id) < ($1, $2::uuid)
+        order by q.requested_at desc, q.id desc limit $3),
+     last as (select q.id, count(*) over () as n from looked_at q order by q.requested_at, q.id limit 1)
+     (select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text as restore_status, q.requested_at,
+             q.requested_at::text as cursor_at, false as is_last, false as is_full
+        from looked_at q where ${MATCHES[match]} order by q.requested_at desc, q.id desc limit ${PAGE_ROWS + 1})
+     union all
+     select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text, q.requested_at, q.requested_at::text, true, l.n = $3
+       from last l join looked_at q on q.id = l.id`,
+    [cursor?.at ?? null, cursor?.id ?? null, SEARCH_ROWS, text],
+  );
+  const matches = found.filter(({ is_last }) => !is_last);
+  const shown = matches.slice(0, PAGE_ROWS);
+  const last = matches.length > PAGE_ROWS ? shown.at(-1) : found.find((read) => read.is_last && read.is_full);
+  return {
+    found: shown,
+    searched_to: last && { at: last.cursor_at, id: last.id, time: last.requested_at },
+  };
+}
+
+// One restore.
+
+export interface Restore extends ListedRestore {
+  region: string | null;
+  status_at: Date;
+  archive_status: string | null;
+  accepted_at: Date | null;
+  restored_at: Date | null;
+  restore_expires_at: Date | null;
+  last_checked_at: Date | null;
+  attempts: number;
+  attempt_after: Date | null;
+  lost_count: number;
+  head_wanted_at: Date | null;
+}
+
+export const restore = async (pool: Pool, id: string): Promise<Restore | undefined> =>
+  (
+    await rows<Restore>(
+      pool,
+      `select r.status_at as at, r.status_at::text as cursor_at, ${LISTED}, r.region, r.status_at, r.archive_status, r.accepted_at, r.restored_at,
+              r.restore_expires_at, r.last_checked_at, r.attempts, case when isfinite(r.attempt_after) then r.attempt_after end as attempt_after,
+              r.lost_count, r.head_wanted_at
+         from restore_details r where r.id = $1`,
+      [id],
+    )
+  )[0];
+
+export interface Reader {
+  id: string;
+  reader: string;
+  access_key_id: string;
+  principal: string;
+  email: string | null;
+  resolved_by: string | null;
+  requested_at: Date;
+  read_count: number;
+  last_read_at: Date | null;
+  pre_notified: boolean;
+  post_notified: boolean;
+  pre_notification_id: string | null;
+  post_notification_id: string | null;
+}
+
+/** By the reader's name, from the one after `after` on. */
+export const readers = (pool: Pool, restore_id: string, after: string): Rows<Reader> =>
+  rows(
+    pool,
+    `select id, reader, access_key_id, principal, email, resolved_by, requested_at, read_count, last_read_at,
+            pre_notified, post_notified, pre_notification_id, post_notification_id
+       from restore_readers where restore_id = $1 and reader > $2 order by reader limit ${PAGE_ROWS + 1}`,
+    [restore_id, after],
+  );
+
+export interface Step {
+  at: Date;
+  from_status: string | null;
+  to_status: string;
+  code: string;
+  by: string;
+}
+
+/** The newest first. */
+export const steps = (pool: Pool, restore_id: string): Rows<Step> =>
+  rows(
+    pool,
+    `select at, from_status, to_status, code, by from restore_steps where restore_id = $1 order by id desc limit 200`,
+    [restore_id],
+  );
+
+// Mails.
+
+export interface Mail {
+  id: string;
+  kind: string;
+  email: string;
+  status: string;
+  created_at: Date;
+  cursor_at: string;
+  sent_at: Date | null;
+  attempts: number;
+  attempt_after: Date | null;
+  resend_id: string | null;
+  failure_code: string;
+  failure_message: string;
+  superseded_by: string | null;
+}
+
+const MAIL = `m.id, m.kind, m.email, m.status, m.created_at, m.created_at::text as cursor_at, m.sent_at, m.attempts,
+  case when isfinite(m.attempt_after) then m.attempt_after end as attempt_after, m.resend_id, m.failure_code, m.failure_message, m.superseded_by`;
+
+export const MAIL_STATUSES = ["waiting", "failed", "unknown"] as const;
+export type MailStatus = (typeof MAIL_STATUSES)[number];
+
+/** Mails that are not sent, the oldest first. Sent ones are found by their restore. */
+export const mails = (
+  pool: Pool,
+  status: MailStatus | undefined,
+  cursor: Cursor | undefined,
+  limit = PAGE_ROWS,
+): Rows<Mail> =>
+  rows(
+    pool,
+    `select ${MAIL} from unsent_mails m
+      where ($1::text is null or m.status = $1)
+        and ($3::timestamptz is null or (m.created_at, m.id) > ($3, $4::uuid))
+      order by m.created_at, m.id limit $2`,
+    [status === "waiting" ? "sealed" : (status ?? null), limit + 1, cursor?.at ?? null, cursor?.id ?? null],
+  );
+
+export const mailsById = (pool: Pool, ids: string[]): Rows<Mail> =>
+  rows(
+    pool,
+    `select ${MAIL} from mail_status m where m.id = any ($1::uuid[]) order by m.created_at desc, m.id`,
+    [ids],
+  );
+
+export interface Told {
+  restore_id: string;
+  s3_bucket: string;
+  s3_key: string;
+}
+
+/** Which files a mail tells of, one row more than a page. */
+export const filesOfMail = (pool: Pool, id: string): Rows<Told> =>
+  rows(
+    pool,
+    `select restore_id, s3_bucket, s3_key from restore_readers where pre_notification_id = $1
+     union select restore_id, s3_bucket, s3_key from restore_readers where post_notification_id = $1
+     limit ${PAGE_ROWS + 1}`,
+    [id],
+  );
+
+// What operators did.
+
+export interface Done {
+  id: string;
+  at: Date;
+  cursor_at: string;
+  actor: string;
+  role: string;
+  action: string;
+  target: string;
+  restore_id: string | null;
+  before: string;
+  after: string;
+}
+
+// As text: a parsed object must never get into a template.
+const DONE =
+  "a.id::text as id, a.at, a.at::text as cursor_at, a.actor, a.role, a.action, a.target, a.restore_id, a.before::text, a.after::text";
+
+export const actionsOn = (pool: Pool, targets: string[], restore_id: string | null): Rows<Done> =>
+  rows(
+    pool,
+    `select * from (
+       select ${DONE} from operator_actions a where a.restore_id = $2
+       union select ${DONE} from operator_actions a where a.target = any ($1::text[])) a
+      order by a.at desc, a.id desc limit 100`,
+    [targets, restore_id],
+  );
+
+export const actions = (pool: Pool, cursor: Cursor | undefined): Rows<Done> =>
+  rows(
+    pool,
+    `select ${DONE} from operator_actions a
+      where $1::timestamptz is null or (a.at, a.id) < ($1, $2::bigint)
+      order by a.at desc, a.id desc limit ${PAGE_ROWS + 1}`,
+    [cursor?.at ?? null, cursor?.id ?? null],
+  );
+
+/**
+ * Calls one of the operators' functions for somebody: `call` is its call with $2 on as `values`. Returns what it said, and the
+ * row that it left in actions.
+ */
+export async function act(
+  pool: Pool,
+  actor: string,
+  call: string,
+  values: unknown[],
+): Promise<{ said: string[]; action: string | undefined }> {
+  const client = await pool.connect();
+  let broken = true;
+  try {
+    await client.query("begin");
+    await client.query("select set_config('thaw.actor', $1, true)", [actor]);
+    const { rows: said } = await client.query<{ said: string }>(call, values);
+    // The time of a row in actions is that of its transaction.
+    const { rows: left } = await client.query<{ id: string }>(
+      "select id::text as id from operator_actions where at = now() and actor = $1 order by id desc limit 1",
+      [actor],
+    );
+    await client.query("commit");
+    broken = false;
+    return { said: said.map((row) => row.said), action: left[0]?.id };
+  } catch (error) {
+    await client.query("rollback").then(
+      () => (broken = false),
+      () => {},
+    );
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+/** One load at a time, and its result for so long: however many look, the database is asked as often as by one. */
+export function cached<T>(load: () => Promise<T>, keep_ms: number): () => Promise<T> {
+  let until = 0;
+  let current: Promise<T> | undefined;
+  return () => {
+    if (current !== undefined && performance.now() < until) return current;
+    until = Infinity;
+    const loading = load().then(
+      (value) => {
+        until = performance.now() + keep_ms;
+        return value;
+      },
+      (error: unknown) => {
+        if (current === loading) current = undefined;
+        throw error;
+      },
+    );
+    current = loading;
+    return loading;
+  };
+}

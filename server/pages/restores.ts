@@ -1,0 +1,177 @@
+/** Lists of restores: by state and time, stuck ones, and what a search found. */
+import { html } from "hono/html";
+
+import { actionLink, link, stateWord, table, tag } from "./layout.ts";
+import { PAGE_ROWS, type FoundRead, type ListedRestore, type Search, type Stuck } from "./queries.ts";
+import { bytes, csv, inPageWords, plain, since, time, visible, type Html } from "./text.ts";
+import { cursorText, urls, type ListQuery } from "./urls.ts";
+
+/** "s3://bucket/key" as a link to the restore. */
+export const objectLink = (restore: {
+  id: string;
+  s3_bucket: string;
+  s3_key: string;
+  version_id?: string;
+}): Html =>
+  html`${link(urls.restore(restore.id), visible(`s3://${restore.s3_bucket}/${restore.s3_key}`))}${
+    restore.version_id === undefined || restore.version_id === ""
+      ? ""
+      : html` <small>version ${visible(restore.version_id)}</small>`
+  }`;
+
+const readersOf = ({ readers, email }: ListedRestore): Html | string => {
+  const more = readers >= 100 ? "100 or more readers" : readers === 1 ? "1 reader" : `${readers} readers`;
+  return email === null
+    ? html`${more}, nobody known`
+    : html`${visible(email)}${readers > 1 ? ` (${more})` : ""}`;
+};
+
+const trouble = (
+  { failing_since, failure_code, failure_message, restore_status }: ListedRestore,
+  now: Date,
+) =>
+  failure_code === null || (failing_since === null && restore_status !== "failed")
+    ? ""
+    : html`<b>${visible(failure_code)}</b>
+        ${failing_since === null ? "" : `first ${since(failing_since, now)}. `}${visible(failure_message ?? "")}`;
+
+export const restoreTable = (caption: string, list: ListedRestore[], now: Date): Html =>
+  table(
+    caption,
+    ["file", "state", "since", "size", "readers", "trouble"],
+    list.map((restore) => [
+      objectLink(restore),
+      tag(restore.closed_at === null ? restore.restore_status : "closed"),
+      time(restore.at, now),
+      restore.size_bytes === null ? "–" : bytes(Number(restore.size_bytes)),
+      readersOf(restore),
+      trouble(restore, now),
+    ]),
+  );
+
+const STATES = ["open", "not_started", "pending", "restored", "failed", "closed"] as const;
+
+const option = (value: string, text: string, chosen: boolean): Html =>
+  chosen
+    ? html`<option value="${value}" selected>${text}</option>`
+    : html`<option value="${value}">${text}</option>`;
+
+export function listPage(query: ListQuery, rows: ListedRestore[], now: Date, may_act: boolean): Html {
+  const list = rows.slice(0, PAGE_ROWS);
+  const last = list.at(-1);
+  const bulk = { state: query.state, from: query.from, to: query.to };
+  return html`<form class="bar" method="get" action="${urls.restores()}">
+      <label
+        >State
+        <select name="state">
+          ${STATES.map((state) => option(state, state === "open" ? "all that are open" : stateWord(state), state === query.state))}
+        </select></label
+      >
+      <label>From (UTC) <input type="date" name="from" value="${query.from ?? ""}" /></label>
+      <label>To (UTC) <input type="date" name="to" value="${query.to ?? ""}" /></label>
+      <label
+        >Order
+        <select name="order">
+          ${option("", "newest first", query.order === undefined)}${option("oldest", "oldest first", query.order === "oldest")}
+        </select></label
+      >
+      <button>Show</button>
+    </form>
+    ${restoreTable(query.state === "closed" ? "Restores that are over" : `Restores: ${query.state === "open" ? "all that are open" : stateWord(query.state)}`, list, now)}
+    <p class="bar">
+      ${rows.length > PAGE_ROWS && last !== undefined ? html`<a class="button" rel="next" href="${urls.restores({ ...query, after: cursorText({ at: last.cursor_at, id: last.id }) })}">Next page</a>` : ""}
+      <a href="${urls.restoresCsv(query)}">As CSV</a>
+      ${may_act && list.length > 0 && query.state !== "closed" ? html`${actionLink(urls.confirm("retry_all", bulk), "Retry all that match ...")}` : ""}
+      ${may_act && list.length > 0 && (query.state === "not_started" || query.state === "pending") ? actionLink(urls.confirm("give_up_all", bulk), "Give up all that match ...") : ""}
+    </p>`;
+}
+
+/** Only then a retry of the restore helps; mails have a list of their own. */
+export const isAboutS3 = (problem: string): boolean => problem.includes("S3");
+
+export const stuckPage = (problem: string | undefined, rows: Stuck[], now: Date, may_act: boolean): Html =>
+  html`<p>
+      ${problem === undefined ? "What an operator should look at, the oldest first. One row for each reader." : html`Only: <b>${visible(problem)}</b>. ${link(urls.stuck(), "Show all")}`}
+    </p>
+    ${table(
+      problem === undefined ? "Stuck" : plain(problem),
+      ["file", "problem", "since", "reader", "what S3 or Resend says", "what to do"],
+      rows
+        .slice(0, PAGE_ROWS)
+        .map((row) => [
+          objectLink({ ...row, id: row.restore_id }),
+          link(urls.stuck(row.problem), visible(row.problem)),
+          time(row.since, now),
+          row.email === null ? "nobody known" : visible(row.email),
+          html`<b>${visible(row.failure_code)}</b> ${visible(row.failure_message)}`,
+          visible(inPageWords(row.what_to_do)),
+        ]),
+    )}
+    ${problem !== undefined && /mail/.test(problem) ? html`<p>${link(urls.mails(), "Mails that are not sent, each with what can be done")}</p>` : ""}
+    ${rows.length > PAGE_ROWS ? html`<p>There are more. When these are solved, the next ones show.</p>` : ""}
+    ${problem !== undefined && isAboutS3(problem) && may_act && rows.length > 0 ? html`<p>${actionLink(urls.confirm("retry_all", { problem }), "Retry the restores of all these ...")}</p>` : ""}`;
+
+const foundTable = (list: FoundRead[], now: Date): Html =>
+  table(
+    "Reads, the newest first",
+    ["file", "state", "read", "reader", "address"],
+    list.map((read) => [
+      objectLink({ ...read, id: read.restore_id }),
+      tag(read.restore_status),
+      time(read.requested_at, now),
+      visible(read.reader),
+      read.email === null ? "nobody known" : visible(read.email),
+    ]),
+  );
+
+/** What a search found among the reads that it looked through. */
+export const searchPage = (q: string, { found, searched_to }: Search, now: Date): Html =>
+  html` ${foundTable(found, now)}
+    <p class="bar">
+      ${
+        searched_to === undefined
+          ? "All reads were looked through."
+          : html`Looked through the reads since ${time(searched_to.time, now)}.
+              <a class="button" rel="next" href="${urls.search(q, cursorText(searched_to))}"
+                >Look further back</a
+              >`
+      }
+    </p>`;
+
+export const restoresAsCsv = (list: ListedRestore[]): string =>
+  csv([
+    [
+      "id",
+      "s3_bucket",
+      "s3_key",
+      "version_id",
+      "status",
+      "since",
+      "created_at",
+      "closed_at",
+      "storage_class",
+      "tier",
+      "size_bytes",
+      "readers",
+      "email",
+      "failure_code",
+      "failure_message",
+    ],
+    ...list.map((row) => [
+      row.id,
+      row.s3_bucket,
+      row.s3_key,
+      row.version_id,
+      row.restore_status,
+      row.at,
+      row.created_at,
+      row.closed_at,
+      row.storage_class,
+      row.tier,
+      row.size_bytes,
+      row.readers,
+      row.email,
+      row.failure_code,
+      row.failure_message,
+    ]),
+  ]);

@@ -1,0 +1,285 @@
+/** The pages in a real browser: on a phone, in the dark, without JavaScript, by keyboard, and to who cannot see them. */
+import { mkdirSync } from "node:fs";
+
+import { afterAll, beforeAll, describe, expect } from "vitest";
+import type { Pool } from "pg";
+
+import { listen, type Listening } from "../../server/http/listen.ts";
+import {
+  launchBrowser,
+  violationsOf,
+  type Browser,
+  type BrowserPage,
+  type ContextOptions,
+} from "../support/browser.ts";
+import { test as base, waitFor } from "../support/database.ts";
+import { operator, PASSWORD } from "../support/pages.ts";
+import { ROOT } from "../support/root.ts";
+import {
+  ago,
+  insertNotification,
+  insertRead,
+  insertRequest,
+  JOHN,
+  query,
+  type Row,
+} from "../support/rows.ts";
+
+/** What the pages look like, to be looked at after a run. */
+const PICTURES = `${ROOT}/.data/pages`;
+
+const WIDTHS = [320, 700, 1280];
+const SCHEMES = ["light", "dark"] as const;
+
+/** What makes a page wider than its screen. */
+const TOO_WIDE = `document.documentElement.scrollWidth <= window.innerWidth ? [] : [...document.querySelectorAll("body *")]
+  .filter((element) => element.getBoundingClientRect().right > window.innerWidth)
+  .map((element) => element.outerHTML.slice(0, 120)).concat(String(document.documentElement.scrollWidth))`;
+
+let browser: Browser | undefined;
+let missing = "";
+
+beforeAll(async () => {
+  const launched = await launchBrowser();
+  if (typeof launched === "string") {
+    missing = launched;
+    console.warn(`\nTHE PAGES ARE NOT TESTED IN A BROWSER. ${launched}\n`);
+  } else browser = launched;
+  mkdirSync(PICTURES, { recursive: true });
+  // Unpacking takes ten seconds, on a busy machine a minute.
+}, 180_000);
+afterAll(() => browser?.close());
+
+interface Site {
+  url: string;
+  /** Each page by its name. */
+  paths: Record<string, string>;
+  failed: Row;
+}
+
+/** A night on which much goes wrong. */
+async function makeTrouble(pool: Pool): Promise<{ paths: Record<string, string>; failed: Row }> {
+  await insertRead(pool, "not_started", {
+    restore: {
+      s3_key: "surveys/2019/aerial photos.zip",
+      failing_since: ago("3 hours"),
+      failure_code: "AccessDenied",
+      failure_message: "S3 does not let Thaw restore this file.",
+    },
+  });
+  await insertRead(pool, "not_started", {
+    restore: {
+      s3_key: "x".repeat(1024),
+      failing_since: ago("2 hours"),
+      failure_code: "AccessDenied",
+      failure_message: "y".repeat(600),
+    },
+    request: {
+      access_key_id: "",
+      principal: `arn:aws:sts::111122223333:assumed-role/${"r".repeat(900)}/jane`,
+    },
+  });
+  for (let n = 0; n < 12; n++)
+    await insertRead(pool, "pending", {
+      restore: { s3_key: `films/2021/reel-${n}.mov`, size_bytes: 3_820_000_000, tier: "Standard" },
+    });
+  await insertRead(pool, "restored", { restore: { s3_key: "films/holiday.mov", size_bytes: 12_400_000 } });
+  const { restore: failed, request } = await insertRead(pool, "failed", {
+    restore: { s3_key: "scans/box-07/invoice\u202Efdp.tif" },
+  });
+  await insertRequest(pool, failed, { access_key_id: JOHN, email: null });
+  const mail = await insertNotification(pool, {
+    status: "failed",
+    created_at: ago("40 minutes"),
+    failure_code: "validation_error",
+    failure_message: "Resend refuses the address: the domain does not exist.",
+  });
+  await pool.query("update restore_requests set post_notification_id = $2 where id = $1", [
+    request["id"],
+    mail["id"],
+  ]);
+  await pool.query(`
+    insert into workers (id, started_at) values ('worker-a4f1', now() - interval '2 days');
+    insert into task_runs (task, succeeded_at, failed_at, error)
+      select t, now() - interval '48 minutes', case t when 'pre_notify' then now() - interval '47 minutes' end, 'Resend does not answer'
+        from unnest(array['resolve_users', 'trigger_restores', 'poll_pending_restores', 'pre_notify', 'post_notify']) t;
+    update mail_gate set closed_until = now() + interval '90 minutes', reason = 'Resend: daily_quota_exceeded';
+    delete from totals;
+    insert into totals (hour, metric, labels, n)
+      select date_trunc('hour', now()) - make_interval(hours => h), m.metric, m.labels::jsonb, m.n * (1 + (h * 7) % 11)
+        from generate_series(1, 40) h,
+             (values ('reads_opened', '{}', 12), ('restores', '{"result": "restored"}', 10), ('restores', '{"result": "failed"}', 1),
+                     ('mails', '{"status": "sent"}', 4)) m (metric, labels, n);
+    insert into totals (metric, labels, le, n)
+      values ('read_to_readable_seconds', '{"storage_class": "GLACIER", "tier": "Standard"}', 14400, 30),
+             ('read_to_readable_seconds', '{"storage_class": "GLACIER", "tier": "Standard"}', 21600, 70)`);
+  await pool.query(
+    "insert into actions (actor, action, target, restore_id, before, after) values ('Ada', 'retry', $1, $2, '{}', '{\"did\": \"S3 is asked again now\"}')",
+    [failed["id"], failed["id"]],
+  );
+  const id = String(failed["id"]);
+  return {
+    failed,
+    paths: {
+      overview: "/ops",
+      restores: "/ops/restores",
+      failed: "/ops/restores?state=failed",
+      restore: `/ops/restores/${id}`,
+      stuck: "/ops/stuck",
+      search: "/ops/search?q=x",
+      mails: "/ops/mails",
+      mail: `/ops/mails/${mail["id"]}`,
+      workers: "/ops/workers",
+      actions: "/ops/actions",
+      confirm: `/ops/confirm/retry?id=${id}`,
+      problem: "/ops/no-such-page",
+    },
+  };
+}
+
+const test = base.extend<{ site: Site; open: (options?: Partial<ContextOptions>) => Promise<BrowserPage> }>({
+  site: async ({ pool }, use) => {
+    const made = await makeTrouble(pool);
+    const listening: Listening = await listen(operator(pool).app.fetch, { HOST: "127.0.0.1", PORT: 0 });
+    await use({ ...made, url: `http://127.0.0.1:${listening.port}` });
+    await listening.close();
+  },
+  // oxlint-disable-next-line no-empty-pattern
+  open: async ({}, use) => {
+    const contexts: { close(): Promise<void> }[] = [];
+    await use(async (options = {}) => {
+      const context = await (browser as Browser).newContext({
+        viewport: { width: 1280, height: 900 },
+        httpCredentials: { username: "Ada", password: PASSWORD },
+        ...options,
+      });
+      contexts.push(context);
+      const page = await context.newPage();
+      // What the policy forbids, and what fails in our script.
+      page.on("console", (message) => {
+        if (message.type() === "error" && !message.text().includes("status of 404"))
+          throw new Error(`The browser says: ${message.text()}`);
+      });
+      page.on("pageerror", (error) => {
+        throw error;
+      });
+      return page;
+    });
+    for (const context of contexts) await context.close();
+  },
+});
+
+describe.for(SCHEMES)("in the %s", (colorScheme) => {
+  test.for(WIDTHS)(
+    "at %i pixels no page is wider than the screen, and axe finds nothing",
+    { timeout: 120_000 },
+    async (width, { site, open, skip }) => {
+      skip(browser === undefined, missing);
+      const page = await open({ viewport: { width, height: width === 320 ? 640 : 900 }, colorScheme });
+
+      for (const [name, path] of Object.entries(site.paths)) {
+        await page.goto(site.url + path);
+        expect(await page.evaluate(TOO_WIDE), name).toEqual([]);
+        expect(await violationsOf(page), name).toEqual([]);
+        if (["overview", "restores", "restore", "stuck", "confirm"].includes(name))
+          await page.screenshot({
+            path: `${PICTURES}/${name}-${width}-${colorScheme}.png`,
+            fullPage: name !== "overview" || width !== 1280,
+          });
+      }
+    },
+  );
+});
+
+test("at first sight, without scrolling, it says what is wrong, since when, and what to do", async ({
+  site,
+  open,
+  skip,
+}) => {
+  skip(browser === undefined, missing);
+  const page = await open({ viewport: { width: 1280, height: 900 } });
+  await page.goto(`${site.url}/ops`);
+
+  for (const words of [
+    "need you",
+    "No worker is alive",
+    "npm run worker",
+    "daily_quota_exceeded",
+    "S3 refuses",
+  ]) {
+    const top = await page.evaluate<number>(`(() => {
+      const found = [...document.querySelectorAll("h1, h2, p")].find((element) => element.textContent.includes(${JSON.stringify(words)}));
+      return found === undefined ? Infinity : found.getBoundingClientRect().bottom;
+    })()`);
+    expect(top, words).toBeLessThan(900);
+  }
+});
+
+test("works without JavaScript", async ({ pool, site, open, skip }) => {
+  skip(browser === undefined, missing);
+  const page = await open({ javaScriptEnabled: false });
+
+  await page.goto(`${site.url}/ops/restores/${site.failed["id"]}`);
+  await page.locator("a:has-text('Retry')").click();
+  await page.locator("button:has-text('Retry')").click();
+
+  expect(await page.content()).toContain("Done: <bdi>retry</bdi>");
+  expect(await query(pool, "select actor, action from actions order by id desc limit 1")).toEqual([
+    { actor: "Ada", action: "retry" },
+  ]);
+});
+
+test("works by keyboard alone: skip to the content, open the gate", async ({ pool, site, open, skip }) => {
+  skip(browser === undefined, missing);
+  const page = await open();
+  await page.goto(`${site.url}/ops`);
+  const focused = () => page.evaluate<string>("document.activeElement.textContent.trim()");
+
+  await page.keyboard.press("Tab");
+  expect(await focused()).toBe("Skip to the content");
+  await page.keyboard.press("Enter");
+  expect(await page.evaluate("document.activeElement.id")).toBe("main");
+  const tabTo = async (text: string): Promise<void> => {
+    for (let presses = 0; presses < 20; presses++) {
+      await page.keyboard.press("Tab");
+      if ((await focused()) === text) return;
+    }
+    throw new Error(`The Tab key does not lead to "${text}"`);
+  };
+  await tabTo("Open the gate ...");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/confirm/);
+  await page.locator("#main").focus();
+  await tabTo("Open the gate");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/actions/);
+
+  expect(await query(pool, "select is_open from mail_gate_status")).toEqual([{ is_open: true }]);
+});
+
+test("renews the overview by itself, says so to a screen reader, and stops when told", async ({
+  pool,
+  site,
+  open,
+  skip,
+}) => {
+  skip(browser === undefined, missing);
+  const page = await open();
+  await page.clock.install();
+  await page.goto(`${site.url}/ops`);
+  const before = await page.locator("h1").textContent();
+  await pool.query("update mail_gate set closed_until = now()");
+
+  // The figures are kept for five seconds.
+  await new Promise((resolve) => setTimeout(resolve, 5_100));
+  await page.clock.runFor(31_000);
+  await waitFor(
+    "the overview to renew itself",
+    async () => (await page.locator("h1").textContent()) !== before,
+  );
+  const after = await page.locator("h1").textContent();
+  expect(await page.locator("#said").textContent()).toBe(after);
+
+  await page.locator("#updates").click();
+  expect(await page.locator("#updates").textContent()).toBe("Go on updating");
+});
