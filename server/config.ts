@@ -74,7 +74,6 @@ const common = z.object({
   NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400).default(900),
   // The caller who assumes a role chooses the session's name, so no domain is trusted by default.
   SESSION_EMAIL_DOMAINS: domains,
-  METRICS_TOKEN: metricsToken.optional(),
 });
 
 const server = z.object({
@@ -94,6 +93,7 @@ const pages = z.object({
     )
     .regex(HEADER_VALUE, "use printable ASCII without spaces: it travels in an HTTP header")
     .optional(),
+  METRICS_TOKEN: metricsToken.optional(),
   PAGES_HOST: z.string().default("127.0.0.1"),
   PAGES_PORT: whole(0, 65_535).default(3001),
   PAGES_DATABASE_URL: z
