@@ -104,6 +104,7 @@ test("a server and a worker with a role each bring a read to its end, and no rol
 /** What people see, and no more. */
 const VIEWS = [
   "findings",
+  "gauges",
   "hourly_totals",
   "job_status",
   "mail_gate_status",
