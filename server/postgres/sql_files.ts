@@ -23,9 +23,9 @@ const PAGES = [
   "mails",
   "workers",
   "retention",
+  "lists",
   "operators",
   "views",
-  "lists",
 ];
 
 /** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */

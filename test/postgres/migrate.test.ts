@@ -35,9 +35,9 @@ const ALL = [
   "mails.sql",
   "workers.sql",
   "retention.sql",
+  "lists.sql",
   "operators.sql",
   "views.sql",
-  "lists.sql",
   "privileges.sql",
 ];
 
