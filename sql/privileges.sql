@@ -73,6 +73,10 @@ begin
     revoke create on schema public from public;
   end if;
 
+  for v_object in select r.rolname as name from pg_roles r where r.rolname in ('thaw_reader', 'thaw_operator') loop
+    execute format('grant select on restore_details, restore_readers, unsent_mails to %I', v_object.name);
+  end loop;
+
   if v_has_worker then
     -- Our functions call graphile-worker's with their owner's rights: the owner of graphile-worker's functions could put any code
     -- there. Early versions of this file made the worker their owner; this takes it back.

@@ -23,10 +23,10 @@ const PAGES = [
   "mails",
   "workers",
   "retention",
+  "lists",
   "operators",
   "views",
   "metrics",
-  "lists",
   "comments",
 ];
 

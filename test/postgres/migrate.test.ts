@@ -37,10 +37,10 @@ const ALL = [
   "mails.sql",
   "workers.sql",
   "retention.sql",
+  "lists.sql",
   "operators.sql",
   "views.sql",
   "metrics.sql",
-  "lists.sql",
   "comments.sql",
   "privileges.sql",
 ];
