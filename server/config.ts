@@ -147,7 +147,7 @@ export class ConfigError extends Error {
 export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value?.trim()));
   const problems: string[] = [];
-  const onlyPages = roles.every((role) => role === "pages");
+  const onlyPages = roles.length > 0 && roles.every((role) => role === "pages");
   // Pages on their own need no more than their own database role.
   if (onlyPages && given["PAGES_DATABASE_URL"] !== undefined)
     given["DATABASE_URL"] = given["PAGES_DATABASE_URL"];

@@ -111,7 +111,6 @@ begin
       read_silence, thaw_health, gauges to %I', v_object.name);
     -- The views call them as the role that reads.
     execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post to %I', v_object.name);
-    execute format('grant select on restore_details, restore_readers, unsent_mails to %I', v_object.name);
   end loop;
 end
 $$;
