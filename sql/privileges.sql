@@ -47,7 +47,8 @@ begin
   for v_object in
     select p.oid::regprocedure as signature from pg_proc p
      where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.prosecdef
-       and p.prorettype <> 'trigger'::regtype and p.proname <> all (v_server || v_worker || v_operator)
+       and p.proname <> all (v_server || v_worker || v_operator)
+       and exists (select from aclexplode(p.proacl) a where a.grantee in (to_regrole('thaw_server'), to_regrole('thaw_worker'), to_regrole('thaw_operator')))
   loop
     execute format('alter function %s security invoker reset search_path', v_object.signature);
     if v_has_server then execute format('revoke all on function %s from thaw_server', v_object.signature); end if;

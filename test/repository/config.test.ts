@@ -131,7 +131,9 @@ describe("a variable", () => {
       METRICS_TOKEN: "guessed",
     };
 
-    expect(problemsOf({ ...MINIMAL, ...wrong }).toSorted()).toEqual(Object.keys(wrong).toSorted());
+    expect(problemsOf({ ...MINIMAL, ...wrong }, [...ALL, "pages"]).toSorted()).toEqual(
+      Object.keys(wrong).toSorted(),
+    );
   });
 
   test("with a number takes whole ones in its range only", () => {
