@@ -3,24 +3,10 @@
 -- One row per figure and label. Nothing here is read from end to end: rows are counted up to 10,000, each count by a partial index,
 -- and the oldest of something is the first entry of an index. Labels never name a person, a key or a bucket.
 create or replace view gauges as
-  select 'restores_open' as metric, jsonb_build_object('state', c.state) as labels, c.n::double precision as value
-    from (select 'not_started' as state, (select count(*) from (select from restores where status = 'not_started' limit 10000) c) as n
-          union all
-          select 'pending', (select count(*) from (select from restores where status = 'pending' limit 10000) c)
-          union all
-          select 'restored', (select count(*) from (select from restores where closed_at is null and status = 'restored' limit 10000) c)
-          union all
-          select 'failed', (select count(*) from (select from restores where closed_at is null and status = 'failed' limit 10000) c)) c
+  select 'restores_open' as metric, jsonb_build_object('state', o.restore_status) as labels, o.open::double precision as value from restore_overview o
   union all
-  -- not_started: those due longest, and those that S3 has refused longest, which wait for their next try.
   select 'oldest_waiting_seconds', jsonb_build_object('state', o.state), coalesce(extract(epoch from now() - o.since), 0)
-    from (select 'not_started' as state,
-                 (select min(c.status_at)
-                    from ((select r.status, r.status_at from restores r where r.status = 'not_started' order by r.attempt_after limit 100)
-                          union all
-                          (select r.status, r.status_at from restores r
-                            where r.failing_since is not null and r.closed_at is null order by r.failing_since limit 100)) c
-                   where c.status = 'not_started') as since
+    from (select 'not_started' as state, (select o.oldest_since from restore_overview o where o.restore_status = 'not_started') as since
           union all
           select 'pending', (select r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)) o
   union all

@@ -28,6 +28,23 @@ begin
 end
 $$;
 
+-- The mail with this id; locked. Retention must not delete it meanwhile, and takes its own lock first: so does this, or there could be
+-- a deadlock. Any database user can take that advisory lock and keep it, hence lock_timeout.
+create or replace function find_notification(p_id uuid) returns notifications
+language plpgsql volatile set lock_timeout = '3s' as $$
+declare
+  v_mail notifications;
+begin
+  perform pg_advisory_xact_lock(forget_lock());
+  select n.* into v_mail from notifications n where n.id = p_id for update;
+  if not found then
+    raise exception 'there is no notification %', p_id
+      using errcode = 'no_data_found', hint = 'Take an id from stuck_requests or mail_status.';
+  end if;
+  return v_mail;
+end
+$$;
+
 -- Retries an open restore now, in any state. Takes the id of a restore or of a request; returns a sentence that says what it did.
 create or replace function retry_restore(p_id uuid) returns text
 language plpgsql volatile as $$
@@ -64,19 +81,12 @@ $$;
 -- Sends a mail once more, with a new idempotency key. Resend will not recognise it, so a person may get it twice: that is why only
 -- an operator does this. Returns the id of the new notification.
 create or replace function resend_notification(p_id uuid) returns uuid
--- lock_timeout: any database user can take the advisory lock below and keep it.
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
-  v_old notifications;
+  v_old notifications := find_notification(p_id);
   v_new uuid := gen_random_uuid();
 begin
-  -- Retention must not delete the mail meanwhile.
-  perform pg_advisory_xact_lock(forget_lock());
-  select n.* into v_old from notifications n where n.id = p_id for update;
-  if not found then
-    raise exception 'there is no notification %', p_id
-      using errcode = 'no_data_found', hint = 'Take an id from stuck_requests or mail_status.';
-  elsif v_old.status = 'sealed' then
+  if v_old.status = 'sealed' then
     raise exception 'notification % is still being sent (attempts: %, next not before %)', p_id, v_old.attempts, v_old.attempt_after
       using errcode = 'object_not_in_prerequisite_state', hint = 'Wait for it to be sent, failed or unknown. Is the mail_gate closed?';
   elsif v_old.superseded_by is not null then
@@ -121,14 +131,9 @@ $$;
 create or replace function resolve_notification(p_id uuid, p_was_sent boolean) returns text
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
-  v_mail notifications;
+  v_mail notifications := find_notification(p_id);
 begin
-  -- Before the row, as in resend_notification and in retention: no deadlock.
-  perform pg_advisory_xact_lock(forget_lock());
-  select n.* into v_mail from notifications n where n.id = p_id for update;
-  if not found then
-    raise exception 'there is no notification %', p_id using errcode = 'no_data_found', hint = 'Take an id from mail_status.';
-  elsif v_mail.status <> 'unknown' or v_mail.superseded_by is not null then
+  if v_mail.status <> 'unknown' or v_mail.superseded_by is not null then
     raise exception 'notification % is %, not unknown', p_id, case when v_mail.superseded_by is null then v_mail.status::text else 'sent again' end
       using errcode = 'object_not_in_prerequisite_state';
   end if;

@@ -4,6 +4,7 @@ import { userInfo } from "node:os";
 import { createInterface } from "node:readline/promises";
 import { styleText } from "node:util";
 
+import { INVISIBLE } from "../wording/invisible.ts";
 import { CommandError, EXIT, type Given } from "./command.ts";
 
 /** The world around a command. */
@@ -18,12 +19,9 @@ export interface Io {
   user: string;
 }
 
-/** What does not show, moves the cursor or turns the reading direction: controls, format characters, odd spaces. */
-const HIDDEN = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
-
-/** Text from outside on one line, with hidden characters escaped: a file's name may hold a line break or U+202E. */
+/** Text from outside on one line, with invisible characters escaped: a file's name may hold a line break or U+202E. */
 export const visible = (text: string): string =>
-  text.replaceAll(HIDDEN, (hidden) => `\\u{${hidden.codePointAt(0)?.toString(16)}}`);
+  text.replaceAll(INVISIBLE, (found) => `\\u{${found.codePointAt(0)?.toString(16)}}`);
 
 /** As it begins and ends in a text. */
 export const sentence = (text: string): string =>
@@ -41,7 +39,7 @@ export function timeText(time: Date | number | null): string {
 const jsonLine = (record: object): string =>
   JSON.stringify(record, (_, value: unknown) =>
     typeof value === "number" && !Number.isFinite(value) ? (value > 0 ? "infinity" : "-infinity") : value,
-  ).replaceAll(HIDDEN, (hidden) =>
+  ).replaceAll(INVISIBLE, (hidden) =>
     Array.from(hidden.split(""), (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join(""),
   );
 

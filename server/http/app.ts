@@ -6,7 +6,7 @@ import { type Log, reasonOf } from "../log.ts";
 import { isReadOnly } from "../postgres/errors.ts";
 import { requestLog, type RequestEnv } from "./request_log.ts";
 import { restoreRoutes, type RouteOptions } from "./restore.ts";
-import { createSecretCheck } from "./secret.ts";
+import { createSecretCheck } from "../settings/secret.ts";
 
 export interface AppOptions extends RouteOptions {
   secrets: readonly string[];

@@ -10,6 +10,7 @@ import type { Pool } from "pg";
 import { type Log, reasonOf } from "../log.ts";
 import { ACTIONS, confirmPage, type Given } from "./actions.ts";
 import { ASSETS } from "./assets.ts";
+import { cached } from "./cached.ts";
 import { layout, link, type Page } from "./layout.ts";
 import { mailPage, mailsAsCsv, mailsPage } from "./mails.ts";
 import { createSnapshots, headline, overview } from "./overview.ts";
@@ -42,7 +43,7 @@ const RIGHTS_MS = 10_000;
 export function createPages({ pool, password, public_url, log }: PagesOptions): Hono<PagesEnv> {
   const app = new Hono<PagesEnv>();
   const snapshot = createSnapshots(pool);
-  const rights = queries.cached(() => queries.rights(pool), RIGHTS_MS);
+  const rights = cached(() => queries.rights(pool), RIGHTS_MS);
   const origin = public_url === undefined ? undefined : new URL(public_url).origin;
 
   const send = (c: Context<PagesEnv>, page: Omit<Page, "now"> & { now?: Date }, status: 200 | 404 = 200) =>

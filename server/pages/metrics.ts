@@ -1,12 +1,12 @@
 /** `GET /metrics`, for Prometheus. */
-import { createHash, timingSafeEqual } from "node:crypto";
-
 import { Hono } from "hono";
 import type { Pool } from "pg";
 
 import packageJson from "../../package.json" with { type: "json" };
 import { type Log, reasonOf } from "../log.ts";
+import { createSecretCheck } from "../settings/secret.ts";
 import { inTime } from "../time_limit.ts";
+import { cached } from "./cached.ts";
 import { CONTENT_TYPE, expose } from "./exposition.ts";
 import { createReader, type Figures } from "./figures.ts";
 
@@ -26,7 +26,7 @@ const ANSWER_WITHIN_MS = 2_000;
 const BUILD = { version: packageJson.version, node: process.versions.node };
 
 export function metricsRoutes({ pool, token, log }: MetricsOptions): Hono {
-  const isAllowed = createTokenCheck(token);
+  const isAllowed = token === undefined ? () => true : createSecretCheck([`Bearer ${token}`]);
   const scrape = createScrape(pool, log);
   const app = new Hono();
   app.get("/metrics", async (c) => {
@@ -35,14 +35,6 @@ export function metricsRoutes({ pool, token, log }: MetricsOptions): Hono {
     return c.body(await scrape(), 200, { "Content-Type": CONTENT_TYPE, "Cache-Control": "no-store" });
   });
   return app;
-}
-
-/** In constant time: both sides are hashed, so that neither content nor length matters. */
-function createTokenCheck(token: string | undefined): (given: string | undefined) => boolean {
-  if (token === undefined) return () => true;
-  const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
-  const known = digest(`Bearer ${token}`);
-  return (given) => timingSafeEqual(known, digest(given ?? ""));
 }
 
 /** Those who ask meanwhile get the same answer, also that the database is away. */
@@ -61,10 +53,5 @@ function createScrape(pool: Pool, log: Log): () => Promise<string> {
     was_up = figures !== null;
     return expose(figures, BUILD);
   };
-  let latest: { at: number; text: Promise<string> } | undefined;
-  return () => {
-    const now = performance.now();
-    if (latest === undefined || now - latest.at >= FRESH_MS) latest = { at: now, text: collect() };
-    return latest.text;
-  };
+  return cached(collect, FRESH_MS);
 }

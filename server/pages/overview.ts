@@ -3,10 +3,10 @@ import { html } from "hono/html";
 import type { Pool } from "pg";
 
 import { isTooSlow } from "../postgres/errors.ts";
+import { cached } from "./cached.ts";
 import { hourChart } from "./chart.ts";
 import { actionLink, facts, link, table, tag } from "./layout.ts";
 import {
-  cached,
   COUNT_LIMIT,
   findings,
   gate,

@@ -31,9 +31,9 @@ async function rows<T extends QueryResultRow>(pool: Pool, text: string, values: 
   return (await pool.query<T>(text, values)).rows;
 }
 
-/** count(*), cut off at COUNT_LIMIT (then one more). */
+/** count(*), cut off at COUNT_LIMIT, as in the view restore_overview. */
 const countOf = (from: string): string =>
-  `(select count(*) from (select from ${from} limit ${COUNT_LIMIT + 1}) c)::int`;
+  `(select count(*) from (select from ${from} limit ${COUNT_LIMIT}) c)::int`;
 
 // What the database role may do.
 
@@ -96,19 +96,14 @@ export interface StateCount {
 export const openStates = (pool: Pool): Rows<StateCount> =>
   rows(
     pool,
-    `select s.status::text as restore_status, ${countOf("restore_details r where r.closed_at is null and r.restore_status = s.status")} as count,
-            (select r.status_at from restore_details r where r.closed_at is null and r.restore_status = s.status order by r.status_at, r.id limit 1) as oldest
-       from unnest(enum_range(null::restore_status)) s (status)`,
+    `select restore_status::text as restore_status, open as count, oldest_since as oldest
+       from restore_overview order by restore_overview.restore_status`,
   );
 
-/** When the newest read came in. */
+/** When the last read came, repeats included: the silence that `findings` tells of is counted from then. */
 export const lastRead = async (pool: Pool): Promise<Date | null> =>
-  (
-    await rows<{ requested_at: Date }>(
-      pool,
-      "select q.requested_at from restore_readers q order by q.requested_at desc limit 1",
-    )
-  )[0]?.requested_at ?? null;
+  (await rows<{ last_read_at: Date | null }>(pool, "select last_read_at from read_silence"))[0]
+    ?.last_read_at ?? null;
 
 export interface Worker {
   id: string;
@@ -645,26 +640,4 @@ export async function act(
   } finally {
     client.release(broken);
   }
-}
-
-/** One load at a time, and its result for so long: however many look, the database is asked as often as by one. */
-export function cached<T>(load: () => Promise<T>, keep_ms: number): () => Promise<T> {
-  let until = 0;
-  let current: Promise<T> | undefined;
-  return () => {
-    if (current !== undefined && performance.now() < until) return current;
-    until = Infinity;
-    const loading = load().then(
-      (value) => {
-        until = performance.now() + keep_ms;
-        return value;
-      },
-      (error: unknown) => {
-        if (current === loading) current = undefined;
-        throw error;
-      },
-    );
-    current = loading;
-    return loading;
-  };
 }

@@ -1,14 +1,10 @@
 /** How the pages write what comes from elsewhere: names, times, sizes. */
 import { html } from "hono/html";
 
+import { INVISIBLE } from "../wording/invisible.ts";
+
 /** What a template returns. Ours never await anything, so it is never a promise. */
 export type Html = ReturnType<typeof html>;
-
-/**
- * Characters that do not show, or that change how others show: control characters, line ends, bidirectional overrides
- * (U+202E), zero-width and other spaces. Printed as they are, `invoice\u202Efdp.exe` reads as another name.
- */
-const INVISIBLE = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Cn}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
 
 const escaped = (character: string): string =>
   `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`;
@@ -41,9 +37,9 @@ export function bytes(count: number): string {
   return `${size.toFixed(digits)} ${UNITS[unit]}`;
 }
 
-/** "1,234"; a count that was cut off: "10,000+". */
+/** "1,234"; a count that was cut off there: "10,000+". */
 export function count(n: number, cut_at = Infinity): string {
-  return n > cut_at ? `${cut_at.toLocaleString("en")}+` : n.toLocaleString("en");
+  return n >= cut_at ? `${cut_at.toLocaleString("en")}+` : n.toLocaleString("en");
 }
 
 /** "1 restore", "2 restores". */

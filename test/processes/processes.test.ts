@@ -196,7 +196,9 @@ describe("a process that cannot do its work", () => {
     for (const roles of [[], ["server", "wörker"]]) {
       const refusing = world.run(roles);
       expect(await refusing.end()).toBe(1);
-      expect(refusing.output()).toBe("Say what to run: node server/main.ts [migrate] [server] [worker] [pages]\n");
+      expect(refusing.output()).toBe(
+        "Say what to run: node server/main.ts [migrate] [server] [worker] [pages]\n",
+      );
     }
   });
 
