@@ -17,7 +17,7 @@ import { newPool, waitFor } from "../support/database.ts";
 import { test as base, type Process, type World } from "../support/processes.ts";
 import { baseEnv } from "../support/fast_run.ts";
 import { ROOT } from "../support/root.ts";
-import { know } from "../support/rows.ts";
+import { isWaitedFor, know } from "../support/rows.ts";
 import { BUCKET, JANE, requestBody, SECRET, startThaw } from "../support/thaw.ts";
 
 const START = ["migrate", "server", "worker"];
@@ -346,12 +346,7 @@ describe("a process that is told to stop", () => {
     await locker.query("begin; lock table restores in access exclusive mode");
     // fetch keeps its connections.
     const answer = thaw.post("/restore/request", requestBody("a"));
-    await waitFor("the request to wait", async () => {
-      const { rowCount } = await pool.query(
-        "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
-      );
-      return rowCount === 1;
-    });
+    await waitFor("the request to wait", () => isWaitedFor(pool));
     thaw.child.kill("SIGTERM");
     await thaw.says("stopping");
     await locker.query("rollback");
@@ -367,12 +362,7 @@ describe("a process that is told to stop", () => {
     const locker = await newPool(databaseUrl).connect();
     await locker.query("begin; lock table thaw_migrations in access exclusive mode");
     const thaw = world.run(START);
-    await waitFor("the start to wait", async () => {
-      const { rowCount } = await pool.query(
-        "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
-      );
-      return rowCount === 1;
-    });
+    await waitFor("the start to wait", () => isWaitedFor(pool));
 
     thaw.child.kill("SIGTERM");
     await thaw.says("stopping");

@@ -247,6 +247,13 @@ export async function everything(client: Client): Promise<Row> {
   return rows;
 }
 
+/** Whether somebody waits for a lock in this database. */
+export async function isWaitedFor(pool: Pool): Promise<boolean> {
+  const waiting =
+    "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+  return (await query(pool, waiting)).length > 0;
+}
+
 /**
  * Does `first` in a transaction, lets `second` run into it, and goes on (with `last`, then the commit) only when
  * `second` waits.
@@ -264,13 +271,7 @@ export async function whileUncommitted<T>(
     let settled = false;
     const waiting = second().finally(() => (settled = true));
     waiting.catch(() => undefined);
-    await waitFor("the second to wait for the first", async () => {
-      if (settled) return true;
-      const { rowCount } = await pool.query(
-        "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
-      );
-      return (rowCount ?? 0) > 0;
-    });
+    await waitFor("the second to wait for the first", async () => settled || isWaitedFor(pool));
     expect(settled, "the second did not wait").toBe(false);
     await last?.(client);
     await client.query("commit");

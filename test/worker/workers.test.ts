@@ -13,6 +13,7 @@ import {
   insertNotification,
   insertRead,
   insertRestore,
+  isWaitedFor,
   one,
   query,
   reload,
@@ -268,9 +269,7 @@ test("a worker whose connection is cut while it leaves, leaves", async ({ databa
   const locker = await pool.connect();
   await locker.query("begin; lock table workers in access exclusive mode");
   const leaving = presence.leave();
-  const waiting =
-    "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-  await waitFor("it to wait", async () => (await query(pool, waiting)).length === 1);
+  await waitFor("it to wait", () => isWaitedFor(pool));
   proxy.melt();
   const left = await leaving.then(
     () => "left",
