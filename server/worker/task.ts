@@ -77,19 +77,26 @@ export function task(
     const count = (what: string, by = 1): void => {
       if (by > 0) did[what] = (did[what] ?? 0) + by;
     };
-    runs.running++;
     try {
-      while (runs.again && !abortSignal.aborted) {
-        runs.again = false;
-        await run({ ...context, count }, abortSignal);
-      }
+      await runUntilNothingIsNew();
       if (!abortSignal.aborted) await noteRun(context.db, job.task_identifier, null);
     } catch (error) {
       // Postgres may be away: then the error of the run says more.
       await noteRun(context.db, job.task_identifier, reasonOf(error)).catch(() => undefined);
       throw error;
-    } finally {
-      runs.running--;
+    }
+
+    async function runUntilNothingIsNew(): Promise<void> {
+      runs.running++;
+      try {
+        while (runs.again && !abortSignal.aborted) {
+          runs.again = false;
+          await run({ ...context, count }, abortSignal);
+        }
+      } finally {
+        // Without an await after the last look at `again`: a nudge that came in between would be lost.
+        runs.running--;
+      }
     }
   };
 }

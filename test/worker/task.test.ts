@@ -5,7 +5,8 @@ import { describe, expect, onTestFinished } from "vitest";
 import { createDatabase } from "../../server/postgres/rows.ts";
 import { closeTasks, countsOf, openTasks, task, type WorkerContext } from "../../server/worker/task.ts";
 import { test } from "../support/database.ts";
-import { query } from "../support/rows.ts";
+import { isWaitedFor, query } from "../support/rows.ts";
+import { waitFor } from "../support/wait_for.ts";
 
 function open(worker_id: string, pool: Pool): void {
   openTasks({ worker_id, db: createDatabase(pool) } as WorkerContext);
@@ -16,6 +17,21 @@ const job = (locked_by: string, task_identifier = "pre_notify") => ({ locked_by,
 
 const helpers = (of: ReturnType<typeof job>, signal = new AbortController().signal): JobHelpers =>
   ({ job: of, abortSignal: signal }) as unknown as JobHelpers;
+
+/** Notes of runs wait until `during` calls `unlock`. */
+async function lockTaskRuns(
+  pool: Pool,
+  during: (unlock: () => Promise<unknown>) => Promise<void>,
+): Promise<void> {
+  const client = await pool.connect();
+  try {
+    await client.query("begin");
+    await client.query("lock table task_runs");
+    await during(() => client.query("rollback"));
+  } finally {
+    client.release(true);
+  }
+}
 
 describe("a task", () => {
   test("works with what the worker has that locked its job, though another lives in the same process", async ({
@@ -66,6 +82,29 @@ describe("a task", () => {
     expect([countsOf(first), countsOf(second)]).toEqual([{ did: { looked: 2 } }, { did: { looked: 1 } }]);
     expect(countsOf(third)).toEqual({});
   });
+
+  test.for([
+    ["well", null],
+    ["badly", new Error("no Postgres")],
+  ] as const)(
+    "hears a nudge that comes while it notes that a run ended %s",
+    async ([, failure], { pool }) => {
+      open("a", pool);
+      let runs = 0;
+      const run = task({ runs: 1 }, async () => {
+        runs++;
+        if (runs === 1 && failure !== null) throw failure;
+      });
+      await lockTaskRuns(pool, async (unlock) => {
+        const first = Promise.resolve(run({}, helpers(job("a")))).catch(() => undefined);
+        await waitFor("the note to wait", () => isWaitedFor(pool));
+        const second = run({}, helpers(job("a")));
+        expect(runs).toBe(2);
+        await unlock();
+        await Promise.all([first, second]);
+      });
+    },
+  );
 
   test("does not look again once its worker is told to stop, nor after it failed", async ({ pool }) => {
     open("a", pool);
