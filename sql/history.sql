@@ -65,12 +65,12 @@ begin
    where t.n > 0
   union all
   select t.metric, t.labels, t.le, t.n
-    from (select m.status, coalesce(m.storage_class, '') as storage_class, coalesce(m.tier, '') as tier,
+    from (select m.status, case when m.failure_code = 'observed' then 'observed' else m.status::text end as result, coalesce(m.storage_class, '') as storage_class, coalesce(m.tier, '') as tier,
                  case when m.status = 'restored' then bucket_of(m.seconds) end as le, count(*) as n, sum(m.seconds) as seconds
             from moved m where m.is_step and m.status in ('restored', 'failed')
-           group by 1, 2, 3, 4) g
+           group by 1, 2, 3, 4, 5) g
    cross join lateral (values
-      (true, 'restores', jsonb_build_object('result', g.status, 'tier', g.tier), null::double precision, g.n::double precision),
+      (true, 'restores', jsonb_build_object('result', g.result, 'tier', g.tier), null::double precision, g.n::double precision),
       (g.status = 'restored', 'read_to_readable_seconds', jsonb_build_object('storage_class', g.storage_class, 'tier', g.tier), g.le, g.n),
       (g.status = 'restored', 'read_to_readable_seconds_sum', jsonb_build_object('storage_class', g.storage_class, 'tier', g.tier), null, g.seconds)
       ) t (happened, metric, labels, le, n)

@@ -115,6 +115,7 @@ create or replace function resolve_page(p_ids uuid[], p_session_domains text[]) 
 language plpgsql volatile set enable_seqscan = off as $$
 declare
   v_known integer;
+  v_waiting uuid[];
 begin
   -- Each reader is looked up once, however many requests they have.
   with readers as materialized (
@@ -126,8 +127,10 @@ begin
       from readers r
      where q.id = any (p_ids) and q.email is null
        and q.access_key_id = r.access_key_id and q.principal = r.principal and q.source_identity = r.source_identity
-    returning q.email)
-  select count(r.email) into v_known from resolved r;
+    returning q.email, q.restore_id, q.restore_status)
+  select count(r.email), array_agg(r.restore_id) filter (where r.email is not null and r.restore_status = 'not_started')
+    into v_known, v_waiting from resolved r;
+  if v_waiting is not null and exists (select from holds h where h.status = 'open') then perform note_held_readers(v_waiting); end if;
   return v_known;
 exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
   if cardinality(p_ids) > 1 then

@@ -9,14 +9,14 @@ declare
   v_server text[] := array['applied_sql_files', 'request_restores', 'locked_reads', 'complete_restores'];
   v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
-    'settle_restores',
+    'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up',
     'due_people', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
     'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',
     'note_notification_refused', 'shut_mail_gate', 'note_mail_limit',
     'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs', 'forget_old_actions', 'add_totals_up', 'note_task_run'];
   v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
-    'open_mail_gate', 'close_mail_gate', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
+    'open_mail_gate', 'close_mail_gate', 'approve_hold', 'refuse_hold', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
     'find_ids'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
   v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history'];

@@ -1,6 +1,6 @@
 -- Rules that the other pages share: delays, limits, leases, what is still to be told, how a job is added, how plans are pinned.
 --
--- The pages are applied in this order: rules, history, people, transitions, mails, workers, retention, operators, views,
+-- The pages are applied in this order: rules, history, people, cost, transitions, mails, workers, retention, operators, views,
 -- metrics, comments, privileges.
 -- Each is applied again when its text changes. During a deploy, processes of this release and of the release before run side by
 -- side. So a function that a process calls keeps its name, its arguments and its results; it may only get more of them.
@@ -96,13 +96,13 @@ create or replace function is_untold_pre(q restore_requests) returns boolean lan
 $$;
 
 create or replace function is_untold_post(q restore_requests) returns boolean language sql immutable as $$
-  select q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null
+  select q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null and not q.observed
 $$;
 
 -- Whether a reader of a restore that is over still waits to be told. An unknown reader does for unknown_reader_wait(), for the map may
 -- name them yet: the sweep counts from when the file became readable, a new restore (which costs money) from their request.
 create or replace function awaits_post(q restore_requests, p_since timestamptz) returns boolean language sql stable as $$
-  select is_untold_post(q) or (q.post_notification_id is null and q.email is null and p_since > now() - unknown_reader_wait())
+  select is_untold_post(q) or (q.post_notification_id is null and q.email is null and not q.observed and p_since > now() - unknown_reader_wait())
 $$;
 
 -- When a restore is over: a read event newer than this needs a new restore. Null while it is not_started or pending.

@@ -8,6 +8,9 @@
 --                                         reopen_restores            a new one in place of one that it closes
 --   not_started -> pending                mark_restores_pending      S3 accepted (202), or is restoring it already (409)
 --   not_started, pending -> restored      mark_restores_restored     HEAD says readable; nothing else may set this
+--   not_started -> not_started, held      admit_restores             it must be approved first: hold_id (cost.sql)
+--   not_started -> failed                 settle_holds               ... and was not
+--   not_started -> failed, closed         admit_restores             a policy says only to observe (cost.sql)
 --   not_started, pending -> failed        mark_restores_failed       HEAD says that it is gone or overwritten
 --                                         note_restore_troubles      S3 failed for 24 hours and ten tries
 --   pending -> not_started                mark_restores_lost         accepted, and yet HEAD says archived: S3 lost it
@@ -28,7 +31,7 @@
 -- -------------------------------------------------------------------------------------- events come in
 
 -- Takes failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
--- source_identity?, region?, event_id?, event_time?}], ids made by the caller. p_notify_waits: the debounce times after which a
+-- source_identity?, region?, event_id?, event_time?}], ids made by the caller; request_id is null where a policy ignores the read. p_notify_waits: the debounce times after which a
 -- mail may be due (the quiet window, the longest wait). Returns each id with its request; duplicate: an earlier read created it.
 -- Raises serialization_failure if a restore closes meanwhile: call again; lock_not_available if a row of one of these reads stays
 -- locked: locked_reads tells which.
@@ -48,8 +51,18 @@ declare
   v_closed uuid[];
   v_new_statuses restore_status[];
   v_unresolved boolean;
+  v_waiting uuid[];
+  v_ignored uuid[];
   v_answered integer;
 begin
+  -- What a policy ignores is counted, and leaves no row.
+  v_ignored := ignore_reads(p_requests, p_session_domains);
+  if v_ignored <> '{}' then
+    return query select i, null::uuid, false from unnest(v_ignored) i;
+    p_requests := (select jsonb_agg(e) from jsonb_array_elements(p_requests) e where (e ->> 'id')::uuid <> all (v_ignored));
+    if p_requests is null then return; end if;
+  end if;
+
   -- One entry per object and reader, in key order, so that all servers lock in the same order.
   -- (parse_reads: an event time in the future counts as now, or the read would stay "newer" for ever.)
   select array_agg((g.id, g.s3_bucket, g.s3_key, g.version_id, g.access_key_id, g.principal, g.account_id,
@@ -114,10 +127,13 @@ begin
                last_read_at = greatest(q.last_read_at, excluded.last_read_at),
                last_event_id = excluded.last_event_id
          where q.id <> excluded.id and (q.last_event_id is distinct from excluded.last_event_id or excluded.last_event_id is null)
-    returning q.restore_status, q.user_resolved, q.xmax = 0 as is_new)
-  select array_agg(distinct a.restore_status) filter (where a.is_new), bool_or(a.is_new and not a.user_resolved)
-    into v_new_statuses, v_unresolved
+    returning q.restore_id, q.restore_status, q.user_resolved, q.xmax = 0 as is_new)
+  select array_agg(distinct a.restore_status) filter (where a.is_new), bool_or(a.is_new and not a.user_resolved),
+         array_agg(a.restore_id) filter (where a.is_new and a.user_resolved and a.restore_status = 'not_started')
+    into v_new_statuses, v_unresolved, v_waiting
     from attached a;
+  -- Whoever joins a held object hears that it is.
+  if v_waiting is not null and exists (select from holds h where h.status = 'open') then perform note_held_readers(v_waiting); end if;
 
   if v_opened or 'not_started' = any (v_new_statuses) then perform nudge('trigger_restores'); end if;
   if 'pending' = any (v_new_statuses) then perform nudge('pre_notify', p_notify_waits); end if;
@@ -340,18 +356,21 @@ $$;
 -- What a task found out about a page: [{id, claim_id, code?, message?, storage_class?, ...}].
 create or replace function parse_outcomes(p_outcomes jsonb)
 returns table (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint, etag text,
-               pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
+               pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text,
+               region text, days integer, gives_back boolean)
 language sql stable as $$
   select o.id, o.claim_id, o.storage_class, o.archive_status, o.size_bytes, o.etag,
-         o.pinned_version_id, o.tier, o.restore_expires_at, o.code, o.message
+         o.pinned_version_id, o.tier, o.restore_expires_at, o.code, o.message, o.region, o.days, o.gives_back
     from jsonb_to_recordset(p_outcomes) as o (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint,
-      etag text, pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
+      etag text, pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text,
+      region text, days integer, gives_back boolean)
 $$;
 
 -- The outcomes of restores that are open and in one of these states.
 create or replace function outcomes_in(p_outcomes jsonb, p_statuses restore_status[])
 returns table (id uuid, claim_id uuid, storage_class text, archive_status text, size_bytes bigint, etag text,
-               pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text)
+               pinned_version_id text, tier text, restore_expires_at timestamptz, code text, message text,
+               region text, days integer, gives_back boolean)
 language sql stable as $$
   select * from parse_outcomes(p_outcomes) o
    where o.id = any (array(select i from open_with_status(array(select p.id from parse_outcomes(p_outcomes) p), p_statuses) i))
@@ -366,6 +385,10 @@ declare
 begin
   -- All locks first, in one order: one lock_restores per transition would not be in order.
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
+  -- S3 has certainly not started these, so they cost nothing. Only the current claim holder knows.
+  perform give_back(array(
+    select r.id from outcomes_in(p_outcomes, '{not_started}') o join restores r on r.id = o.id
+     where o.gives_back and r.claim_id = o.claim_id and r.admitted_at is not null));
   for v_kind in
     select o ->> 'transition' as transition, jsonb_agg(o) as outcomes from jsonb_array_elements(p_outcomes) o group by 1 order by 1
   loop
@@ -383,22 +406,30 @@ end
 $$;
 
 -- not_started -> pending: S3 is restoring it. A fact, so it needs no claim. (An event may have asked for a HEAD meanwhile.)
+-- Without a tier somebody else has asked S3, and pays.
 create or replace function mark_restores_pending(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
   v_doubtful boolean;
+  v_paid uuid[];
 begin
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
+  perform charge_other_tier(p_outcomes);
   with accepted as (
     update restores r
-       set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null, tier = o.tier,
+       set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null, tier = o.tier, days = coalesce(o.days, r.days),
+           payer = coalesce(r.payer, (select payer_name(q.email, q.principal, q.access_key_id, q.account_id) from first_reader(r.id) q), 'unknown'),
+           estimated_cost = case when r.charged is not null then r.estimated_cost
+                                 when o.tier is not null
+                                 then estimate_cost(o.region, o.storage_class, o.archive_status, o.tier, o.size_bytes, coalesce(o.days, r.days)) end,
            storage_class = o.storage_class, archive_status = o.archive_status, size_bytes = o.size_bytes, etag = o.etag,
            pinned_version_id = o.pinned_version_id,
            attempts = 0, attempt_after = now(), claim_id = null, failing_since = null, failure_code = null, failure_message = null
       from outcomes_in(p_outcomes, '{not_started}') o
      where r.id = o.id
-    returning r.head_wanted_at)
-  select bool_or(a.head_wanted_at is not null) into v_doubtful from accepted a;
+    returning r.id, r.head_wanted_at, r.tier is not null and r.lost_count = 0 as is_paid)
+  select bool_or(a.head_wanted_at is not null), array_agg(a.id) filter (where a.is_paid) into v_doubtful, v_paid from accepted a;
+  perform note_costs(v_paid, false);
   if v_doubtful is not null then perform nudge('pre_notify', p_notify_waits); end if;
   if v_doubtful then perform nudge('poll_pending_restores'); end if;
 end

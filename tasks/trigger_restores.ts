@@ -1,24 +1,42 @@
 import { sql } from "kysely";
 
 import { RESTORE_ROW, type RestoreRow } from "../server/postgres/rows.ts";
+import { answerOf } from "../server/s3/answer.ts";
 import type { ObjectFacts, ObjectState } from "../server/s3/head.ts";
-import type { S3Object } from "../server/s3/s3.ts";
-import { tierFor, type Tier } from "../server/s3/storage_class.ts";
-import type { Trouble } from "../server/s3/trouble.ts";
-import { RESTORE_RUNS, walkRestores, type Finding } from "../server/worker/restores.ts";
+import type { RestoreAnswer } from "../server/s3/restore_answer.ts";
+import type { Tier } from "../server/s3/storage_class.ts";
+import { troubleOf, type Trouble } from "../server/s3/trouble.ts";
+import { Admissions } from "../server/worker/admissions.ts";
+import { RESTORE_RUNS, walkRestores, type Finding, type Settled } from "../server/worker/restores.ts";
 import { task, type TaskContext } from "../server/worker/task.ts";
 
 /**
- * Asks S3 to restore what was read (`not_started` -> `pending`, `restored` or `failed`).
+ * Asks S3 to restore what was read (`not_started` -> `pending`, `restored` or `failed`): claim, HEAD, admit, RestoreObject, note.
  *
  * Asks at least once per restore: after a crash S3 answers the repeat with RestoreAlreadyInProgress.
  */
-export default task({ runs: RESTORE_RUNS }, (context, signal) =>
-  walkRestores(context, signal, {
+export default task({ runs: RESTORE_RUNS }, async (context, signal) => {
+  await settleHolds(context, signal);
+  const admissions = new Admissions(context);
+  await walkRestores(context, signal, {
     claim: (limit) => claimDue(context, limit),
-    ask: (restore, limited) => startRestore(context, restore, limited),
-  }),
-);
+    ask: (restore, limited) => startRestore(context, admissions, restore, limited),
+  });
+});
+
+/** What somebody approved becomes due, what they refused fails, and what nobody decided about expires: a page per statement. */
+async function settleHolds({ db, count }: TaskContext, signal: AbortSignal): Promise<void> {
+  for (let settled = 1; settled > 0 && !signal.aborted;) {
+    const { rows } = await sql<{ settled: number }>`select settle_holds(${SETTLED_PAGE}) as settled`.execute(
+      db,
+    );
+    settled = rows[0]?.settled ?? 0;
+    count("settled", settled);
+  }
+}
+
+/** Each also locks its requests through the foreign key: some 50 ms of locks. */
+const SETTLED_PAGE = 500;
 
 async function claimDue({ db, worker_id }: TaskContext, limit: number): Promise<RestoreRow[]> {
   const { rows } = await sql<RestoreRow>`
@@ -28,48 +46,104 @@ async function claimDue({ db, worker_id }: TaskContext, limit: number): Promise<
 
 async function startRestore(
   context: TaskContext,
+  admissions: Admissions,
   restore: RestoreRow,
   signal: AbortSignal,
-): Promise<Finding> {
+): Promise<Finding | Settled> {
   const head = await context.s3.headObject(restore, signal);
-  if (head.state !== "archived") return needsNoRestore(head);
-  return await askFor(context, { ...restore, ...head }, tierFor(head, context.settings.RESTORE_TIER), signal);
+  if (head.state !== "archived") return needsNoRestore(restore, head);
+  const region = context.s3.regionOf(restore);
+  const admission = await admissions.admit({
+    id: restore.id,
+    claim_id: restore.claim_id,
+    region,
+    ...factsOf(head),
+  });
+  if (admission === null) return trouble(CLAIM_LOST);
+  const { decision, tier, days, is_new } = admission;
+  if (decision !== "go") return { settled: decision };
+  return await askFor(context, { ...restore, ...head, region }, { tier, days, is_new }, signal);
 }
 
-function needsNoRestore(head: Exclude<ObjectState, { state: "archived" }>): Finding {
+/** A restore that is under way is our own if it was admitted before: a worker died before it could note S3's answer. */
+function needsNoRestore(
+  restore: Pick<RestoreRow, "admitted_at" | "tier">,
+  head: Exclude<ObjectState, { state: "archived" }>,
+): Finding {
   switch (head.state) {
     case "gone":
       return GONE;
     case "readable":
       return { ...head, transition: "mark_restores_restored" };
     case "restoring":
-      return { ...head, transition: "mark_restores_pending", tier: null };
+      return {
+        ...head,
+        transition: "mark_restores_pending",
+        tier: restore.admitted_at === null ? null : restore.tier,
+      };
   }
 }
 
 async function askFor(
   context: TaskContext,
-  object: S3Object & ObjectFacts,
-  tier: Tier,
+  object: RestoreRow & ObjectFacts,
+  { tier, days, is_new }: { tier: Tier; days: number; is_new: boolean },
   signal: AbortSignal,
 ): Promise<Finding> {
   const { s3 } = context;
-  const taken = await s3.restoreObject(object, tier, signal);
-  switch (taken.answer) {
+  const pending = {
+    ...factsOf(object),
+    transition: "mark_restores_pending",
+    days,
+    region: object.region,
+  } as const;
+  const answer = await refusalsGiveBack(is_new, s3.restoreObject(object, { tier, days }, signal));
+  if ("transition" in answer) return answer;
+  // Somebody else's, unless we, or the SDK, may have asked before.
+  const gives_back = is_new && "attempts" in answer && answer.attempts === 1 && { gives_back: true as const };
+  switch (answer.answer) {
     case "accepted":
-      return { ...factsOf(object), transition: "mark_restores_pending", tier };
+      return { ...pending, tier };
     case "in_progress":
-      return { ...factsOf(object), transition: "mark_restores_pending", tier: null };
+      return { ...pending, tier: gives_back ? null : tier, ...gives_back };
     case "expedited_refused":
       // No capacity, for an unknown time: the slower tier is the sure one.
-      if (tier === "Expedited") return await askFor(context, object, "Standard", signal);
-      return trouble(NO_EXPEDITED);
+      if (tier === "Expedited")
+        return await askFor(context, object, { tier: "Standard", days, is_new }, signal);
+      return { ...trouble(NO_EXPEDITED), ...(is_new && { gives_back: true }) };
     case "look_again": {
       const head = await s3.headObject(object, signal);
-      return head.state === "archived" ? trouble(taken.trouble) : needsNoRestore(head);
+      const finding =
+        head.state === "archived"
+          ? trouble(answer.trouble)
+          : needsNoRestore(
+              gives_back ? { admitted_at: null, tier: null } : { ...object, tier, admitted_at: new Date() },
+              head,
+            );
+      return { ...finding, ...gives_back };
     }
   }
 }
+
+/** S3 has read the request and said no (4xx): it has not started anything, so what was reserved is given back. */
+async function refusalsGiveBack(
+  is_new: boolean,
+  asked: Promise<RestoreAnswer>,
+): Promise<RestoreAnswer | Finding> {
+  try {
+    return await asked;
+  } catch (error) {
+    const answer = answerOf(error);
+    const is_refused = answer?.signed === true && answer.status < 500 && answer.attempts === 1;
+    if (!is_new || !is_refused) throw error;
+    return { transition: "note_restore_troubles", ...troubleOf(error), gives_back: true };
+  }
+}
+
+const CLAIM_LOST: Trouble = {
+  code: "claim_lost",
+  message: "Another worker has taken this restore over.",
+};
 
 const trouble = (of: Trouble): Finding => ({ transition: "note_restore_troubles", ...of });
 

@@ -38,7 +38,8 @@ export function restoreRoutes(options: RouteOptions): Hono<RequestEnv> {
     .post("/request", async (c) => {
       const body = await readBody(c, restoreRequest);
       const { request_id, duplicate } = await answer(requests.push({ ...body, id: c.get("request_id") }));
-      return c.json({ ok: true, id: request_id, duplicate });
+      const ignored = request_id === null;
+      return c.json({ ok: true, id: request_id, duplicate, ...(ignored && { ignored }) });
     })
     .all("/request", onlyTakes("POST"))
     .post("/completed", async (c) => {
@@ -63,8 +64,8 @@ const asRead = ({ principal_arn, ...item }: RestoreRequest & { id: string }) => 
 async function requestRestores(
   { pool, debounce, session_domains }: RouteOptions,
   items: (RestoreRequest & { id: string })[],
-): Promise<{ request_id: string; duplicate: boolean }[]> {
-  const { rows } = await pool.query<{ read_id: string; request_id: string; duplicate: boolean }>({
+): Promise<{ request_id: string | null; duplicate: boolean }[]> {
+  const { rows } = await pool.query<{ read_id: string; request_id: string | null; duplicate: boolean }>({
     name: "request_restores",
     // By name: a prepared "*" fails once a later release returns more columns.
     text: "select read_id, request_id, duplicate from request_restores($1, $2, $3)",

@@ -29,7 +29,7 @@ export async function mailContents(
            (select count(*)::int from told r where r.status = 'failed') as failed_count,
            (select count(*)::int from told r where r.status = 'restored' and r.restore_expires_at <= now()) as expired_count,
            (select count(distinct w.restore_id)::int from restore_requests w
-             where lower(w.email) = ${person} and w.email is not null and w.post_notification_id is null
+             where lower(w.email) = ${person} and w.email is not null and w.post_notification_id is null and not w.observed
                and not exists (select from announcements a where a.restore_id = w.restore_id and a.kind = 'post' and a.person = ${person})) as waiting_count,
            array_agg(distinct nullif(q.reader, '')) filter (where q.reader <> '') as readers,
            min(q.requested_at) as first_read_at,

@@ -17,10 +17,14 @@ export interface RestoreRow {
   region: string | null;
   etag: string | null;
   pinned_version_id: string | null;
+  /** When its cost was reserved (sql/cost.sql); null: not, or nothing limits it. */
+  admitted_at: Date | null;
+  /** The tier it was reserved for, or that S3 accepted. */
+  tier: string | null;
 }
 
 /** Its columns in what the claim functions return. Reading all columns would cost as much as writing the outcome. */
-export const RESTORE_ROW = sql`id, claim_id, status, s3_bucket, s3_key, version_id, region, etag, pinned_version_id`;
+export const RESTORE_ROW = sql`id, claim_id, status, s3_bucket, s3_key, version_id, region, etag, pinned_version_id, admitted_at, tier`;
 
 interface RestoreRequestRow {
   id: string;

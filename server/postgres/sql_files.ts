@@ -19,6 +19,7 @@ const PAGES = [
   "rules",
   "history",
   "people",
+  "cost",
   "transitions",
   "mails",
   "workers",

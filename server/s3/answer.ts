@@ -8,6 +8,8 @@ export interface S3Answer {
   /** Whether S3 itself responded: S3 and compatible stores send a request id with every response. */
   signed: boolean;
   headers: Record<string, string>;
+  /** How often the SDK sent the request. */
+  attempts: number;
 }
 
 /** A response that cannot be S3's, but is a proxy's or another server's. */
@@ -24,8 +26,18 @@ export function answerOf(error: unknown): S3Answer | undefined {
   if (status === undefined || ($fault !== undefined && !(error instanceof S3ServiceException)))
     return undefined;
   const headers = ($response?.headers ?? {}) as Record<string, string>;
-  return { status, code: codeIn(error, headers), signed: isSigned($metadata), headers };
+  return {
+    status,
+    code: codeIn(error, headers),
+    signed: isSigned($metadata),
+    headers,
+    attempts: attemptsOf($metadata),
+  };
 }
+
+/** More than one unless the SDK says otherwise. */
+export const attemptsOf = (metadata: S3ServiceException["$metadata"] | undefined): number =>
+  metadata?.attempts ?? 2;
 
 export const isSigned = (metadata: S3ServiceException["$metadata"] | undefined): boolean =>
   metadata?.requestId !== undefined || metadata?.extendedRequestId !== undefined;

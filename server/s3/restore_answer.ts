@@ -4,11 +4,13 @@ import type { Trouble } from "./trouble.ts";
 
 /**
  * S3's response to RestoreObject. "look_again": it contradicts the HEAD just before, so HEAD must be repeated; `trouble` is
- * the error if HEAD still says the same.
+ * the error if HEAD still says the same. `attempts`: how often the SDK has sent it. After more than one, the restore that is in
+ * progress may be our own.
  */
 export type RestoreAnswer =
-  | { answer: "accepted" | "in_progress" | "expedited_refused" }
-  | { answer: "look_again"; trouble: Trouble };
+  | { answer: "accepted" | "expedited_refused" }
+  | { answer: "in_progress"; attempts: number }
+  | { answer: "look_again"; trouble: Trouble; attempts: number };
 
 /** 200 means that a copy exists. HEAD must say until when: without that it could expire at any moment. */
 export const NO_EXPIRY: Trouble = {
@@ -31,14 +33,20 @@ const DOUBTS: Record<string, string> = {
 const NOT_IN_THIS_WAY = new Set(["NotImplemented", "MalformedXML", "InvalidArgument", "InvalidRequest"]);
 
 /** What a refusal of RestoreObject means, by its code and never by status: 403 has three meanings. */
-export function restoreRefused(object: ObjectFacts, code: string | undefined): RestoreAnswer | undefined {
+export function restoreRefused(
+  object: ObjectFacts,
+  code: string | undefined,
+  attempts: number,
+): RestoreAnswer | undefined {
   if (code === undefined) return undefined;
-  if (code === "RestoreAlreadyInProgress") return { answer: "in_progress" };
+  if (code === "RestoreAlreadyInProgress") return { answer: "in_progress", attempts };
   if (code === "GlacierExpeditedRetrievalNotAvailable") return { answer: "expedited_refused" };
   const doubt = DOUBTS[code];
   if (isUnknownArchive(object) && (doubt !== undefined || NOT_IN_THIS_WAY.has(code))) {
     const message = `S3 does not restore this file (${code}): Thaw does not know its storage class, ${object.storage_class}. An administrator must look at it.`;
-    return { answer: "look_again", trouble: { code, message } };
+    return { answer: "look_again", trouble: { code, message }, attempts };
   }
-  return doubt === undefined ? undefined : { answer: "look_again", trouble: { code, message: doubt } };
+  return doubt === undefined
+    ? undefined
+    : { answer: "look_again", trouble: { code, message: doubt }, attempts };
 }

@@ -1,6 +1,6 @@
 import { HeadObjectCommand, RestoreObjectCommand } from "@aws-sdk/client-s3";
 
-import { answerOf, isSigned, NotFromS3 } from "./answer.ts";
+import { answerOf, attemptsOf, isSigned, NotFromS3 } from "./answer.ts";
 import { BucketRefusals, provesBucket } from "./bucket_refusals.ts";
 import { S3Clients, type S3ClientSettings } from "./clients.ts";
 import { readHead, timeAtS3, type ObjectFacts, type ObjectState } from "./head.ts";
@@ -21,12 +21,18 @@ export const CALLS_TIMEOUT_MS = 25_000;
 export interface S3 {
   /** @throws what the SDK throws; a missing object is a state, not an error. */
   headObject(object: S3Object, signal: AbortSignal): Promise<ObjectState>;
-  restoreObject(object: S3Object & ObjectFacts, tier: Tier, signal: AbortSignal): Promise<RestoreAnswer>;
+  restoreObject(
+    object: S3Object & ObjectFacts,
+    how: { tier: Tier; days: number },
+    signal: AbortSignal,
+  ): Promise<RestoreAnswer>;
+  /** Where the bucket lies, as far as it is known. */
+  regionOf(object: S3Object): string | null;
   destroy(): void;
 }
 
 /** S3 as Thaw needs it: two calls, and what their responses mean (source: see storage_class.ts). */
-export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }): S3 {
+export function createS3(settings: S3ClientSettings): S3 {
   const clients = new S3Clients(settings);
   const bucketRefusals = new BucketRefusals(clients);
 
@@ -89,13 +95,13 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
       }
     },
 
-    async restoreObject(object, tier, signal) {
+    async restoreObject(object, { tier, days }, signal) {
       const command = new RestoreObjectCommand({
         Bucket: object.s3_bucket,
         Key: object.s3_key,
         ...versioned(object.version_id || object.pinned_version_id),
         RestoreRequest: {
-          ...(takesDays(object) && { Days: settings.RESTORE_DAYS }),
+          ...(takesDays(object) && { Days: days }),
           // Never the top-level Tier: that is for SELECT jobs, and with Days it is MalformedXML.
           GlacierJobParameters: { Tier: tier },
         },
@@ -106,14 +112,18 @@ export function createS3(settings: S3ClientSettings & { RESTORE_DAYS: number }):
         );
         const status = isSigned($metadata) ? $metadata.httpStatusCode : undefined;
         if (status === 202) return { answer: "accepted" };
-        if (status === 200) return { answer: "look_again", trouble: NO_EXPIRY };
+        if (status === 200)
+          return { answer: "look_again", trouble: NO_EXPIRY, attempts: attemptsOf($metadata) };
         throw new NotFromS3("an answer to RestoreObject that is not S3's");
       } catch (error) {
-        const answer = restoreRefused(object, answerOf(error)?.code);
+        const refusal = answerOf(error);
+        const answer = refusal && restoreRefused(object, refusal.code, refusal.attempts);
         if (answer === undefined) throw error;
         return answer;
       }
     },
+
+    regionOf: (object) => clients.regionOf(object.s3_bucket, object.region),
 
     destroy: () => clients.destroy(),
   };

@@ -68,10 +68,8 @@ export function takesDays(of: ArchiveClass): boolean {
   return of.storage_class !== "INTELLIGENT_TIERING";
 }
 
-/** The wanted tier, or Standard where the class is not known to have Expedited. */
-export function tierFor(of: ArchiveClass, wanted: Tier): Tier {
-  return wanted === "Expedited" && !isFlexible(of) ? "Standard" : wanted;
-}
+/** Whether the class is known to have Expedited. Elsewhere Standard takes its place (admissions_of in sql/cost.sql). */
+export const hasExpedited = isFlexible;
 
 /** The longest that any archive is known to take, in hours. */
 export const SLOWEST = { from: 0, to: 48 };

@@ -6,21 +6,30 @@ import { intervalsOf } from "../postgres/debounce.ts";
 import { isBadRow } from "../postgres/errors.ts";
 import type { ObjectFacts } from "../s3/head.ts";
 import { CALLS_TIMEOUT_MS } from "../s3/s3.ts";
-import type { Tier } from "../s3/storage_class.ts";
 import { troubleOf, type Trouble } from "../s3/trouble.ts";
 import { withTimeLimit } from "../time_limit.ts";
+import { NotAdmitted } from "./admissions.ts";
 import type { TaskContext } from "./task.ts";
 import { walkDue } from "./walk_due.ts";
 
 /** What S3's answer means for a claimed row, named by the function of sql/transitions.sql that notes it. */
-export type Finding =
-  | ({ transition: "mark_restores_pending"; tier: Tier | null } & ObjectFacts)
+export type Finding = (
+  | ({
+      transition: "mark_restores_pending";
+      tier: string | null;
+      days?: number;
+      region?: string | null;
+    } & ObjectFacts)
   | ({ transition: "mark_restores_restored"; restore_expires_at: Date | null } & ObjectFacts)
   | ({ transition: "mark_restores_failed" } & Trouble)
   | { transition: "mark_restores_lost" }
   | { transition: "mark_restores_expired" }
   | { transition: "note_restores_checked"; restore_expires_at: Date | null }
-  | ({ transition: "note_restore_troubles" } & Trouble);
+  | ({ transition: "note_restore_troubles" } & Trouble)
+) & {
+  /** S3 has certainly not started what was admitted for this attempt: what was reserved for it is given back. */
+  gives_back?: true;
+};
 
 /** A finding about this row, by the holder of this claim. */
 type Outcome = Finding & Pick<RestoreRow, "id" | "claim_id">;
@@ -31,6 +40,11 @@ const UNNOTED: Finding = {
   code: "unusable_answer",
   message: "S3's answer about this file cannot be used. An administrator should look at the log.",
 };
+
+/** admit_restores has settled the row itself. */
+export interface Settled {
+  settled: "held" | "observed" | "refused";
+}
 
 /** What the job's log line calls it. */
 const COUNTED_AS: Record<Finding["transition"], string> = {
@@ -61,7 +75,8 @@ export async function walkRestores(
   stop: AbortSignal,
   walk: {
     claim: (limit: number) => Promise<RestoreRow[]>;
-    ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding>;
+    /** A finding to note; a word for the log when the row is settled already. */
+    ask: (restore: RestoreRow, signal: AbortSignal) => Promise<Finding | Settled>;
   },
 ): Promise<void> {
   const { log, settings, count } = context;
@@ -80,7 +95,8 @@ export async function walkRestores(
         const finding = await withTimeLimit(CALLS_TIMEOUT_MS, stop, (signal) =>
           walk.ask(restore, signal),
         ).catch((error: unknown): Finding => {
-          if (stop.aborted) throw error; // Shutting down: the object is not at fault, and its row is given back.
+          // Shutting down, or Postgres is away: the object is not at fault. Its row is given back, or its lease ends.
+          if (stop.aborted || error instanceof NotAdmitted) throw error;
           return { transition: "note_restore_troubles", ...troubleOf(error) };
         });
         log.info(
@@ -88,13 +104,17 @@ export async function walkRestores(
             restore_id: restore.id,
             s3_bucket: restore.s3_bucket,
             s3_key: restore.s3_key,
-            transition: finding.transition,
+            ...("settled" in finding ? finding : { transition: finding.transition }),
             ...("code" in finding && { code: finding.code }),
             ms: Math.round(performance.now() - started),
           },
           "asked S3",
         );
         count("asked");
+        if ("settled" in finding) {
+          count(finding.settled);
+          return;
+        }
         count(COUNTED_AS[finding.transition]);
         await outcomes.add({ ...finding, id: restore.id, claim_id: restore.claim_id });
       },

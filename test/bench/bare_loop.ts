@@ -12,7 +12,6 @@ const s3 = createS3({
   AWS_ENDPOINT_URL_S3: process.env["AWS_ENDPOINT_URL_S3"],
   S3_FORCE_PATH_STYLE: "true",
   S3_CONCURRENCY: CONCURRENCY,
-  RESTORE_DAYS: 7,
 });
 const signal = new AbortController().signal;
 let next = 0;
@@ -23,7 +22,7 @@ await Promise.all(
       const head = await s3.headObject(object, signal);
       if (calls === "HEAD") continue;
       if (head.state !== "archived") throw new Error(`${object.s3_key} is ${head.state}`);
-      await s3.restoreObject({ ...object, ...head }, "Standard", signal);
+      await s3.restoreObject({ ...object, ...head }, { tier: "Standard", days: 7 }, signal);
     }
   }),
 );

@@ -313,7 +313,6 @@ test("S3 hears every key as it was read", async () => {
     AWS_ENDPOINT_URL_S3: stand_in.url,
     S3_FORCE_PATH_STYLE: "true",
     S3_CONCURRENCY: 5,
-    RESTORE_DAYS: 7,
   });
   const signal = AbortSignal.timeout(60_000);
 
@@ -330,7 +329,7 @@ test("S3 hears every key as it was read", async () => {
         const head = await s3.headObject(object, signal);
         expect(head.state).toBe(named === "" ? "archived" : "restoring");
         if (head.state === "gone") return;
-        await s3.restoreObject({ ...object, ...head }, "Standard", signal);
+        await s3.restoreObject({ ...object, ...head }, { tier: "Standard", days: 7 }, signal);
 
         expect(stand_in.requests).toMatchObject([
           { operation: "HeadObject", bucket: BUCKET, key: s3_key, ...(named && { version_id }) },

@@ -16,7 +16,6 @@ import { freePort } from "../../server/postgres/embedded/start.ts";
 import type { ObjectState } from "../../server/s3/head.ts";
 import type { RestoreAnswer } from "../../server/s3/restore_answer.ts";
 import { createS3, type S3 } from "../../server/s3/s3.ts";
-import { tierFor } from "../../server/s3/storage_class.ts";
 import { MISSING_MOTO, MOTO } from "../stand_ins/real_clients.ts";
 import { personsClient } from "../support/s3_client.ts";
 import { waitFor } from "../support/wait_for.ts";
@@ -58,7 +57,6 @@ describe.skipIf(MOTO === undefined)("moto", () => {
       AWS_ENDPOINT_URL_S3: url,
       S3_FORCE_PATH_STYLE: "true",
       S3_CONCURRENCY: 5,
-      RESTORE_DAYS: 3,
     });
   }, 90_000);
 
@@ -85,7 +83,11 @@ describe.skipIf(MOTO === undefined)("moto", () => {
   const restore = async (of: ReturnType<typeof object>): Promise<RestoreAnswer> => {
     const facts = await head(of);
     if (facts.state === "gone") throw new Error("gone");
-    return await s3.restoreObject({ ...of, ...facts }, tierFor(facts, "Bulk"), AbortSignal.timeout(20_000));
+    return await s3.restoreObject(
+      { ...of, ...facts },
+      { tier: "Bulk", days: 3 },
+      AbortSignal.timeout(20_000),
+    );
   };
 
   test.each(["STANDARD", "STANDARD_IA", "ONEZONE_IA", "GLACIER_IR", "INTELLIGENT_TIERING"] as const)(

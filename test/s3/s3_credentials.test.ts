@@ -38,7 +38,6 @@ async function troubleWith(env: Record<string, string>, limit_ms = 20_000): Prom
     AWS_REGION: "us-east-1",
     S3_FORCE_PATH_STYLE: "true",
     S3_CONCURRENCY: 1,
-    RESTORE_DAYS: 1,
   });
   closing.push(() => s3.destroy());
   const never = new AbortController().signal;
