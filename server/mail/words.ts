@@ -1,6 +1,7 @@
 /** The words that both mails share: counts, files, and why this person is written to. */
 import type { MailContents, MailFile } from "./input.ts";
 import { displayCopy, type Block, type FileEntry, type Inline, type Paragraph } from "./document.ts";
+import { size } from "../wording/sizes.ts";
 import { moment } from "../wording/times.ts";
 
 /** More readers than this explain nothing (temporary keys change every session). */
@@ -35,19 +36,6 @@ export function entry(file: MailFile, facts: string[]): FileEntry {
       ...(named ? [] : ["its name has characters that cannot be shown"]),
     ],
   };
-}
-
-/** As desktops count: in thousands, with one decimal where it tells something. */
-function size(bytes: number): string {
-  const units = ["bytes", "kB", "MB", "GB", "TB"];
-  let n = bytes;
-  let unit = 0;
-  while (n >= 999.5 && unit < units.length - 1) {
-    n /= 1000;
-    unit += 1;
-  }
-  if (unit === 0) return `${n} ${n === 1 ? "byte" : "bytes"}`;
-  return `${n < 9.95 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
 }
 
 /** Why this person gets the mail, and who writes it. */

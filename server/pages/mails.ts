@@ -14,7 +14,8 @@ import {
 } from "./queries.ts";
 import { actionTable, doneNote, mailTable } from "./restore.ts";
 import { objectLink } from "./restores.ts";
-import { count, csv, time, visible, type Html } from "./text.ts";
+import { csv } from "../wording/csv.ts";
+import { count, time, visible, type Html } from "./text.ts";
 import { cursorText, urls } from "./urls.ts";
 
 export function mailsPage(

@@ -1,10 +1,11 @@
 /** One restore: how it stands, what can be done, and all that happened. */
 import { html } from "hono/html";
 
+import { size } from "../wording/sizes.ts";
 import { clockInWords, expectation } from "../wording/times.ts";
 import { actionLink, facts, link, stateWord, table, tag } from "./layout.ts";
 import { PAGE_ROWS, type Done, type Mail, type Reader, type Restore, type Step } from "./queries.ts";
-import { bytes, count, plain, time, visible, type Html } from "./text.ts";
+import { count, plain, time, visible, type Html } from "./text.ts";
 import { urls } from "./urls.ts";
 
 export interface RestoreFacts {
@@ -140,7 +141,7 @@ export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html
         ["Accepted by S3", restore.accepted_at && time(restore.accepted_at, now)],
         ["Readable until", restore.restore_expires_at && time(restore.restore_expires_at, now)],
         ["Over since", restore.closed_at && time(restore.closed_at, now)],
-        ["Size", restore.size_bytes && bytes(Number(restore.size_bytes))],
+        ["Size", restore.size_bytes && size(restore.size_bytes)],
         [
           "Class and tier",
           [restore.storage_class, restore.archive_status, restore.tier]

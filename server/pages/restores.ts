@@ -3,7 +3,9 @@ import { html } from "hono/html";
 
 import { actionLink, link, stateWord, table, tag } from "./layout.ts";
 import { PAGE_ROWS, type FoundRead, type ListedRestore, type Search, type Stuck } from "./queries.ts";
-import { bytes, csv, inPageWords, plain, since, time, visible, type Html } from "./text.ts";
+import { csv } from "../wording/csv.ts";
+import { size } from "../wording/sizes.ts";
+import { inPageWords, plain, since, time, visible, type Html } from "./text.ts";
 import { cursorText, urls, type ListQuery } from "./urls.ts";
 
 /** "s3://bucket/key" as a link to the restore. */
@@ -43,7 +45,7 @@ export const restoreTable = (caption: string, list: ListedRestore[], now: Date):
       objectLink(restore),
       tag(restore.closed_at === null ? restore.restore_status : "closed"),
       time(restore.at, now),
-      restore.size_bytes === null ? "–" : bytes(Number(restore.size_bytes)),
+      restore.size_bytes === null ? "–" : size(restore.size_bytes),
       readersOf(restore),
       trouble(restore, now),
     ]),

@@ -1,40 +1,22 @@
-/** How the pages write what comes from elsewhere: names, times, sizes. */
+/** How the pages write what comes from elsewhere: names, times, counts. */
 import { html } from "hono/html";
 
-import { INVISIBLE } from "../wording/invisible.ts";
+import { codePoint, INVISIBLE, plain } from "../wording/invisible.ts";
 
 /** What a template returns. Ours never await anything, so it is never a promise. */
 export type Html = ReturnType<typeof html>;
 
-const escaped = (character: string): string =>
-  `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`;
-
-/** For attributes, titles and CSV, which hold no markup. */
-export const plain = (text: string): string => text.replaceAll(INVISIBLE, (found) => `[${escaped(found)}]`);
+export { plain };
 
 /** For the body of a page. The text stands in its own direction, so that it does not reorder what is around it. */
 export function visible(text: string): Html {
   const parts: (string | Html)[] = [];
   let from = 0;
   for (const { 0: found, index } of text.matchAll(INVISIBLE)) {
-    parts.push(text.slice(from, index), html`<span class="invisible">${escaped(found)}</span>`);
+    parts.push(text.slice(from, index), html`<span class="invisible">${codePoint(found)}</span>`);
     from = index + found.length;
   }
   return html`<bdi>${[...parts, text.slice(from)]}</bdi>`;
-}
-
-const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
-
-/** "1.2 GB", as S3 bills: powers of 1,000. */
-export function bytes(count: number): string {
-  let unit = 0;
-  let size = count;
-  while (size >= 999.5 && unit < UNITS.length - 1) {
-    size /= 1000;
-    unit++;
-  }
-  const digits = unit === 0 || size >= 99.5 ? 0 : 1;
-  return `${size.toFixed(digits)} ${UNITS[unit]}`;
 }
 
 /** "1,234"; a count that was cut off there: "10,000+". */
@@ -101,17 +83,3 @@ export function time(at: Date | null, now: Date): Html {
 
 /** The age alone, where the exact time is near. */
 export const since = (at: Date | null, now: Date): string => (at === null ? "" : relative(at, now));
-
-/**
- * A cell of a CSV file. A spreadsheet runs a cell that begins with = + - @ (or with a tab or a line end before it) as a
- * formula; with a quote before it, it is a text.
- */
-export function csvCell(value: string | number | Date | null): string {
-  if (value === null) return "";
-  const text = value instanceof Date ? value.toISOString() : plain(String(value));
-  const inert = typeof value === "string" && /^\s*[=+\-@＝＋－＠\t\r\n]/u.test(value) ? `'${text}` : text;
-  return `"${inert.replaceAll('"', '""')}"`;
-}
-
-export const csv = (rows: (string | number | Date | null)[][]): string =>
-  rows.map((row) => `${row.map(csvCell).join(",")}\r\n`).join("");
