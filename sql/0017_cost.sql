@@ -63,6 +63,7 @@ create table spending (
   constraint spending_not_negative check (objects >= 0 and bytes >= 0 and cost >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 create index spending_old on spending (period);
+create index spending_warned on spending (limit_id, period) where warned_at is not null;
 
 create table holds (
   id uuid primary key default gen_random_uuid(),
@@ -162,6 +163,13 @@ alter table restores
   add column charged_bytes bigint,
   add constraint restores_charged_was_admitted check (charged is null or (admitted_at is not null and payer is not null and charged_bytes is not null));
 create index restores_held on restores (hold_id) where status = 'not_started' and attempt_after = 'infinity';
+-- What one hold keeps or kept; also for the foreign key.
+create index restores_of_hold on restores (hold_id, id) where hold_id is not null;
+-- What waits for approval is apart from what waits for S3, so that a million held ones hide nothing and cost nothing.
+create index restores_held_since on restores (status_at, id) where status = 'not_started' and attempt_after = 'infinity';
+drop index restores_open_by_state;
+create index restores_open_by_state on restores (status, status_at, id)
+  where closed_at is null and (status <> 'not_started' or attempt_after <> 'infinity');
 
 -- A read under the policy "observe": nobody is told of it, ever.
 alter table restore_requests add column observed boolean not null default false;

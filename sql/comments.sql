@@ -192,7 +192,7 @@ $$;
 
 comment on view findings is 'What needs somebody: one row per kind of problem, the worst first. Empty: all is well. Start here.';
 comment on column findings.rank is 'The lower, the worse.';
-comment on column findings.finding is 'Name of the kind: no_worker, mail_gate_closed, stuck, task_failing, task_late, no_reads, no_events, old_transaction.';
+comment on column findings.finding is 'Name of the kind: no_worker, mail_gate_closed, stuck, task_failing, task_late, no_reads, no_events, old_transaction, holds_open, limit_used.';
 comment on column findings.problem is 'What is wrong, as a sentence.';
 comment on column findings.since is 'Since when; null: not known.';
 comment on column findings.count is 'How many are concerned; 1,000 means that many or more.';
@@ -203,16 +203,23 @@ comment on column thaw_health.last_read_at is 'When the last failed read came in
 comment on column thaw_health.last_accepted_at is 'When S3 last accepted a restore; null: never.';
 comment on column thaw_health.last_event_at is 'When S3''s last Completed event came in; null: never.';
 comment on column thaw_health.last_mail_at is 'When Resend last accepted a mail; null: never.';
-comment on column thaw_health.not_started is 'Open restores that S3 has not accepted yet, 10,000 at most.';
+comment on column thaw_health.not_started is 'Open restores that S3 has not accepted yet, 10,000 at most; without those that wait for approval.';
 comment on column thaw_health.pending is 'Open restores that S3 is working on, 10,000 at most.';
 comment on column thaw_health.restored is 'Readable objects, 10,000 at most.';
 comment on column thaw_health.failed is 'Restores that failed within the last day, 10,000 at most.';
-comment on column thaw_health.oldest_waiting_since is 'Since when the longest waits that waits for anything (oldest_waiting); null: nothing waits.';
+comment on column thaw_health.oldest_waiting_since is 'Since when the longest waits that waits for anything but approval (oldest_waiting); null: nothing waits.';
 comment on column thaw_health.mails_today is 'Mails that Resend accepted today (UTC).';
 comment on column thaw_health.mail_gate_is_open is 'Whether mail goes out.';
 comment on column thaw_health.workers_alive is 'Workers that hold their lock.';
+comment on column thaw_health.holds_open is 'Bursts of reads that wait for approval, 10,000 at most.';
 
-comment on view restore_overview is 'Open restores by status: one row for each status.';
+comment on view restore_overview is 'Open restores by status: one row for each status. Those that wait for approval are in hold_overview.';
+comment on view hold_overview is 'One row: the holds that wait for approval. At most 10,000 are counted, the oldest first.';
+comment on column hold_overview.open is 'How many holds.';
+comment on column hold_overview.oldest_since is 'Since when the oldest waits; null: none waits.';
+comment on column hold_overview.objects is 'How many objects they hold.';
+comment on column hold_overview.bytes is 'Their bytes.';
+comment on column hold_overview.estimated_cost is 'What they would cost in dollars: an estimate.';
 comment on column restore_overview.restore_status is 'See \dT+ restore_status.';
 comment on column restore_overview.open is 'How many are open, 10,000 at most.';
 comment on column restore_overview.oldest_since is 'Since when the oldest of them has that status; null: there is none.';
@@ -232,6 +239,7 @@ comment on column stuck_requests.failure_message is 'The error as a sentence; em
 comment on column stuck_requests.what_to_do is 'What to do about it; id is the id of this row.';
 
 comment on view request_status is 'Who waits for which object, and its state: one row per restore and reader.';
+comment on column request_status.waits_for_approval is 'Whether somebody has to approve the restore first (hold_list); not_started until then.';
 comment on column request_status.failure_code is 'S3''s or Thaw''s name of the latest error; empty: none.';
 comment on column request_status.failure_message is 'The latest error as a sentence; empty: none.';
 comment on view told_times is 'From read to told: one row per restore and reader, each time null until it has come.';
@@ -278,7 +286,7 @@ comment on column job_status.failed is 'Jobs that failed for good in the last da
 comment on column job_status.waiting_since is 'Since when the oldest waiting job may start; null: none waits.';
 comment on column job_status.runs_every is 'How often the crontab starts it.';
 comment on view restore_steps is 'Each step of each restore, also those made by hand, and by whom.';
-comment on view operator_actions is 'What operators did: retried, gave up, sent again, opened the gate, removed or erased.';
+comment on view operator_actions is 'What operators did: retried, gave up, sent again, opened the gate, approved or refused, removed or erased.';
 comment on view gauges is 'What /metrics serves of the state of the moment: one row per figure and label. Each count stops at 10,000.';
 comment on column gauges.metric is 'The name of the metric, without the prefix thaw_. Times in it are seconds since 1970, 0: never.';
 comment on column gauges.labels is 'The labels of this row, as an object.';
@@ -319,12 +327,18 @@ comment on column restore_details.restored_at is 'When S3 first said that it is 
 comment on column restore_details.restore_expires_at is 'When the readable copy ends; null: never, or not known yet.';
 comment on column restore_details.last_checked_at is 'When S3 last answered how far it is.';
 comment on column restore_details.attempts is 'Tries since the last progress.';
-comment on column restore_details.attempt_after is 'Lease and backoff: no worker takes it before.';
+comment on column restore_details.attempt_after is 'Lease and backoff: no worker takes it before. Null: it waits for approval.';
 comment on column restore_details.failing_since is 'The first of an unbroken run of errors; null: none.';
 comment on column restore_details.lost_count is 'How often S3 lost an accepted restore.';
 comment on column restore_details.head_wanted_at is 'An event of S3 came then, and S3 is to confirm it; null: none.';
 comment on column restore_details.failure_code is 'S3''s name of the latest error, or Thaw''s; final when the status is failed.';
 comment on column restore_details.failure_message is 'The same as a sentence.';
+
+comment on column restore_details.is_held is 'Whether it waits for approval.';
+comment on column restore_details.hold_id is 'The hold that keeps it, or kept it; null: none.';
+comment on column restore_details.payer is 'Whose limits it counts for; null: not known yet.';
+comment on column restore_details.days is 'How long its copy stays readable; null: not known yet.';
+comment on column restore_details.estimated_cost is 'What it costs in dollars: an estimate. Null: not known yet, or the class has no prices.';
 
 comment on view restore_readers is 'One row per restore and reader. Read by the operator''s pages.';
 comment on column restore_readers.id is 'The request: what the server answered to the read that made it.';
@@ -348,6 +362,7 @@ comment on column restore_readers.pre_notified is 'Whether the mail that the res
 comment on column restore_readers.post_notified is 'Whether the mail of what became of it was sent.';
 comment on column restore_readers.pre_notification_id is 'The mail that the restore began; null: none is written.';
 comment on column restore_readers.post_notification_id is 'The mail of what became of it; null: none is written.';
+comment on column restore_readers.observed is 'Whether a policy says only to observe; then nobody is told.';
 
 comment on view unsent_mails is 'One row per mail that is not sent, and that no operator had sent again: waiting (sealed), failed or unknown. Read by the operator''s pages.';
 comment on column unsent_mails.id is 'The mail, and its idempotency key.';

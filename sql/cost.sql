@@ -127,6 +127,11 @@ create or replace function limit_words(l limits) returns text language sql stabl
          || case l.scope when 'all' then 'for all' when 'person' then 'for each person' else format('under s3://%s/%s', l.s3_bucket, l.key_prefix) end
 $$;
 
+-- Which part of a limit is used: 1 is all of it, what was approved is beyond. Null: it holds everything (0).
+create or replace function used_part(l limits, s spending) returns numeric language sql immutable as $$
+  select greatest(s.objects / nullif(l.max_objects, 0)::numeric, s.bytes / nullif(l.max_bytes, 0)::numeric, s.cost / nullif(l.max_cost, 0))
+$$;
+
 -- Decides about a page of archived objects whose claims the caller holds: [{id, claim_id, region, storage_class, archive_status,
 -- size_bytes, etag, pinned_version_id, has_expedited}]. go: send RestoreObject with this tier and days; what it costs is reserved.
 -- held, observed, refused: it must not be sent; the row is settled here. No row: the claim is no longer the caller's.
@@ -425,13 +430,18 @@ $$;
 -- Adds accepted or observed restores to the ledger of costs.
 create or replace function note_costs(p_ids uuid[], p_observed boolean) returns void
 language sql volatile as $$
-  insert into costs (day, person, s3_bucket, folder, storage_class, tier, observed, objects, bytes, cost)
-  select (now() at time zone 'UTC')::date, r.payer, r.s3_bucket, coalesce(substring(r.s3_key from '^[^/]*/'), ''),
-         coalesce(r.archive_status, r.storage_class), r.tier, p_observed, count(*), sum(coalesce(r.size_bytes, 0)), sum(coalesce(r.estimated_cost, 0))
-    from unnest(p_ids) k (id)
-   cross join lateral (select * from restores x where x.id = k.id offset 0) r
-   where r.tier is not null and r.payer is not null
-   group by 2, 3, 4, 5, 6
+  with noted as (
+    insert into costs (day, person, s3_bucket, folder, storage_class, tier, observed, objects, bytes, cost)
+    select (now() at time zone 'UTC')::date, r.payer, r.s3_bucket, coalesce(substring(r.s3_key from '^[^/]*/'), ''),
+           coalesce(r.archive_status, r.storage_class), r.tier, p_observed, count(*), sum(coalesce(r.size_bytes, 0)), sum(coalesce(r.estimated_cost, 0))
+      from unnest(p_ids) k (id)
+     cross join lateral (select * from restores x where x.id = k.id offset 0) r
+     where r.tier is not null and r.payer is not null
+     group by 2, 3, 4, 5, 6
+    returning storage_class, tier, cost)
+  insert into totals (metric, labels, n)
+  select 'estimated_cost', jsonb_build_object('storage_class', n.storage_class, 'tier', n.tier, 'observed', p_observed::text), sum(n.cost)
+    from noted n group by n.storage_class, n.tier
 $$;
 
 -- Adds the ledger up: one row for each day and kind. One at a time; returns how many rows it saved.

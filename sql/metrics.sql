@@ -5,6 +5,9 @@
 create or replace view gauges as
   select 'restores_open' as metric, jsonb_build_object('state', o.restore_status) as labels, o.open::double precision as value from restore_overview o
   union all
+  select 'restores_open', '{"state": "held"}', count(*)
+    from (select from restores r where r.status = 'not_started' and r.attempt_after = 'infinity' limit 10000) c
+  union all
   select 'oldest_waiting_seconds', jsonb_build_object('state', o.state), coalesce(extract(epoch from now() - o.since), 0)
     from (select 'not_started' as state, (select o.oldest_since from restore_overview o where o.restore_status = 'not_started') as since
           union all
@@ -50,6 +53,18 @@ create or replace view gauges as
     from job_status j cross join lateral (values ('waiting', j.waiting), ('failed', j.failed)) f (state, n)
   union all
   select 'findings', jsonb_build_object('finding', f.finding), sum(f.count) from findings f group by f.finding
+  union all
+  select f.metric, '{}', f.value
+    from hold_overview h
+   cross join lateral (values
+      ('holds_open', h.open), ('hold_oldest_seconds', coalesce(extract(epoch from now() - h.oldest_since), 0)), ('held_objects', h.objects)) f (metric, value)
+  union all
+  -- Of a limit for each person: of the one who has used most, from the warning on.
+  select 'limit_used_ratio', jsonb_build_object('limit', l.id::text, 'scope', l.scope, 'per', l.per), coalesce(greatest(
+           (select used_part(l, s) from spending s where s.limit_id = l.id and s.subject = '' and s.period = period_of(l.per, now())),
+           (select max(o.part) from (select used_part(l, s) as part from spending s
+                                      where s.limit_id = l.id and s.period = period_of(l.per, now()) and s.warned_at is not null limit 10000) o)), 0)
+    from (select o.* from limits o order by o.id limit 100) l
   union all
   select 'last_read_timestamp_seconds', '{}', extract(epoch from s.last_read_at) from read_silence s where s.last_read_at is not null
   union all

@@ -54,6 +54,8 @@ declare
 begin
   if v_restore.closed_at is not null then
     return 'this restore is closed; the next read of the object opens a new one, nothing to retry';
+  elsif v_restore.status = 'not_started' and exists (select from holds h where h.id = v_restore.hold_id and h.status = 'open') then
+    return format('this restore waits for approval, so S3 is not asked; approve or refuse hold %s', v_restore.hold_id);
   end if;
   case v_restore.status
     when 'not_started' then

@@ -49,7 +49,8 @@ create or replace view request_status as
          q.restore_status, q.status_at, q.requested_at, q.read_count, q.last_read_at, q.pre_notified, q.post_notified,
          r.storage_class, r.tier, r.size_bytes, r.accepted_at, q.restored_at, r.restore_expires_at,
          coalesce(r.failure_code, '') as failure_code, coalesce(r.failure_message, '') as failure_message, r.closed_at,
-         q.pre_notification_id, q.post_notification_id
+         q.pre_notification_id, q.post_notification_id,
+         r.status = 'not_started' and r.attempt_after = 'infinity' as waits_for_approval, r.hold_id, r.payer, r.estimated_cost, q.observed
     from restore_requests q join restores r on r.id = q.restore_id;
 
 -- The subject of a mail. Its cost lets Postgres read the bodies of the rows that a limit leaves, and not those of all that it sorts.
@@ -80,12 +81,13 @@ create or replace view told_times as
     left join notifications b on b.id = q.post_notification_id;
 
 -- What is open, by state: how many (10,000 at most), and since when the oldest is. Each branch reads open restores only, by an index for
--- that state (not_started and pending are never closed).
+-- that state (not_started and pending are never closed). What waits for approval is in hold_overview instead.
 create or replace view restore_overview as
   select s.restore_status, s.open::integer as open, s.oldest_since
     from (select 'not_started'::restore_status as restore_status,
-                 (select count(*) from (select from restores r where r.status = 'not_started' limit 10000) o) as open,
-                 (select r.status_at from restores r where r.status = 'not_started' and r.closed_at is null order by r.status_at limit 1) as oldest_since
+                 (select count(*) from (select from restores r where r.status = 'not_started' and r.attempt_after <> 'infinity' limit 10000) o) as open,
+                 (select r.status_at from restores r where r.status = 'not_started' and r.closed_at is null and r.attempt_after <> 'infinity'
+                   order by r.status_at limit 1) as oldest_since
           union all
           select 'pending', (select count(*) from (select from restores r where r.status = 'pending' limit 10000) o),
                  (select r.status_at from restores r where r.status = 'pending' and r.closed_at is null order by r.status_at limit 1)
@@ -100,7 +102,9 @@ create or replace view restore_overview as
 create or replace view oldest_waiting as
   select w.waits_for, w.id, w.since, now() - w.since as waiting
     from ((select 'S3 to accept the restore' as waits_for, r.id, r.status_at as since
-             from restores r where r.status = 'not_started' and r.closed_at is null order by r.status_at limit 1)
+             from restores r where r.status = 'not_started' and r.closed_at is null and r.attempt_after <> 'infinity' order by r.status_at limit 1)
+          union all
+          (select 'an operator to approve it', h.id, h.opened_at from holds h where h.status = 'open' order by h.opened_at limit 1)
           union all
           (select 'S3 to restore the object', r.id, r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)
           union all
@@ -111,13 +115,20 @@ create or replace view oldest_waiting as
           (select 'a mail to be sent', n.id, n.created_at from notifications n
             where n.status <> 'sent' and n.status = 'sealed' order by n.created_at limit 1)) w;
 
--- Restores that failed in the last 7 days, and why.
+-- Restores that failed in the last 7 days, and why. What was only observed has not failed.
 create or replace view recent_failures as
   select r.id as restore_id, r.s3_bucket, r.s3_key, r.version_id, r.status_at as failed_at, r.failure_code, r.failure_message, r.closed_at
     from restores r where r.status = 'failed' and r.closed_at is null and r.status_at > now() - interval '7 days'
   union all
   select r.id, r.s3_bucket, r.s3_key, r.version_id, r.status_at, r.failure_code, r.failure_message, r.closed_at
-    from restores r where r.closed_at > now() - interval '7 days' and r.status = 'failed' and r.status_at > now() - interval '7 days';
+    from restores r where r.closed_at > now() - interval '7 days' and r.status = 'failed' and r.status_at > now() - interval '7 days'
+     and r.failure_code <> 'observed';
+
+-- The open holds in one row; 10,000 at most are counted.
+create or replace view hold_overview as
+  select count(*)::integer as open, min(h.opened_at) as oldest_since, coalesce(sum(h.objects), 0)::bigint as objects,
+         coalesce(sum(h.bytes), 0) as bytes, coalesce(sum(h.estimated_cost), 0) as estimated_cost
+    from (select o.* from holds o where o.status = 'open' order by o.opened_at limit 10000) h;
 
 -- The entries of both maps, and why an entry is unusable (it was entered before 0006_people.sql refused such); null: it is usable.
 create or replace view map_entries as
@@ -243,7 +254,24 @@ create or replace view findings as
       union all
       select 8, 'old_transaction', format('A transaction of %s has been open for hours: vacuum cannot clear away what is newer.', coalesce(a.username, 'somebody')),
              a.since, a.count, format('End it (process %s), or let a superuser: select pg_terminate_backend(%s)', a.pid, a.pid)
-        from (select o.username, o.since, o.pid, count(*) over () as count from old_transactions(interval '1 hour') o order by o.since limit 1) a) f
+        from (select o.username, o.since, o.pid, count(*) over () as count from old_transactions(interval '1 hour') o order by o.since limit 1) a
+      union all
+      select 9, 'holds_open', case h.open when 1 then 'A burst of reads waits' else h.open || ' bursts of reads wait' end
+               || format(' for approval: %s objects in all.', to_char(h.objects, 'FM999,999,999,999,999')),
+             h.oldest_since, h.open, 'See who reads what, and what it would cost, then approve or refuse: npm run thaw -- hold list'
+        from hold_overview h where h.open > 0
+      union all
+      select 10, 'limit_used', case when u.part >= 1 then 'A limit is used up: ' else format('A limit is used to %s %%: ', floor(100 * u.part)) end
+               || limit_words(l) || case when l.scope = 'person' and u.count = 1 then ' (' || u.subject || ')' else '' end || '.',
+             u.since, u.count, 'What is beyond it waits for approval until the next ' || l.per || ' begins (UTC). To change it: npm run thaw -- limit set'
+        from limits l
+       -- Limit by limit, so that 1,000 end each count.
+       cross join lateral (
+         select max(o.part) as part, min(o.warned_at) as since, count(*) as count, min(o.subject) as subject
+           from (select used_part(l, s) as part, s.warned_at, s.subject from spending s
+                  where s.limit_id = l.id and s.period = period_of(l.per, now()) and s.warned_at is not null limit 1000) o
+          where o.part >= limit_warns_at()) u
+       where u.count > 0) f
    order by f.rank, f.since;
 
 -- The state of Thaw in one row.
@@ -252,10 +280,11 @@ create or replace view thaw_health as
          greatest(l.accepted_at, (select max(r.accepted_at) from restores r where r.status = 'pending')) as last_accepted_at,
          l.event_at as last_event_at, l.mail_at as last_mail_at,
          o.not_started, o.pending, o.restored, o.failed,
-         (select min(w.since) from oldest_waiting w) as oldest_waiting_since,
+         (select min(w.since) from oldest_waiting w where w.waits_for <> 'an operator to approve it') as oldest_waiting_since,
          (select coalesce(sum(t.n), 0)::bigint from totals t
            where t.metric = 'mails' and t.labels @> '{"status": "sent"}' and t.hour >= date_trunc('day', now(), 'UTC')) as mails_today,
-         g.is_open as mail_gate_is_open, (select count(*)::integer from worker_status w where w.is_alive) as workers_alive
+         g.is_open as mail_gate_is_open, (select count(*)::integer from worker_status w where w.is_alive) as workers_alive,
+         (select h.open from hold_overview h) as holds_open
     from read_silence s
    cross join last_times l
    cross join mail_gate_status g
