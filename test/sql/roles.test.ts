@@ -103,14 +103,25 @@ test("a server and a worker with a role each bring a read to its end, and no rol
 
 /** What people see, and no more. */
 const VIEWS = [
+  "cost_by_bucket",
+  "cost_by_class",
+  "cost_by_month",
+  "cost_by_person",
+  "cost_by_prefix",
   "findings",
   "gauges",
+  "held_restores",
+  "hold_list",
   "hourly_totals",
   "job_status",
+  "limit_list",
+  "limit_status",
   "mail_gate_status",
   "mail_status",
   "oldest_waiting",
   "operator_actions",
+  "policy_list",
+  "price_list",
   "read_silence",
   "recent_failures",
   "request_status",
@@ -156,7 +167,9 @@ describe("what a role may not do", () => {
     const worker = roles.as("thaw_worker");
     expect(await ownedByWorker(worker)).toBe(0);
     expect(await callable(worker)).toEqual([
+      "add_costs_up",
       "add_totals_up",
+      "admit_restores",
       "applied_sql_files",
       "claim_notifications",
       "claim_restores_to_poll",
@@ -181,6 +194,7 @@ describe("what a role may not do", () => {
       "resolve_requests",
       "seal_more",
       "seal_page",
+      "settle_holds",
       "settle_restores",
       "shut_mail_gate",
       "take_mail_turn",
@@ -295,18 +309,29 @@ describe("what a role may not do", () => {
     ]);
     expect(await callable(operator)).toEqual([
       "applied_sql_files",
+      "approve_hold",
+      "check_limits",
+      "check_read",
+      "check_tiers",
       "close_mail_gate",
       "erase_person",
       "find_ids",
       "give_up_restore",
+      "import_policies",
+      "import_prices",
       "import_users",
       "nudge",
       "open_mail_gate",
+      "refuse_hold",
+      "remove_limit",
+      "remove_policy",
       "remove_user",
       "resend_notification",
       "resolve_notification",
       "resolve_requests",
       "retry_restore",
+      "set_limit",
+      "set_policy",
       "who_reads",
     ]);
     for (const statement of [
