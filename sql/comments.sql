@@ -6,7 +6,12 @@
 -- ------------------------------------------------------------------------------------------------- types
 
 comment on type restore_status is 'In life order. not_started: somebody read the object, and S3 has not accepted a restore yet. pending: S3 is restoring it. restored: S3 itself said, by HEAD, that it is readable. failed: it will not become readable without help; code and sentence say why.';
-comment on type notification_kind is 'pre: "your files are being restored". post: what became of them.';
+comment on type notification_kind is 'pre: "your files are being restored". post: what became of them. held: they wait for approval. approval: a hold waits for a decision. warning: a limit is nearly used up.';
+comment on type policy_action is 'What happens to a read. restore: its file is restored. hold: it waits for approval. observe: only what it would cost is noted; nothing is restored, and nobody is told. ignore: it is counted, and leaves no row.';
+comment on type limit_scope is 'Whose restores a limit counts. all: everybody''s together. person: each person''s own. prefix: those under one prefix of a bucket.';
+comment on type limit_period is 'How long a limit counts, by UTC: a day, or a month of the calendar.';
+comment on type hold_status is 'open: waits for a decision. approved: its restores run. refused, expired (nobody decided in 72 hours): its restores fail.';
+comment on type admission is 'Internal: one restore as admit_restores works on it.';
 comment on type notification_status is 'sealed: the body is frozen; to be sent, or being sent. sent: Resend accepted it. failed: Resend refuses it for good (the address, mostly). unknown: perhaps sent; Resend was away for longer than it remembers our idempotency key.';
 comment on type resolution_rule is 'How a reader became a person, in the order tried. access_key: aws_key_user_map has the key. principal: aws_principal_user_map has the ARN. principal_prefix: it has a prefix of the ARN (the longest counts). source_identity, session_name: the address that the session names, of a domain in SESSION_EMAIL_DOMAINS.';
 comment on domain email_address is 'One mailbox: one @, and nothing that could make two recipients or a second header line of one.';
@@ -43,6 +48,13 @@ comment on column restores.last_checked_at is 'S3''s last answer to a poll; null
 comment on column restores.failure_code is 'S3''s name of the latest error, or Thaw''s own (object_not_found, restore_lost, given_up ...); final when failed. Null: no error now.';
 comment on column restores.failure_message is 'The same as a sentence that a person understands; null: no error now.';
 comment on column restores.closed_at is 'When this restore was over: a read after that opens a new row. Null: open.';
+comment on column restores.payer is 'For whose account it counts: the address of the first reader in lower case, else their role without its session, ARN, access key or account. Null: not admitted, held or observed yet.';
+comment on column restores.hold_id is 'The hold that it waits in, or waited in (holds.id); null: none. It waits while it is not_started and attempt_after is infinity.';
+comment on column restores.admitted_at is 'When it was counted for its limits: S3 was asked after that. Null: no limit counted it.';
+comment on column restores.days is 'For how many days S3 was, or is to be, asked to keep the copy; null: not asked yet.';
+comment on column restores.estimated_cost is 'What it costs in dollars, by the prices of that day, without the download: an estimate. Null: not known.';
+comment on column restores.charged is 'The limits that it counts for (limits.id); null: none. Taken off again only where S3 has certainly not started it.';
+comment on column restores.charged_bytes is 'The bytes that it counts for them; null: none.';
 comment on column restores.created_at is 'When its first read came in.';
 
 -- -------------------------------------------------------------------------------------- restore_requests
@@ -73,6 +85,7 @@ comment on column restore_requests.read_count is 'Failed reads of this reader; a
 comment on column restore_requests.last_read_at is 'Time of the newest read event.';
 comment on column restore_requests.last_event_id is 'Id of the newest read event; null: it had none.';
 comment on column restore_requests.ended_unknown is 'The restore that was over while nobody knew the reader: nobody looks again. Null: not so.';
+comment on column restore_requests.observed is 'True: the policy said observe. Nobody is told of this read.';
 
 -- ---------------------------------------------------------------------------------------------- the mails
 
@@ -94,6 +107,7 @@ comment on column notifications.failure_message is 'The latest error as a senten
 comment on column notifications.superseded_by is 'The mail that an operator sent in its place; null: none.';
 comment on column notifications.created_at is 'When it was written.';
 comment on column notifications.has_marks_left is 'True: sent, and more of its readers are still to be marked as told than one transaction may lock.';
+comment on column notifications.notice_id is 'The notice that it is about (notices.id); null: it is about restores.';
 
 comment on table announcements is 'Each person is told each thing once per restore, whatever keys they used: its primary key says so.';
 comment on column announcements.restore_id is 'Of which restore.';
@@ -123,6 +137,86 @@ comment on table second_look is 'One row: the walk over readers whom nobody knew
 comment on column second_look.only_row is 'Always true.';
 comment on column second_look.started_at is 'When the latest walk began.';
 comment on column second_look.after is 'The last request that it looked at; null: the walk is over.';
+
+-- ------------------------------------------------------------------------------------------ what it may cost
+
+comment on table policies is 'What happens to reads. Of a read the longest bucket and prefix counts, then the most specific principal; without one it is restored by the worker''s settings. Written by npm run thaw -- policy (set_policy, import_policies, remove_policy).';
+comment on column policies.s3_bucket is 'The bucket; *: every one.';
+comment on column policies.key_prefix is 'What the key begins with; empty: every key.';
+comment on column policies.principal is 'Who reads: an ARN, a prefix of ARNs that ends in *, an access key, or an address in lower case; *: anybody.';
+comment on column policies.action is 'See \dT+ policy_action.';
+comment on column policies.tier is 'The retrieval tier; Expedited is Standard where a class has none. Null: the worker''s RESTORE_TIER.';
+comment on column policies.days is 'For how many days the copy stays; null: the worker''s RESTORE_DAYS.';
+comment on column policies.note is 'Why it is there, for people; empty: nothing was said.';
+comment on column policies.created_at is 'When it was made.';
+
+comment on table limits is 'How much may be restored in a day or a month (UTC) before somebody has to approve. All that apply must have room; 0: everything waits for approval. Written by npm run thaw -- limit (set_limit, remove_limit).';
+comment on column limits.id is 'Stays when the limit is changed.';
+comment on column limits.scope is 'Whose restores it counts, see \dT+ limit_scope.';
+comment on column limits.s3_bucket is 'The bucket of a limit under a prefix; *: every one.';
+comment on column limits.key_prefix is 'The prefix of a limit under a prefix; empty: every key.';
+comment on column limits.per is 'day or month, by UTC.';
+comment on column limits.max_cost is 'Dollars by our estimate; null: not limited.';
+comment on column limits.max_bytes is 'Bytes; null: not limited.';
+comment on column limits.max_objects is 'Objects; null: not limited.';
+comment on column limits.created_at is 'When it was made: it counts what was admitted since.';
+
+comment on table spending is 'How much of a limit is used in a period: always the sum of the restores that it counts (restores.charged).';
+comment on column spending.limit_id is 'The limit (limits.id).';
+comment on column spending.subject is 'Of a limit for each person: who (restores.payer); else empty.';
+comment on column spending.period is 'The first day of the day or month, by UTC.';
+comment on column spending.objects is 'Objects counted.';
+comment on column spending.bytes is 'Their bytes.';
+comment on column spending.cost is 'Their estimated cost in dollars.';
+comment on column spending.warned_at is 'When four fifths of it were used, of which APPROVERS hear once; null: not yet.';
+
+comment on table holds is 'Restores that somebody has to approve: one open hold for each person, which grows while it is open. Decided by approve_hold and refuse_hold.';
+comment on column holds.id is 'What approve_hold and refuse_hold take.';
+comment on column holds.person is 'Whose restores they are (restores.payer).';
+comment on column holds.status is 'See \dT+ hold_status.';
+comment on column holds.reason is 'Why the first of them was held.';
+comment on column holds.objects is 'How many restores it holds, or held.';
+comment on column holds.bytes is 'Their bytes.';
+comment on column holds.estimated_cost is 'What they would cost in dollars: an estimate.';
+comment on column holds.opened_at is 'When the first was held; 72 hours later it expires.';
+comment on column holds.last_added_at is 'When the latest was added.';
+comment on column holds.decided_at is 'When it was decided, or expired; null: it is open.';
+comment on column holds.decided_by is 'Who decided; nobody: it expired. Null: it is open.';
+comment on column holds.settled_at is 'When the last of its restores was due or had failed; null: not yet.';
+
+comment on table notices is 'A mail about a hold or a limit that is due to somebody, once.';
+comment on column notices.id is 'The notice.';
+comment on column notices.kind is 'held, approval or warning, see \dT+ notification_kind.';
+comment on column notices.hold_id is 'The hold that it is about; null: it is about a limit.';
+comment on column notices.limit_id is 'The limit that it is about (limits.id); null: it is about a hold.';
+comment on column notices.subject is 'As in spending; null: it is about a hold.';
+comment on column notices.period is 'As in spending; null: it is about a hold.';
+comment on column notices.email is 'Who is told; null: each of APPROVERS.';
+comment on column notices.created_at is 'When it became due.';
+comment on column notices.sealed_at is 'When its mails were written; null: not yet.';
+
+comment on table prices is 'What S3 takes for restores, by region, class and tier, in dollars without tax. Restores of a region without prices are estimated by those of us-east-1. Written by npm run thaw -- prices import (import_prices).';
+comment on column prices.region is 'The AWS region.';
+comment on column prices.storage_class is 'GLACIER or DEEP_ARCHIVE; of Intelligent-Tiering ARCHIVE_ACCESS or DEEP_ARCHIVE_ACCESS.';
+comment on column prices.tier is 'The retrieval tier.';
+comment on column prices.per_1000_requests is 'Dollars for 1,000 restored objects.';
+comment on column prices.per_gb is 'Dollars for a GB (2^30 bytes) that is retrieved.';
+comment on column prices.copy_per_gb_month is 'Dollars for a GB of temporary copies in 30 days; 0: the class makes none.';
+comment on column prices.valid_from is 'From which day on it counts (UTC); of several the latest counts.';
+comment on column prices.source is 'Where it was looked up.';
+
+comment on table costs is 'What restores cost by our estimate: a ledger, to which each accepted or observed page adds, and which is added up to one row per day and kind. It outlives the restores.';
+comment on column costs.id is 'Grows with time.';
+comment on column costs.day is 'When S3 accepted them, or they were observed (UTC).';
+comment on column costs.person is 'For whose account (restores.payer).';
+comment on column costs.s3_bucket is 'The bucket.';
+comment on column costs.folder is 'The key up to its first slash; empty: it has none.';
+comment on column costs.storage_class is 'The class; of Intelligent-Tiering its archive tier.';
+comment on column costs.tier is 'The retrieval tier.';
+comment on column costs.observed is 'True: nothing was restored, it would have cost this.';
+comment on column costs.objects is 'How many objects.';
+comment on column costs.bytes is 'Their bytes.';
+comment on column costs.cost is 'Their estimated cost in dollars.';
 
 -- --------------------------------------------------------------------- workers, history, what is counted
 
@@ -178,7 +272,10 @@ begin
                    ('recent_failures', '{restores}'), ('mail_status', '{notifications}'), ('mail_gate_status', '{mail_gate}'),
                    ('untold_pre', '{announcements}'), ('untold_post', '{announcements}'), ('untold_requests', '{announcements}'),
                    ('worker_status', '{workers}'), ('job_status', '{task_runs}'), ('restore_steps', '{restore_history}'),
-                   ('operator_actions', '{actions}'), ('hourly_totals', '{totals}')) v (name, tables)
+                   ('operator_actions', '{actions}'), ('hourly_totals', '{totals}'),
+                   ('policy_list', '{policies}'), ('limit_list', '{limits}'), ('limit_status', '{limits,spending}'), ('hold_list', '{holds}'),
+                   ('held_restores', '{restores}'), ('price_list', '{prices}'), ('cost_by_person', '{costs,holds}'), ('cost_by_bucket', '{costs,holds}'),
+                   ('cost_by_prefix', '{costs,holds}'), ('cost_by_class', '{costs,holds}'), ('cost_by_month', '{costs,holds}')) v (name, tables)
       join pg_class c on c.relname = v.name and c.relnamespace = 'public'::regnamespace
       join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
      cross join unnest(v.tables) with ordinality t (oid, ord)
@@ -306,6 +403,36 @@ comment on column read_silence.news_after is 'Twice the longest gap, and at leas
 comment on column read_silence.longest_gap is 'The longest gap between two reads in the last 30 days, to the hour; null: fewer than two hours had any.';
 comment on column read_silence.hours is 'How many of the last 30 days'' hours had a read; the finding needs three.';
 
+-- ------------------------------------------------------------------------------- views of what it may cost
+
+comment on view policy_list is 'The policies, the most specific first: of a read, the first that fits counts.';
+comment on view limit_list is 'The limits.';
+comment on column limit_list.limit_text is 'The limit in words.';
+comment on view limit_status is 'What is used of each limit in the period that is now: one row per limit, and of a limit for each person one row per person who has used any of it.';
+comment on column limit_status.limit_id is 'The limit (limits.id).';
+comment on column limit_status.limit_text is 'The limit in words.';
+comment on column limit_status.person is 'Whose part it is, of a limit for each person; empty: everybody''s, or nobody has used any of it.';
+comment on column limit_status.objects is 'Objects counted.';
+comment on column limit_status.bytes is 'Their bytes.';
+comment on column limit_status.estimated_cost is 'Their estimated cost in dollars.';
+comment on column limit_status.objects_left is 'How many objects there is room for; null: not limited.';
+comment on column limit_status.bytes_left is 'How many bytes there is room for; null: not limited.';
+comment on column limit_status.cost_left is 'How many dollars there is room for; null: not limited.';
+comment on column limit_status.used is 'Which part of it is used up, of objects, bytes and cost the greatest; 1: all. More than 1: approved beyond it.';
+comment on view hold_list is 'The holds: restores that wait, or waited, for somebody''s approval.';
+comment on column hold_list.expires_at is 'When its restores fail if nobody decides; null: it is decided.';
+comment on view held_restores is 'The restores that wait in a hold now.';
+comment on column held_restores.restore_id is 'The restore (restores.id).';
+comment on view price_list is 'The prices, and which of them count now.';
+comment on column price_list.is_current is 'Whether it counts today.';
+comment on view cost_by_person is 'What restores cost by our estimate: one row per day and person. Ask for some days: where day >= ''2026-11-01''.';
+comment on view cost_by_bucket is 'What restores cost by our estimate: one row per day and bucket.';
+comment on view cost_by_prefix is 'What restores cost by our estimate: one row per day, bucket and prefix, that is the key up to its first slash.';
+comment on column cost_by_prefix.key_prefix is 'The key up to its first slash; empty: it has none.';
+comment on view cost_by_class is 'What restores cost by our estimate: one row per day, class and tier, as the AWS bill tells them apart.';
+comment on view cost_by_month is 'What restores cost by our estimate: one row per month, of all of them.';
+comment on column cost_by_month.month is 'The first day of the month (UTC).';
+
 -- --------------------------------------------------------------------------- views of the operator's pages
 
 comment on view restore_details is 'One row per restore (an object, from the first failed read until its copy has expired), open while closed_at is null. Read by the operator''s pages.';
@@ -394,3 +521,14 @@ comment on function erase_person(text, integer) is 'Erases an address from maps,
 comment on function resolve_requests(integer, interval[], text[]) is 'Fills in the addresses of readers, a page at a time (rows; debounce times; domains of session names). Returns 0 when nothing is left. Used by npm run users and resolve_users.';
 comment on function nudge(text, interval[]) is 'Starts a task soon: adds a job for it, unless one that will do is waiting. The second argument: after which times.';
 comment on function applied_sql_files() is 'The files of sql/ that were applied, for processes that may not read tables.';
+comment on function approve_hold(uuid, text, bigint) is 'Approves a hold: its restores run, counted, beyond the limit. By whom (empty: the database role); how many objects you have seen: if it has grown since, nothing happens. Two people decide once.';
+comment on function refuse_hold(uuid, text) is 'Refuses a hold: its restores fail, and their readers are told. By whom (empty: the database role).';
+comment on function set_policy(text, text, text, text, text, integer, text) is 'What happens to reads: of a bucket (*: every one) under a prefix by a principal (ARN, prefix of ARNs with *, access key, address; *: anybody), action (restore, hold, observe, ignore), tier, days, note. Says what it did.';
+comment on function remove_policy(text, text, text) is 'Removes the policy of a bucket, prefix and principal, as policy_list has them.';
+comment on function import_policies(jsonb) is 'Adds and changes policies, all or none: [{"s3_bucket", "key_prefix", "principal", "action", "tier", "days", "note"}]. Used by npm run thaw -- policy import.';
+comment on function set_limit(text, text, text, text, bigint, bigint, numeric) is 'How much may be restored before somebody has to approve: scope (all, person, prefix), bucket and prefix (of scope prefix), per (day, month), objects, bytes, dollars (null: not limited). Says what it did. What was spent in its period stays.';
+comment on function remove_limit(text, text, text, text) is 'Removes the limit of a scope, bucket, prefix and period, as limit_list has them. What it holds waits on for approval.';
+comment on function import_prices(jsonb) is 'Adds and changes prices, all or none: [{"region", "storage_class", "tier", "per_1000_requests", "per_gb", "copy_per_gb_month", "valid_from", "source"}]. Used by npm run thaw -- prices import.';
+comment on function check_read(text, text, text, text[]) is 'Who a reader (access key, ARN, address) is to policies and limits, and which policy is theirs at a bucket and key. Used by npm run thaw -- policy check.';
+comment on function check_limits(text, text, text) is 'The limits that count for a bucket, key and payer (null: nobody in particular), and what is left of them.';
+comment on function check_tiers(text, integer, bigint, text) is 'By which tier each class is restored when this one is wanted, and what so many days and bytes of it cost in dollars, by the prices of a region: an estimate.';

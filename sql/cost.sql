@@ -15,7 +15,7 @@
 --
 -- Exact whatever crashes: an admission and what it reserves are one transaction. charged on the row says what was reserved, so a row
 -- is never charged twice. give_back takes it off, once, and only where S3 has certainly not started the restore.
--- Locks, in this order: restores, spending (by limit, subject, period), holds (by person).
+-- Locks, in this order: the table limits, restores, spending (by limit, subject, period), holds (by person).
 
 -- Nobody has decided about a hold for this long: its restores fail, and their readers are told.
 create or replace function hold_lasts() returns interval language sql immutable as $$ select interval '72 hours' $$;
@@ -121,9 +121,26 @@ language sql stable as $$
    where l.scope <> 'prefix' or (l.s3_bucket = p_s3_bucket and starts_with(p_s3_key, l.key_prefix))
 $$;
 
+-- Sizes, dollars and counts in words, as wording/sizes.ts and wording/dollars.ts write them.
+create or replace function size_words(p_bytes numeric) returns text language sql immutable strict as $$
+  select case
+           when p_bytes < 999.5 then format('%s %s', p_bytes::bigint, case when p_bytes = 1 then 'byte' else 'bytes' end)
+           when s.n < 9.95 then format('%s %s', round(s.n, 1), s.unit)
+           else format('%s %s', round(s.n), s.unit) end
+    from (select p_bytes / 1000.0 ^ u.power as n, u.unit
+            from (values (1, 'kB'), (2, 'MB'), (3, 'GB'), (4, 'TB'), (5, 'PB'), (6, 'EB')) u (power, unit)
+           where u.power = 6 or p_bytes / 1000.0 ^ u.power < 999.5 order by u.power limit 1) s
+$$;
+create or replace function dollar_words(p_dollars numeric) returns text language sql immutable strict as $$
+  select case when p_dollars > 0 and p_dollars < 0.01 then 'under $0.01' else to_char(p_dollars, 'FM$999,999,999,999,990.00') end
+$$;
+create or replace function object_words(p_objects bigint) returns text language sql immutable strict as $$
+  select to_char(p_objects, 'FM999,999,999,999,999,990') || case when p_objects = 1 then ' object' else ' objects' end
+$$;
+
 -- A limit in words: "20 objects per day for each person".
 create or replace function limit_words(l limits) returns text language sql stable as $$
-  select concat_ws(', ', l.max_objects || ' objects', pg_size_pretty(l.max_bytes), '$' || l.max_cost) || ' per ' || l.per || ' '
+  select concat_ws(', ', object_words(l.max_objects), size_words(l.max_bytes), dollar_words(l.max_cost)) || ' per ' || l.per || ' '
          || case l.scope when 'all' then 'for all' when 'person' then 'for each person' else format('under s3://%s/%s', l.s3_bucket, l.key_prefix) end
 $$;
 
@@ -150,6 +167,8 @@ declare
   v_one admission;
   v_over text;
 begin
+  -- set_limit and remove_limit wait for this: all statements of an admission see the same limits.
+  lock table limits in row share mode;
   perform lock_restores(array(select o.id from parse_objects(p_objects) o));
   v_all := admissions_of(p_objects, p_tier, p_days);
 
@@ -543,7 +562,7 @@ declare
 begin
   select h.* into v_hold from holds h where h.id = p_id for no key update;
   if not found then
-    raise exception 'there is no hold %', p_id using errcode = 'no_data_found', hint = 'Take an id from hold_status_now.';
+    raise exception 'there is no hold %', p_id using errcode = 'no_data_found', hint = 'Take an id from hold_list.';
   elsif v_hold.status <> 'open' then
     raise exception 'hold % is % already, by %', p_id, v_hold.status, v_hold.decided_by using errcode = 'object_not_in_prerequisite_state';
   elsif v_hold.objects > p_seen then

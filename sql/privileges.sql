@@ -17,7 +17,8 @@ declare
     'enter_worker', 'leave_worker', 'reap_dead_workers', 'forget_failed_jobs', 'forget_old_actions', 'add_totals_up', 'note_task_run'];
   v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
     'open_mail_gate', 'close_mail_gate', 'approve_hold', 'refuse_hold', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
-    'find_ids'];
+    'find_ids',
+    'set_policy', 'remove_policy', 'import_policies', 'set_limit', 'remove_limit', 'import_prices', 'check_read', 'check_limits', 'check_tiers'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
   v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
@@ -106,6 +107,8 @@ begin
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
       findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
       read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails, hold_overview to %I', v_object.name);
+    execute format('grant select on policy_list, limit_list, limit_status, hold_list, held_restores, price_list,
+      cost_by_person, cost_by_bucket, cost_by_prefix, cost_by_class, cost_by_month to %I', v_object.name);
     -- The views call them as the role that reads.
     execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post to %I', v_object.name);
   end loop;

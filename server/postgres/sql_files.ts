@@ -26,7 +26,9 @@ const PAGES = [
   "retention",
   "lists",
   "operators",
+  "cost_operators",
   "views",
+  "cost_views",
   "metrics",
   "comments",
 ];

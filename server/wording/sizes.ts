@@ -12,7 +12,7 @@ export function size(bytes: number | string): string {
     unit += 1;
   }
   if (unit === 0) return `${n} ${n === 1 ? "byte" : "bytes"}`;
-  return `${n < 9.95 ? n.toFixed(1) : Math.round(n)} ${UNITS[unit]}`;
+  return `${n < 9.95 ? (Math.round(n * 10) / 10).toFixed(1) : Math.round(n)} ${UNITS[unit]}`;
 }
 
 /** The bytes that somebody wrote as "500GB", "1.5 TB" or "1000"; null: it is no size. */
