@@ -257,7 +257,7 @@ create or replace view findings as
         from (select o.username, o.since, o.pid, count(*) over () as count from old_transactions(interval '1 hour') o order by o.since limit 1) a
       union all
       select 9, 'holds_open', case h.open when 1 then 'A burst of reads waits' else h.open || ' bursts of reads wait' end
-               || format(' for approval: %s objects in all.', to_char(h.objects, 'FM999,999,999,999,999')),
+               || format(' for approval: %s, estimated at %s.', object_words(h.objects), dollar_words(h.estimated_cost)),
              h.oldest_since, h.open, 'See who reads what, and what it would cost, then approve or refuse: npm run thaw -- hold list'
         from hold_overview h where h.open > 0
       union all

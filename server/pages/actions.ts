@@ -5,6 +5,8 @@
 import { html } from "hono/html";
 import type { Pool } from "pg";
 
+import { hold, type Hold } from "./cost_queries.ts";
+import { holdInWords, holdTag } from "./holds.ts";
 import { link, stateWord, tag } from "./layout.ts";
 import { gateFacts } from "./overview.ts";
 import { notFound, PageProblem } from "./problem.ts";
@@ -19,7 +21,7 @@ import {
   type Mail,
   type Restore,
 } from "./queries.ts";
-import { isAboutS3, objectLink } from "./restores.ts";
+import { isAboutS3, objectLink, stateOf } from "./restores.ts";
 import { plain, things, visible, type Html } from "./text.ts";
 import { isId, isListState, parseDay, urls } from "./urls.ts";
 
@@ -74,9 +76,7 @@ const onRestore = (title: string, button: string, call: string, will: (of: Resto
     const found = await theRestore(pool, given);
     return {
       title,
-      subject: html`<p>
-        ${objectLink(found)} ${tag(found.closed_at === null ? found.restore_status : "closed")}
-      </p>`,
+      subject: html`<p>${objectLink(found)} ${tag(stateOf(found))}</p>`,
       will: will(found),
       fields: [["id", found.id]],
       button,
@@ -111,9 +111,48 @@ const onMail = (title: string, button: string, call: string, will: string[]): Ac
   },
 });
 
+async function theHold(pool: Pool, given: Given): Promise<Hold> {
+  const found = await hold(pool, idOf(given));
+  if (found === undefined) throw notFound();
+  return found;
+}
+
+/** `seen`: how many objects the person saw who decides. */
+const onHold = (
+  title: string,
+  button: string,
+  callOf: (id: string, seen: number) => [call: string, values: unknown[]],
+  will: string[],
+): Action => ({
+  async confirm(pool, given) {
+    const found = await theHold(pool, given);
+    return {
+      title,
+      subject: html`<p>
+          ${link(urls.hold(found.id), visible(found.person))} ${holdTag(found)} <b>${holdInWords(found)}</b>.
+        </p>
+        <p>Held, because it is ${visible(found.reason)}.</p>`,
+      will: found.status === "open" ? will : ["Nothing: it is decided already."],
+      fields: [
+        ["id", found.id],
+        ["seen", String(found.objects)],
+      ],
+      button,
+    };
+  },
+  async run(pool, given, actor) {
+    const id = idOf(given);
+    const seen = /^\d{1,15}$/.test(given["seen"] ?? "") ? Number(given["seen"]) : 0;
+    const { said, action } = await act(pool, actor, ...callOf(id, seen));
+    if (action === undefined) throw nothingDone(said[0]);
+    return { said: said[0] ?? "", to: urls.hold(id, { done: action }) };
+  },
+});
+
 const retryWill = (of: Restore): string[] => {
   if (of.closed_at !== null)
     return ["Nothing: this restore is over. The next read of the file opens a new one."];
+  if (of.is_held) return ["Nothing: this restore waits for approval. Approve or refuse its hold."];
   switch (of.restore_status) {
     case "not_started":
       return [
@@ -151,7 +190,7 @@ function bulkOf(given: Given): Bulk {
       ids: (pool) => stuckRestores(pool, problem),
     };
   }
-  if (state === undefined || !isListState(state) || state === "closed") throw notFound();
+  if (state === undefined || !isListState(state) || state === "closed" || state === "held") throw notFound();
   const query = { state, from: parseDay(given["from"]), to: parseDay(given["to"]) };
   return {
     words: `${state === "open" ? "open" : stateWord(state)}${query.from ? ` since ${query.from}` : ""}${query.to ? ` until ${query.to}` : ""}`,
@@ -251,6 +290,23 @@ export const ACTIONS: Record<string, Action> = {
     [
       "It goes out once more, under a new id. Look in Resend's log first: if it was sent after all, the person gets it twice.",
     ],
+  ),
+  approve: onHold(
+    "Approve these restores?",
+    "Approve",
+    // Without a name, as the actor of this transaction.
+    (id, seen) => ["select approve_hold($1, '', $2) as said", [id, seen]],
+    [
+      "All of it is restored, beyond the limit, and counted. AWS charges for it.",
+      "If it has grown by then, nothing is done, and you are asked again.",
+    ],
+  ),
+  refuse: onHold(
+    "Refuse these restores?",
+    "Refuse",
+    // However much it has grown: nothing is spent.
+    (id) => ["select refuse_hold($1, '') as said", [id]],
+    ["Nothing of it is restored: the restores have failed, and all their readers are told by mail."],
   ),
   open_gate: {
     async confirm(pool, _given, now) {

@@ -11,6 +11,9 @@ import { type Log, reasonOf } from "../log.ts";
 import { ACTIONS, confirmPage, type Given } from "./actions.ts";
 import { ASSETS } from "./assets.ts";
 import { cached } from "./cached.ts";
+import * as money from "./cost_queries.ts";
+import { costsAsCsv, costsPage } from "./costs.ts";
+import { holdPage, holdsPage } from "./holds.ts";
 import { layout, link, type Page } from "./layout.ts";
 import { mailPage, mailsAsCsv, mailsPage } from "./mails.ts";
 import { createSnapshots, headline, overview } from "./overview.ts";
@@ -21,7 +24,17 @@ import { listPage, restoresAsCsv, restoreTable, searchPage, stuckPage } from "./
 import { searchOf } from "./search.ts";
 import { signIn, type PagesEnv } from "./sign_in.ts";
 import { plain, visible } from "./text.ts";
-import { BASE, cursorText, isId, isListState, parseCursor, parseDay, urls, type ListQuery } from "./urls.ts";
+import {
+  BASE,
+  cursorText,
+  isId,
+  isListState,
+  parseCursor,
+  parseDay,
+  parseMonth,
+  urls,
+  type ListQuery,
+} from "./urls.ts";
 import { workersPage } from "./workers.ts";
 import { html } from "hono/html";
 
@@ -217,15 +230,16 @@ export function createPages({ pool, password, public_url, log }: PagesOptions): 
         return send(c, {
           ...page,
           main: html`<p>
-            Search for the id of a request, restore or mail; s3://bucket/key; the beginning of a key; an
+            Search for the id of a request, restore, mail or hold; s3://bucket/key; the beginning of a key; an
             address; an access key; an ARN, or its beginning with a * at the end.
           </p>`,
         });
       case "id": {
-        const { restore_id, mail_id } = await queries.findId(pool, search.text);
+        const { restore_id, mail_id, hold_id } = await queries.findId(pool, search.text);
         if (restore_id !== undefined) return c.redirect(urls.restore(restore_id));
         if (mail_id !== undefined) return c.redirect(urls.mail(mail_id));
-        return send(c, { ...page, main: html`<p>No request, restore or mail has this id.</p>` }, 404);
+        if (hold_id !== undefined) return c.redirect(urls.hold(hold_id));
+        return send(c, { ...page, main: html`<p>No request, restore, mail or hold has this id.</p>` }, 404);
       }
       case "object": {
         const rows = await queries.restoresOfObject(pool, search.bucket, search.text);
@@ -308,6 +322,75 @@ export function createPages({ pool, password, public_url, log }: PagesOptions): 
       place: "Mails",
       ...may,
     });
+  });
+
+  app.get(`${BASE}/holds`, async (c) => {
+    const is_decided = c.req.query("decided") !== undefined;
+    const [rows, may] = await Promise.all([
+      money.holds(pool, is_decided, parseCursor(c.req.query("after"))),
+      rights(),
+    ]);
+    return send(c, { title: "Holds", main: holdsPage(is_decided, rows, new Date()), place: "Holds", ...may });
+  });
+
+  app.get(`${BASE}/holds/:id`, async (c) => {
+    const id = c.req.param("id");
+    const after = c.req.query("after");
+    if (!isId(id)) throw notFound();
+    const [hold, files, readers, actions, may] = await Promise.all([
+      money.hold(pool, id),
+      money.filesOfHold(pool, id, after !== undefined && isId(after) ? after : undefined),
+      money.readersOfHold(pool, id),
+      queries.actionsOn(pool, [id], null),
+      rights(),
+    ]);
+    if (hold === undefined) throw notFound();
+    const done = actions.find((one) => one.id === c.req.query("done"));
+    return send(c, {
+      title: `Hold of ${plain(hold.person)}`,
+      heading: html`Hold of ${visible(hold.person)}`,
+      main: holdPage({ hold, files, readers, actions, done }, new Date(), may.may_act),
+      place: "Holds",
+      ...may,
+    });
+  });
+
+  const monthOf = (c: Context, now: Date): string =>
+    parseMonth(c.req.query("month")) ?? now.toISOString().slice(0, 7);
+
+  app.get(`${BASE}/costs`, async (c) => {
+    const now = new Date();
+    const month = monthOf(c, now);
+    const [all, limits, persons, buckets, prefixes, ignored, may] = await Promise.all([
+      money.costOfMonth(pool, month),
+      money.spending(pool),
+      money.costs(pool, "person", month),
+      money.costs(pool, "bucket", month),
+      money.costs(pool, "prefix", month),
+      money.ignoredReads(pool, month),
+      rights(),
+    ]);
+    const top: [money.By, money.Cost[]][] = [
+      ["person", persons],
+      ["bucket", buckets],
+      ["prefix", prefixes],
+    ];
+    return send(c, {
+      title: "Costs",
+      main: costsPage({ month, all, limits, top, ignored }, now),
+      place: "Costs",
+      ...may,
+    });
+  });
+
+  app.get(`${BASE}/costs.csv`, async (c) => {
+    const month = monthOf(c, new Date());
+    const by = money.BY.find((one) => one === c.req.query("by")) ?? "person";
+    return sendCsv(
+      c,
+      `costs-by-${by}-${month}`,
+      costsAsCsv(by, month, await money.costsForCsv(pool, by, month)),
+    );
   });
 
   app.get(`${BASE}/workers`, async (c) => {

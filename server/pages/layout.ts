@@ -28,6 +28,8 @@ const PLACES = [
   ["Restores", urls.restores()],
   ["Stuck", urls.stuck()],
   ["Mails", urls.mails()],
+  ["Holds", urls.holds()],
+  ["Costs", urls.costs()],
   ["Workers", urls.workers()],
   ["Actions", urls.actions()],
 ] as const;
@@ -90,11 +92,16 @@ export const layout = (page: Page): Html =>
 
 const STATE_WORDS: Record<string, readonly [string, string]> = {
   not_started: ["not started", "wait"],
+  held: ["waits for approval", "wait"],
   pending: ["S3 restores it", "wait"],
   restored: ["readable", "good"],
   failed: ["failed", "bad"],
   closed: ["over", ""],
   open: ["open", ""],
+  approved: ["approved", "good"],
+  refused: ["refused", "bad"],
+  expired: ["expired", "bad"],
+  observed: ["only observed", ""],
   sealed: ["waiting", "wait"],
   sent: ["sent", "good"],
   unknown: ["perhaps sent", "bad"],
@@ -136,7 +143,7 @@ export function table(caption: string, columns: string[], body: unknown[][]): Ht
 export const facts = (entries: [string, unknown][]): Html =>
   html`<dl>
     ${entries
-      .filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false)
       .map(
         ([name, value]) =>
           html`<dt>${name}</dt>

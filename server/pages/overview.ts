@@ -102,6 +102,10 @@ function whereTo({ finding, problem }: Finding, may_act: boolean): Html | "" {
       );
     case "mail_gate_closed":
       return html`${may_act ? html`${actionLink(urls.confirm("open_gate"), "Open the gate ...")} ` : ""}${link(urls.mails(), "Mails that wait")}`;
+    case "holds_open":
+      return link(urls.holds(), "Show them, approve or refuse");
+    case "limit_used":
+      return link(urls.costs(), "Limits and who uses them");
     case "no_worker":
     case "task_failing":
     case "task_late":
@@ -126,7 +130,8 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
       ${show(snapshot.findings, (found) =>
         found.length === 0
           ? html`<p class="card well">
-              Nothing needs you. Checked: workers, tasks, restores, mails, the mail gate, reads and events.
+              Nothing needs you. Checked: workers, tasks, restores, mails, the mail gate, reads, events, holds
+              and limits.
             </p>`
           : html`<ul class="findings">
               ${found.map((one) => findingCard(one, now, may_act))}
@@ -142,7 +147,9 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
             ["state", "restores", "the oldest"],
             states.map((state) => [
               link(
-                urls.restores({ state: state.restore_status, order: "oldest" }),
+                state.restore_status === "held"
+                  ? urls.holds()
+                  : urls.restores({ state: state.restore_status, order: "oldest" }),
                 tag(state.restore_status),
               ),
               count(state.count, COUNT_LIMIT),

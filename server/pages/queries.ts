@@ -25,14 +25,18 @@ export const CSV_ROWS = 10_000;
 /** What one bulk action does at most. */
 export const BULK_LIMIT = 1_000;
 
-type Rows<T extends QueryResultRow> = Promise<T[]>;
+export type Rows<T extends QueryResultRow> = Promise<T[]>;
 
-async function rows<T extends QueryResultRow>(pool: Pool, text: string, values: unknown[] = []): Rows<T> {
+export async function rows<T extends QueryResultRow>(
+  pool: Pool,
+  text: string,
+  values: unknown[] = [],
+): Rows<T> {
   return (await pool.query<T>(text, values)).rows;
 }
 
 /** count(*), cut off at COUNT_LIMIT, as in the view restore_overview. */
-const countOf = (from: string): string =>
+export const countOf = (from: string): string =>
   `(select count(*) from (select from ${from} limit ${COUNT_LIMIT}) c)::int`;
 
 // What the database role may do.
@@ -92,13 +96,17 @@ export interface StateCount {
   oldest: Date | null;
 }
 
-/** Open restores by status, and since when the oldest of each has it. */
-export const openStates = (pool: Pool): Rows<StateCount> =>
-  rows(
+/** Open restores by status, and since when the oldest of each has it; held ones apart, if there are any. */
+export const openStates = async (pool: Pool): Rows<StateCount> => {
+  const held = "restore_details r where r.is_held";
+  const found = await rows<StateCount>(
     pool,
-    `select restore_status::text as restore_status, open as count, oldest_since as oldest
-       from restore_overview order by restore_overview.restore_status`,
+    `select 'held' as restore_status, ${countOf(held)} as count, (select r.status_at from ${held} order by r.status_at limit 1) as oldest
+     union all
+     (select restore_status::text, open, oldest_since from restore_overview order by restore_overview.restore_status)`,
   );
+  return found.filter(({ restore_status, count }) => restore_status !== "held" || count > 0);
+};
 
 /** When the last read came, repeats included: the silence that `findings` tells of is counted from then. */
 export const lastRead = async (pool: Pool): Promise<Date | null> =>
@@ -235,6 +243,8 @@ export interface ListedRestore {
   storage_class: string | null;
   tier: string | null;
   size_bytes: string | null;
+  /** It waits for approval. */
+  is_held: boolean;
   failing_since: Date | null;
   failure_code: string | null;
   failure_message: string | null;
@@ -244,7 +254,7 @@ export interface ListedRestore {
 }
 
 const LISTED = `r.id, r.s3_bucket, r.s3_key, r.version_id, r.restore_status::text as restore_status, r.created_at, r.closed_at, r.storage_class,
-  r.tier, r.size_bytes, r.failing_since, r.failure_code, r.failure_message,
+  r.tier, r.size_bytes, r.is_held, r.failing_since, r.failure_code, r.failure_message,
   (select count(*)::int from (select from restore_readers q where q.restore_id = r.id limit 100) c) as readers,
   (select q.email from restore_readers q where q.restore_id = r.id and q.email is not null limit 1) as email`;
 
@@ -252,22 +262,32 @@ const STATUSES: ListState[] = ["not_started", "pending", "restored", "failed"];
 
 interface Filter {
   time: string;
+  /** By status, of s.status. */
   where: string;
+  /** What waits for approval has an index of its own; undefined: it is not in this list. */
+  held: string | undefined;
   values: unknown[];
 }
+
+const STATUSES_OF: Partial<Record<ListState, ListState[]>> = {
+  open: STATUSES,
+  held: [],
+  closed: ["restored"],
+};
 
 /** The rows of `restore_details r` that a list shows; $1 are the statuses, if any. */
 function filterOf({ state, from, to }: Omit<ListQuery, "after" | "order">): Filter {
   const isClosed = state === "closed";
   const time = isClosed ? "r.closed_at" : "r.status_at";
+  const days = [
+    `($2::date is null or ${time} >= $2::date::timestamp at time zone 'UTC')`,
+    `($3::date is null or ${time} < ($3::date + 1)::timestamp at time zone 'UTC')`,
+  ].join(" and ");
   return {
     time,
-    where: [
-      isClosed ? "r.closed_at is not null" : "r.closed_at is null and r.restore_status = s.status",
-      `($2::date is null or ${time} >= $2::date::timestamp at time zone 'UTC')`,
-      `($3::date is null or ${time} < ($3::date + 1)::timestamp at time zone 'UTC')`,
-    ].join(" and "),
-    values: [isClosed ? ["restored"] : state === "open" ? STATUSES : [state], from ?? null, to ?? null],
+    where: `${isClosed ? "r.closed_at is not null" : "r.closed_at is null and r.restore_status = s.status and not r.is_held"} and ${days}`,
+    held: state === "open" || state === "held" ? `r.is_held and ${days}` : undefined,
+    values: [STATUSES_OF[state] ?? [state], from ?? null, to ?? null],
   };
 }
 
@@ -278,17 +298,17 @@ export function listRestores(
   cursor: Cursor | undefined,
   limit = PAGE_ROWS,
 ): Rows<ListedRestore> {
-  const { time, where, values } = filterOf(query);
+  const { time, where, held, values } = filterOf(query);
   const [direction, beyond] = query.order === "oldest" ? ["asc", ">"] : ["desc", "<"];
   const after = cursor === undefined ? "" : `and (${time}, r.id) ${beyond} ($5::timestamptz, $6::uuid)`;
+  const some = (condition: string): string =>
+    `(select r.id, ${time} as at from restore_details r where ${condition} ${after} order by ${time} ${direction}, r.id ${direction} limit $4)`;
   return rows(
     pool,
     `select p.at, p.at::text as cursor_at, ${LISTED}
        from (select o.id, o.at
-               from unnest($1::restore_status[]) s (status)
-              cross join lateral (
-                select r.id, ${time} as at from restore_details r where ${where} ${after}
-                 order by ${time} ${direction}, r.id ${direction} limit $4) o
+               from (select l.id, l.at from unnest($1::restore_status[]) s (status) cross join lateral ${some(where)} l
+                     ${held === undefined ? "" : `union all ${some(held)}`}) o
               order by o.at ${direction}, o.id ${direction} limit $4) p
        join restore_details r on r.id = p.id
       order by p.at ${direction}, p.id ${direction}`,
@@ -296,7 +316,7 @@ export function listRestores(
   );
 }
 
-/** Ids that a bulk action works on, the oldest first; one more than BULK_LIMIT when there are more. */
+/** Ids that a bulk action works on, the oldest first; one more than BULK_LIMIT when there are more. Holds are decided as a whole. */
 export async function matchingRestores(
   pool: Pool,
   query: Omit<ListQuery, "after" | "order">,
@@ -363,16 +383,20 @@ export const restoresOfObject = (pool: Pool, bucket: string, key: string): Rows<
 };
 
 /** Where an id leads. */
-export async function findId(pool: Pool, id: string): Promise<{ restore_id?: string; mail_id?: string }> {
-  const [found] = await rows<{ restore_id: string | null; mail_id: string | null }>(
+export async function findId(
+  pool: Pool,
+  id: string,
+): Promise<{ restore_id?: string; mail_id?: string; hold_id?: string }> {
+  const [found] = await rows<{ restore_id: string | null; mail_id: string | null; hold_id: string | null }>(
     pool,
     `select coalesce((select r.id from restore_details r where r.id = $1), (select q.restore_id from restore_readers q where q.id = $1)) as restore_id,
-            (select m.id from mail_status m where m.id = $1) as mail_id`,
+            (select m.id from mail_status m where m.id = $1) as mail_id, (select h.id from hold_list h where h.id = $1) as hold_id`,
     [id],
   );
   return {
     ...(found?.restore_id && { restore_id: found.restore_id }),
     ...(found?.mail_id && { mail_id: found.mail_id }),
+    ...(found?.hold_id && { hold_id: found.hold_id }),
   };
 }
 
@@ -384,6 +408,9 @@ export interface FoundRead {
   reader: string;
   email: string | null;
   restore_status: ListState;
+  is_held: boolean;
+  closed_at: Date | null;
+  failure_code: string | null;
   requested_at: Date;
   cursor_at: string;
 }
@@ -420,10 +447,13 @@ export async function searchReads(
         order by q.requested_at desc, q.id desc limit $3),
      last as (select q.id, count(*) over () as n from looked_at q order by q.requested_at, q.id limit 1)
      (select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text as restore_status, q.requested_at,
-             q.requested_at::text as cursor_at, false as is_last, false as is_full
-        from looked_at q where ${MATCHES[match]} order by q.requested_at desc, q.id desc limit ${PAGE_ROWS + 1})
+             q.requested_at::text as cursor_at, r.is_held, r.closed_at, r.failure_code, false as is_last, false as is_full
+        from (select * from looked_at q where ${MATCHES[match]} order by q.requested_at desc, q.id desc limit ${PAGE_ROWS + 1}) q
+       cross join lateral (select r.is_held, r.closed_at, r.failure_code from restore_details r where r.id = q.restore_id offset 0) r
+       order by q.requested_at desc, q.id desc)
      union all
-     select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text, q.requested_at, q.requested_at::text, true, l.n = $3
+     select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text, q.requested_at, q.requested_at::text,
+            false, null, null, true, l.n = $3
        from last l join looked_at q on q.id = l.id`,
     [cursor?.at ?? null, cursor?.id ?? null, SEARCH_ROWS, text],
   );
@@ -450,6 +480,11 @@ export interface Restore extends ListedRestore {
   attempt_after: Date | null;
   lost_count: number;
   head_wanted_at: Date | null;
+  hold_id: string | null;
+  /** Whose limits it counts for. */
+  payer: string | null;
+  /** In dollars. */
+  estimated_cost: string | null;
 }
 
 export const restore = async (pool: Pool, id: string): Promise<Restore | undefined> =>
@@ -457,8 +492,7 @@ export const restore = async (pool: Pool, id: string): Promise<Restore | undefin
     await rows<Restore>(
       pool,
       `select r.status_at as at, r.status_at::text as cursor_at, ${LISTED}, r.region, r.status_at, r.archive_status, r.accepted_at, r.restored_at,
-              r.restore_expires_at, r.last_checked_at, r.attempts, case when isfinite(r.attempt_after) then r.attempt_after end as attempt_after,
-              r.lost_count, r.head_wanted_at
+              r.restore_expires_at, r.last_checked_at, r.attempts, r.attempt_after, r.lost_count, r.head_wanted_at, r.hold_id, r.payer, r.estimated_cost
          from restore_details r where r.id = $1`,
       [id],
     )

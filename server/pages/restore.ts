@@ -1,12 +1,14 @@
 /** One restore: how it stands, what can be done, and all that happened. */
 import { html } from "hono/html";
 
+import { dollars } from "../wording/dollars.ts";
 import { size } from "../wording/sizes.ts";
 import { clockInWords, expectation } from "../wording/times.ts";
 import { actionLink, facts, link, stateWord, table, tag } from "./layout.ts";
 import { PAGE_ROWS, type Done, type Mail, type Reader, type Restore, type Step } from "./queries.ts";
 import { count, plain, time, visible, type Html } from "./text.ts";
-import { urls } from "./urls.ts";
+import { stateOf } from "./restores.ts";
+import { isId, urls } from "./urls.ts";
 
 export interface RestoreFacts {
   restore: Restore;
@@ -21,6 +23,11 @@ export interface RestoreFacts {
 /** What happens now, in one sentence. */
 function nowInWords(restore: Restore, now: Date): Html | string {
   const { closed_at, restore_status, failing_since } = restore;
+  if (closed_at !== null && restore.failure_code === "observed")
+    return "A policy says only to observe: nothing was restored, and nobody is told.";
+  if (restore.is_held)
+    return html`S3 is not asked before somebody approves
+    it.${restore.hold_id === null ? "" : html` ${link(urls.hold(restore.hold_id), "Why, and who can decide")}`}`;
   if (closed_at !== null) return "This restore is over. The next read of the file opens a new one.";
   switch (restore_status) {
     case "not_started":
@@ -41,16 +48,17 @@ function nowInWords(restore: Restore, now: Date): Html | string {
     case "failed":
       return "It will not become readable without somebody's help.";
     case "open":
+    case "held":
     case "closed":
       return "";
   }
 }
 
-const actionsFor = ({ id, restore_status, closed_at }: Restore): Html | "" =>
+const actionsFor = ({ id, restore_status, closed_at, is_held }: Restore): Html | "" =>
   closed_at !== null
     ? ""
     : html`<p class="bar">
-        ${actionLink(urls.confirm("retry", { id }), "Retry ...")}
+        ${is_held ? "" : actionLink(urls.confirm("retry", { id }), "Retry ...")}
         ${restore_status === "not_started" || restore_status === "pending" ? actionLink(urls.confirm("give_up", { id }), "Give up ...") : ""}
       </p>`;
 
@@ -102,6 +110,9 @@ const stepTable = (list: Step[], now: Date): Html =>
     ]),
   );
 
+/** Of a hold. */
+const DECISIONS = ["approve", "refuse"];
+
 export const actionTable = (caption: string, list: Done[], now: Date): Html =>
   table(
     caption,
@@ -111,7 +122,9 @@ export const actionTable = (caption: string, list: Done[], now: Date): Html =>
       html`${visible(done.actor)}${done.actor === done.role ? "" : html` <small>by ${visible(done.role)}</small>`}`,
       visible(done.action),
       done.restore_id === null
-        ? visible(done.target)
+        ? DECISIONS.includes(done.action) && isId(done.target)
+          ? link(urls.hold(done.target), visible(done.target))
+          : visible(done.target)
         : link(urls.restore(done.restore_id), visible(done.target)),
       html`<small>${visible(done.before)}</small>`,
       html`<small>${visible(done.after)}</small>`,
@@ -131,7 +144,7 @@ export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html
   const { restore } = of;
   const next = of.readers.length > PAGE_ROWS ? of.readers[PAGE_ROWS - 1] : undefined;
   return html`${doneNote(of.done, now)}
-    <p>${tag(restore.closed_at === null ? restore.restore_status : "closed")} ${nowInWords(restore, now)}</p>
+    <p>${tag(stateOf(restore))} ${nowInWords(restore, now)}</p>
     ${restore.failure_code === null ? "" : html`<p class="card note"><b>${visible(restore.failure_code)}</b>: ${visible(restore.failure_message ?? "")}${restore.failing_since === null ? "" : html` First ${time(restore.failing_since, now)}.`}</p>`}
     ${may_act ? actionsFor(restore) : ""}
     <section class="card" aria-label="Facts">
@@ -149,6 +162,9 @@ export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html
             .map(plain)
             .join(", "),
         ],
+        ["Estimated cost", restore.estimated_cost && dollars(restore.estimated_cost)],
+        ["Counted for", restore.payer && visible(restore.payer)],
+        ["Approval", restore.hold_id && link(urls.hold(restore.hold_id), "Its hold")],
         ["Version", visibleUnlessEmpty(restore.version_id)],
         ["Region", restore.region && plain(restore.region)],
         ["S3 last asked", restore.last_checked_at && time(restore.last_checked_at, now)],

@@ -6,7 +6,7 @@ import { PAGE_ROWS, type FoundRead, type ListedRestore, type Search, type Stuck 
 import { csv } from "../wording/csv.ts";
 import { size } from "../wording/sizes.ts";
 import { inPageWords, plain, since, time, visible, type Html } from "./text.ts";
-import { cursorText, urls, type ListQuery } from "./urls.ts";
+import { cursorText, LIST_STATES, urls, type ListQuery } from "./urls.ts";
 
 /** "s3://bucket/key" as a link to the restore. */
 export const objectLink = (restore: {
@@ -37,21 +37,30 @@ const trouble = (
     : html`<b>${visible(failure_code)}</b>
         ${failing_since === null ? "" : `first ${since(failing_since, now)}. `}${visible(failure_message ?? "")}`;
 
+/** As lists and pages name it: its status, or what matters more. */
+export const stateOf = ({
+  closed_at,
+  is_held,
+  failure_code,
+  restore_status,
+}: Pick<ListedRestore, "closed_at" | "is_held" | "failure_code" | "restore_status">): string => {
+  if (closed_at !== null) return failure_code === "observed" ? "observed" : "closed";
+  return is_held ? "held" : restore_status;
+};
+
 export const restoreTable = (caption: string, list: ListedRestore[], now: Date): Html =>
   table(
     caption,
     ["file", "state", "since", "size", "readers", "trouble"],
     list.map((restore) => [
       objectLink(restore),
-      tag(restore.closed_at === null ? restore.restore_status : "closed"),
+      tag(stateOf(restore)),
       time(restore.at, now),
       restore.size_bytes === null ? "–" : size(restore.size_bytes),
       readersOf(restore),
       trouble(restore, now),
     ]),
   );
-
-const STATES = ["open", "not_started", "pending", "restored", "failed", "closed"] as const;
 
 const option = (value: string, text: string, chosen: boolean): Html =>
   chosen
@@ -66,7 +75,7 @@ export function listPage(query: ListQuery, rows: ListedRestore[], now: Date, may
       <label
         >State
         <select name="state">
-          ${STATES.map((state) => option(state, state === "open" ? "all that are open" : stateWord(state), state === query.state))}
+          ${LIST_STATES.map((state) => option(state, state === "open" ? "all that are open" : stateWord(state), state === query.state))}
         </select></label
       >
       <label>From (UTC) <input type="date" name="from" value="${query.from ?? ""}" /></label>
@@ -83,7 +92,7 @@ export function listPage(query: ListQuery, rows: ListedRestore[], now: Date, may
     <p class="bar">
       ${rows.length > PAGE_ROWS && last !== undefined ? html`<a class="button" rel="next" href="${urls.restores({ ...query, after: cursorText({ at: last.cursor_at, id: last.id }) })}">Next page</a>` : ""}
       <a href="${urls.restoresCsv(query)}">As CSV</a>
-      ${may_act && list.length > 0 && query.state !== "closed" ? html`${actionLink(urls.confirm("retry_all", bulk), "Retry all that match ...")}` : ""}
+      ${may_act && list.length > 0 && query.state !== "closed" && query.state !== "held" ? html`${actionLink(urls.confirm("retry_all", bulk), "Retry all that match ...")}` : ""}
       ${may_act && list.length > 0 && (query.state === "not_started" || query.state === "pending") ? actionLink(urls.confirm("give_up_all", bulk), "Give up all that match ...") : ""}
     </p>`;
 }
@@ -119,7 +128,7 @@ const foundTable = (list: FoundRead[], now: Date): Html =>
     ["file", "state", "read", "reader", "address"],
     list.map((read) => [
       objectLink({ ...read, id: read.restore_id }),
-      tag(read.restore_status),
+      tag(read.closed_at === null || read.failure_code === "observed" ? stateOf(read) : read.restore_status),
       time(read.requested_at, now),
       visible(read.reader),
       read.email === null ? "nobody known" : visible(read.email),

@@ -2,10 +2,18 @@
 
 export const BASE = "/ops";
 
-const STATES = ["open", "not_started", "pending", "restored", "failed", "closed"] as const;
+export const LIST_STATES = [
+  "open",
+  "held",
+  "not_started",
+  "pending",
+  "restored",
+  "failed",
+  "closed",
+] as const;
 /** What a list of restores may be filtered by: a status while it is open, all open ones, or those that are over. */
-export type ListState = (typeof STATES)[number];
-export const isListState = (text: string): text is ListState => STATES.some((state) => state === text);
+export type ListState = (typeof LIST_STATES)[number];
+export const isListState = (text: string): text is ListState => LIST_STATES.some((state) => state === text);
 
 type Query = Record<string, string | number | undefined>;
 
@@ -39,6 +47,10 @@ export const urls = {
   mails: (status?: string, after?: string) => url("/mails", { status, after }),
   mailsCsv: (status?: string) => url("/mails.csv", { status }),
   mail: (id: string, query: { done?: string } = {}) => url(`/mails/${id}`, query),
+  holds: (query: { decided?: string; after?: string } = {}) => url("/holds", query),
+  hold: (id: string, query: { done?: string; after?: string } = {}) => url(`/holds/${id}`, query),
+  costs: (month?: string) => url("/costs", { month }),
+  costsCsv: (by: string, month: string) => url("/costs.csv", { by, month }),
   workers: () => url("/workers"),
   actions: (query: { after?: string; done?: string } = {}) => url("/actions", query),
   /** Says what would happen, and changes nothing. */
@@ -64,6 +76,10 @@ export function parseCursor(text: string | undefined): Cursor | undefined {
     /^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?\+00)_([0-9a-f-]{36}|\d{1,18})$/.exec(text ?? "") ?? [];
   return at === undefined || id === undefined || !(isId(id) || /^\d+$/.test(id)) ? undefined : { at, id };
 }
+
+/** A month as YYYY-MM, or nothing. */
+export const parseMonth = (text: string | undefined): string | undefined =>
+  text !== undefined && /^(19[7-9]\d|[2-9]\d{3})-(0[1-9]|1[0-2])$/.test(text) ? text : undefined;
 
 /** A day of the calendar, or nothing. */
 export const parseDay = (text: string | undefined): string | undefined =>

@@ -6,7 +6,8 @@ import { describe, expect } from "vitest";
 import { createLog } from "../../server/log.ts";
 import { test } from "../support/database.ts";
 import { basic, operator, PASSWORD, type Operator } from "../support/pages.ts";
-import { everything, insertNotification, insertRead, query } from "../support/rows.ts";
+import { insertLimit, readFiles } from "../support/costs.ts";
+import { everything, insertNotification, insertRead, insertRow, one, query } from "../support/rows.ts";
 
 /** Each route of the app, with an id and an action filled in. */
 const routesOf = ({ app }: Operator): { method: string; path: string }[] => {
@@ -135,6 +136,7 @@ describe("an action", () => {
     const pages = operator(pool);
     const { restore } = await insertRead(pool, "failed");
     const mail = await insertNotification(pool, { status: "unknown", failure_message: "no answer" });
+    const hold = await insertRow(pool, "holds", { person: "jane@example.com", reason: "beyond a limit" });
     const before = await everything(pool);
 
     for (const action of [
@@ -144,10 +146,14 @@ describe("an action", () => {
       "was_sent",
       "was_not_sent",
       "open_gate",
+      "approve",
+      "refuse",
       "retry_all",
       "give_up_all",
     ]) {
-      const query = `?id=${["resend", "was_sent", "was_not_sent"].includes(action) ? mail["id"] : restore["id"]}&state=failed&count=9`;
+      const on = ["resend", "was_sent", "was_not_sent"].includes(action) ? mail : restore;
+      const id = ["approve", "refuse"].includes(action) ? hold["id"] : on["id"];
+      const query = `?id=${id}&state=failed&count=9`;
       for (const method of ["GET", "HEAD", "PUT", "DELETE"]) {
         const response = await pages.app.request(`/ops/act/${action}${query}`, {
           method,
@@ -180,10 +186,14 @@ describe("an action", () => {
 test("a role that may only look is offered no action, and none works", async ({ pool, databaseUrl }) => {
   const { Pool } = await import("pg");
   const { restore } = await insertRead(pool, "failed");
+  await insertLimit(pool, { max_objects: 1 });
+  await readFiles(pool, 2);
+  const { id: hold } = await one(pool, "select id from holds");
   await pool.query(`do $$ begin
     if to_regrole('pages_reader') is null then create role pages_reader login password 'pages_reader'; end if; end $$`);
   await pool.query(`grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
-    findings, restore_steps, operator_actions, hourly_totals, oldest_waiting, read_silence, restore_overview, restore_details, restore_readers, unsent_mails to pages_reader;
+    findings, restore_steps, operator_actions, hourly_totals, oldest_waiting, read_silence, restore_overview, restore_details, restore_readers, unsent_mails, hold_list, hold_overview, limit_status, cost_by_person,
+    cost_by_bucket, cost_by_prefix, cost_by_class to pages_reader;
     grant usage on schema graphile_worker to pages_reader; grant select on graphile_worker.jobs to pages_reader`);
   const url = Object.assign(new URL(databaseUrl), {
     username: "pages_reader",
@@ -200,6 +210,9 @@ test("a role that may only look is offered no action, and none works", async ({ 
       "/ops/restores?state=failed",
       "/ops/stuck",
       "/ops/mails",
+      "/ops/holds",
+      `/ops/holds/${hold}`,
+      "/ops/costs",
       "/ops/workers",
     ]) {
       const page = await pages.get(path);
@@ -209,6 +222,8 @@ test("a role that may only look is offered no action, and none works", async ({ 
     }
     expect((await pages.get(`/ops/confirm/retry?id=${restore["id"]}`)).status).toBe(403);
     expect((await pages.post("/ops/act/retry", { id: restore["id"] as string })).status).toBe(403);
+    expect((await pages.post("/ops/act/approve", { id: hold, seen: "1" })).status).toBe(403);
+    expect(await query(pool, "select status from holds")).toEqual([{ status: "open" }]);
     expect(await everything(pool)).toEqual(before);
   } finally {
     await reading.end();
