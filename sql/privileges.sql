@@ -19,7 +19,7 @@ declare
     'open_mail_gate', 'close_mail_gate', 'approve_hold', 'refuse_hold', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
     'find_ids'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
-  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history'];
+  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history', 'limits_keep_their_kind'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;
