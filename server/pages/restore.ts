@@ -111,7 +111,7 @@ const stepTable = (list: Step[], now: Date): Html =>
   );
 
 /** Of a hold. */
-const DECISIONS = ["approve", "refuse"];
+const DECISIONS = new Set(["approve", "refuse"]);
 
 export const actionTable = (caption: string, list: Done[], now: Date): Html =>
   table(
@@ -122,7 +122,7 @@ export const actionTable = (caption: string, list: Done[], now: Date): Html =>
       html`${visible(done.actor)}${done.actor === done.role ? "" : html` <small>by ${visible(done.role)}</small>`}`,
       visible(done.action),
       done.restore_id === null
-        ? DECISIONS.includes(done.action) && isId(done.target)
+        ? DECISIONS.has(done.action) && isId(done.target)
           ? link(urls.hold(done.target), visible(done.target))
           : visible(done.target)
         : link(urls.restore(done.restore_id), visible(done.target)),

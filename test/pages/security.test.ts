@@ -6,7 +6,7 @@ import { describe, expect } from "vitest";
 import { createLog } from "../../server/log.ts";
 import { test } from "../support/database.ts";
 import { basic, operator, PASSWORD, type Operator } from "../support/pages.ts";
-import { insertLimit, readFiles } from "../support/costs.ts";
+import { limit, readFiles } from "../support/cost.ts";
 import { everything, insertNotification, insertRead, insertRow, one, query } from "../support/rows.ts";
 
 /** Each route of the app, with an id and an action filled in. */
@@ -186,7 +186,7 @@ describe("an action", () => {
 test("a role that may only look is offered no action, and none works", async ({ pool, databaseUrl }) => {
   const { Pool } = await import("pg");
   const { restore } = await insertRead(pool, "failed");
-  await insertLimit(pool, { max_objects: 1 });
+  await limit(pool, { scope: "person", max_objects: 1 });
   await readFiles(pool, 2);
   const { id: hold } = await one(pool, "select id from holds");
   await pool.query(`do $$ begin

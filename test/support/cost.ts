@@ -118,3 +118,28 @@ export const accepted = (row: Row): Row => ({
   tier: "Standard",
   days: 7,
 });
+
+/** A worker looks at all that is due, and has it admitted. */
+export const admitDue = async (pool: Pool): Promise<Row[]> =>
+  admit(
+    pool,
+    (await claim(pool)).map((row) => archived(row)),
+  );
+
+/** That many files in a folder, read by sessions of one scanner, unless told otherwise, and admitted. */
+export const readFiles = (pool: Pool, count: number, more: Row = {}): Promise<Row[]> =>
+  admitReads(pool, count, (n) => ({
+    s3_key: `scans/${String(n).padStart(4, "0")}.tif`,
+    access_key_id: "",
+    principal: `${SCANNER}session-${n}`,
+    ...more,
+  }));
+
+/** S3 accepts all that was admitted. */
+export const acceptAdmitted = async (pool: Pool): Promise<Row[]> =>
+  settle(
+    pool,
+    (await query(pool, "select * from restores where status = 'not_started' and claim_id is not null")).map(
+      (row) => accepted(row),
+    ),
+  );
