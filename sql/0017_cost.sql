@@ -50,6 +50,16 @@ create table limits (
   constraint limits_not_negative check (max_cost >= 0 and max_cost < 'infinity' and max_bytes >= 0 and max_objects >= 0)
 );
 
+-- What was charged is found again by these.
+create function limits_keep_their_kind() returns trigger language plpgsql as $$
+begin
+  raise exception 'what a limit is for cannot be changed' using errcode = 'object_not_in_prerequisite_state', hint = 'Remove it, and set another.';
+end
+$$;
+create trigger limits_keep_their_kind before update of id, scope, s3_bucket, key_prefix, per on limits for each row
+  when ((old.id, old.scope, old.s3_bucket, old.key_prefix, old.per) is distinct from (new.id, new.scope, new.s3_bucket, new.key_prefix, new.per))
+  execute function limits_keep_their_kind();
+
 -- What of a limit is used: one row for each period, and for each person where the limit is each person's own (else subject is '').
 create table spending (
   limit_id bigint not null references limits on delete cascade,
@@ -150,7 +160,8 @@ create table costs (
   bytes numeric not null,
   cost numeric not null
 );
-create index costs_by_day on costs (day, person, s3_bucket, folder);
+-- (Without the folder: with a long one and a long ARN, its rows would be too large for an index.)
+create index costs_by_day on costs (day, person, s3_bucket);
 
 alter table restores
   add column payer text,
@@ -189,7 +200,8 @@ create type admission as (
   cost numeric,
   hold_id uuid,
   hold_status hold_status,
-  is_admitted boolean
+  is_admitted boolean,
+  limits bigint[]
 );
 
 -- It gets more columns.

@@ -31,11 +31,13 @@ language sql immutable as $$
                   nullif(p_principal, ''), nullif(p_access_key_id, ''), nullif(p_account_id, ''), 'unknown')
 $$;
 
--- The reader who pays for a restore: the one whose read opened it (they share their id), else any one. Recipe: row by row.
+-- The reader who pays for a restore: the one whose read opened it (they share their id), else any one; an observed one only where
+-- all are. Recipe: row by row.
 create or replace function first_reader(p_restore_id uuid) returns setof restore_requests
 language sql stable rows 1 as $$
   select q.*
-    from (select coalesce((select o.id from restore_requests o where o.id = p_restore_id and o.restore_id = p_restore_id),
+    from (select coalesce((select o.id from restore_requests o where o.id = p_restore_id and o.restore_id = p_restore_id and not o.observed),
+                          (select o.id from restore_requests o where o.restore_id = p_restore_id and not o.observed order by o.restore_id, o.reader limit 1),
                           (select o.id from restore_requests o where o.restore_id = p_restore_id order by o.restore_id, o.reader limit 1)) as id) f
    cross join lateral (select * from restore_requests o where o.id = f.id offset 0) q
 $$;
@@ -47,10 +49,11 @@ create or replace function find_policy(p_s3_bucket text, p_s3_key text, p_princi
 returns setof policies
 language sql stable rows 1 as $$
   select p.*
-    from policies p
-   where ((p.s3_bucket = p_s3_bucket and p.key_prefix = any (array(select left(p_s3_key, n) from unnest(p_lengths) n)))
-          or (p.s3_bucket = '*' and p.key_prefix = ''))
-     and (p.principal = '*' or p.principal = p_principal or p.principal = any (p_names)
+    from (select o.* from policies o
+           where o.s3_bucket = p_s3_bucket and o.key_prefix = any (array(select left(p_s3_key, n) from unnest(p_lengths) n))
+          union all -- not or: that would read all policies
+          select o.* from policies o where o.s3_bucket = '*' and o.key_prefix = '') p
+   where (p.principal = '*' or p.principal = p_principal or p.principal = any (p_names)
           or (right(p.principal, 1) = '*' and starts_with(p_principal, rtrim(p.principal, '*'))))
    order by p.s3_bucket <> '*' desc, octet_length(p.key_prefix) desc, right(p.principal, 1) <> '*' desc, octet_length(p.principal) desc
    limit 1
@@ -85,6 +88,22 @@ begin
 end
 $$;
 
+-- Which of these reads a policy says only to observe: whatever becomes of the object, their readers hear nothing. Nearly always there
+-- is no such policy. Recipe: row by row.
+create or replace function observed_reads(p_reads object_read[], p_session_domains text[]) returns uuid[]
+language plpgsql volatile as $$
+begin
+  if not exists (select from policies p where p.action = 'observe') then return '{}'; end if;
+  return array(
+    select i.id
+      from (select prefix_lengths() as lengths offset 0) n
+     cross join unnest(p_reads) i
+      left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) w on true
+     cross join lateral find_policy(i.s3_bucket, i.s3_key, i.principal, array[i.access_key_id, lower(w.email)], n.lengths) p
+     where p.action = 'observe');
+end
+$$;
+
 -- The prices of a class and tier on a day, in dollars: of the region, else of US East (is_foreign); no row: a class without prices,
 -- such as another store's.
 create or replace function price_of(p_region text, p_storage_class text, p_archive_status text, p_tier text, p_day date)
@@ -112,13 +131,15 @@ create or replace function period_of(p_per limit_period, p_at timestamptz) retur
   select date_trunc(p_per::text, p_at at time zone 'UTC')::date
 $$;
 
--- Which limits a restore counts for, and under whose name.
-create or replace function limits_of(p_s3_bucket text, p_s3_key text, p_payer text)
-returns table (limit_id bigint, subject text, period date, max_objects bigint, max_bytes bigint, max_cost numeric)
+-- Which limits a restore counts for.
+create or replace function limits_of(p_s3_bucket text, p_s3_key text) returns bigint[]
 language sql stable as $$
-  select l.id, case l.scope when 'person' then p_payer else '' end, period_of(l.per, now()), l.max_objects, l.max_bytes, l.max_cost
-    from limits l
-   where l.scope <> 'prefix' or (l.s3_bucket = p_s3_bucket and starts_with(p_s3_key, l.key_prefix))
+  select array(select l.id from limits l where l.scope <> 'prefix' or (l.s3_bucket = p_s3_bucket and starts_with(p_s3_key, l.key_prefix)))
+$$;
+
+-- Whether a limit is exceeded by what it has spent and what is to come. 0: hold everything.
+create or replace function is_beyond(p_spent numeric, p_needed numeric, p_max numeric) returns boolean language sql immutable as $$
+  select coalesce(p_max = 0 or p_spent + p_needed > p_max, false)
 $$;
 
 -- Sizes, dollars and counts in words, as wording/sizes.ts and wording/dollars.ts write them.
@@ -167,15 +188,16 @@ begin
   perform lock_restores(array(select o.id from parse_objects(p_objects) o));
   v_all := admissions_of(p_objects, p_tier, p_days);
 
-  -- What is not decided by the row itself: beyond a limit or not.
-  if exists (select from limits) and exists (select from unnest(v_all) a where is_counted(a)) then
+  -- What is not decided by the row itself: beyond a limit or not. (The limits are those of one moment, on each admission: one that
+  -- is set or removed meanwhile would be in the row's charges and not in what was spent, or the other way round.)
+  if exists (select from unnest(v_all) a where is_counted(a) and a.limits <> '{}') then
     perform open_spending(v_all);
     if fits_all(v_all) then
-      v_go := array(select a.id from unnest(v_all) a where is_counted(a));
+      v_go := array(select a.id from unnest(v_all) a where is_counted(a) and a.limits <> '{}');
       perform charge(v_all, v_go);
     else
       foreach v_one in array v_all loop
-        continue when not is_counted(v_one);
+        continue when not is_counted(v_one) or v_one.limits = '{}';
         v_over := case when v_one.hold_status is distinct from 'approved' then over_limit(v_one) end;
         if v_over is null then
           perform charge(array[v_one], array[v_one.id]);
@@ -188,16 +210,21 @@ begin
     end if;
     update restores r
        set admitted_at = now(), payer = a.payer, tier = a.tier, days = a.days, estimated_cost = a.cost, charged_bytes = coalesce(a.bytes, 0),
-           charged = array(select l.limit_id from limits_of(a.s3_bucket, a.s3_key, a.payer) l)
+           charged = a.limits
       from unnest(v_all) a
      where r.id = a.id and r.id = any (v_go);
   end if;
 
-  v_held := v_held || array(select a.id from unnest(v_all) a where not a.is_admitted and a.action = 'hold' and a.hold_status is null);
-  perform hold_restores(v_all, v_held, v_reasons, p_objects);
-  perform hold_on(array(select a.id from unnest(v_all) a where not a.is_admitted and a.hold_status = 'open'));
   perform fail_held(array(select a.id from unnest(v_all) a where not a.is_admitted and a.hold_status in ('refused', 'expired')));
   perform observe_restores(v_all, array(select a.id from unnest(v_all) a where is_observed(a)), p_objects);
+  -- Holds and notices last: a read that joins a hold writes a notice, too, and must not wait for us while we wait for it.
+  v_held := v_held || array(select a.id from unnest(v_all) a where not a.is_admitted and a.action = 'hold' and a.hold_status is null);
+  perform from holds h
+   where (h.status = 'open' and h.person in (select a.payer from unnest(v_all) a where a.id = any (v_held)))
+      or h.id in (select a.hold_id from unnest(v_all) a where not a.is_admitted and a.hold_status = 'open')
+   order by h.person, h.id for no key update;
+  perform hold_on(array(select a.id from unnest(v_all) a where not a.is_admitted and a.hold_status = 'open'));
+  perform hold_restores(v_all, v_held, v_reasons, p_objects);
 
   return query
     select a.id,
@@ -224,9 +251,10 @@ $$;
 -- keeps what it was admitted with. Recipe: row by row.
 create or replace function admissions_of(p_objects jsonb, p_tier text, p_days integer) returns admission[]
 language sql stable as $$
-  select coalesce(array_agg((r.id, o.region, r.s3_bucket, r.s3_key, coalesce(r.payer, w.payer), coalesce(p.action, 'restore'), t.tier, t.days, o.size_bytes,
-           estimate_cost(o.region, o.storage_class, o.archive_status, t.tier, o.size_bytes, t.days),
-           r.hold_id, h.status, r.admitted_at is not null)::admission order by r.s3_bucket, r.s3_key, r.version_id, r.id), '{}')
+  select coalesce(array_agg((r.id, o.region, r.s3_bucket, r.s3_key, coalesce(r.payer, w.payer),
+           case when q.observed then 'observe' else coalesce(p.action, 'restore') end, t.tier, t.days, o.size_bytes,
+           case when o.size_bytes is not null then estimate_cost(o.region, o.storage_class, o.archive_status, t.tier, o.size_bytes, t.days) end,
+           r.hold_id, h.status, r.admitted_at is not null, limits_of(r.s3_bucket, r.s3_key))::admission order by r.s3_bucket, r.s3_key, r.version_id, r.id), '{}')
     from (select prefix_lengths() as lengths offset 0) n
    cross join parse_objects(p_objects) o
    cross join lateral (select * from restores x where x.id = o.id and x.claim_id = o.claim_id and x.status = 'not_started' and x.closed_at is null offset 0) r
@@ -239,25 +267,27 @@ language sql stable as $$
    cross join lateral (select case when c.wanted = 'Expedited' and not o.has_expedited then 'Standard' else c.wanted end as tier, c.days) t
 $$;
 
--- Whether limits apply: it is to be restored, and not admitted yet.
+-- Whether limits apply: it is to be restored, and not admitted yet. (A policy "ignore" that was set after the POST comes too late.)
 create or replace function is_counted(a admission) returns boolean language sql immutable as $$
-  select not a.is_admitted and (a.hold_status = 'approved' or (a.hold_status is null and a.action = 'restore'))
+  select not a.is_admitted and (a.hold_status = 'approved' or (a.hold_status is null and a.action in ('restore', 'ignore')))
 $$;
 
 create or replace function is_observed(a admission) returns boolean language sql immutable as $$
   select not a.is_admitted and a.hold_status is null and a.action = 'observe'
 $$;
 
--- What a page needs of each limit. Recipe: row by row.
+-- What a page needs of each limit. is_unknown: something has no size or no price, so nobody can say how much. Recipe: row by row.
 create or replace function needs_of(p_all admission[])
-returns table (limit_id bigint, subject text, period date, max_objects bigint, max_bytes bigint, max_cost numeric, objects bigint, bytes numeric, cost numeric)
+returns table (limit_id bigint, subject text, period date, max_objects bigint, max_bytes bigint, max_cost numeric, objects bigint, bytes numeric,
+               cost numeric, is_unknown boolean)
 language sql stable as $$
-  select l.limit_id, l.subject, l.period, max(l.max_objects), max(l.max_bytes), max(l.max_cost),
-         count(*), sum(coalesce(a.bytes, 0)), sum(coalesce(a.cost, 0))
-    from unnest(p_all) a cross join lateral limits_of(a.s3_bucket, a.s3_key, a.payer) l
+  select l.id, case l.scope when 'person' then a.payer else '' end, period_of(l.per, now()), max(l.max_objects), max(l.max_bytes), max(l.max_cost),
+         count(*), sum(coalesce(a.bytes, 0)), sum(coalesce(a.cost, 0)),
+         bool_or((l.max_bytes is not null and a.bytes is null) or (l.max_cost is not null and a.cost is null))
+    from unnest(p_all) a cross join lateral unnest(a.limits) k (id) join limits l on l.id = k.id
    where is_counted(a)
-   group by l.limit_id, l.subject, l.period
-   order by l.limit_id, l.subject, l.period
+   group by 1, 2, 3
+   order by 1, 2, 3
 $$;
 
 -- Makes and locks the rows of spending that a page needs, in one order for all workers.
@@ -273,22 +303,26 @@ begin
 end
 $$;
 
+-- The limits that these restores together exceed.
+create or replace function beyond(p_all admission[]) returns table (limit_id bigint, is_unknown boolean)
+language sql volatile as $$
+  select n.limit_id, n.is_unknown
+    from needs_of(p_all) n join spending s using (limit_id, subject, period)
+   where n.is_unknown or is_beyond(s.objects, n.objects, n.max_objects) or is_beyond(s.bytes, n.bytes, n.max_bytes) or is_beyond(s.cost, n.cost, n.max_cost)
+$$;
+
 -- Whether all of a page is within its limits: then nothing has to be looked at one by one. What was approved counts, and is not bound.
 create or replace function fits_all(p_all admission[]) returns boolean
 language sql volatile as $$
-  select coalesce(bool_and(s.objects + n.objects <= coalesce(n.max_objects, s.objects + n.objects)
-                       and s.bytes + n.bytes <= coalesce(n.max_bytes, s.bytes + n.bytes)
-                       and s.cost + n.cost <= coalesce(n.max_cost, s.cost + n.cost)), true)
-    from needs_of(p_all) n join spending s using (limit_id, subject, period)
+  select not exists (select from beyond(p_all))
 $$;
 
 -- The first limit that this restore exceeds, in words; null: none.
 create or replace function over_limit(a admission) returns text
 language sql volatile as $$
-  select limit_words(l)
-    from needs_of(array[a]) n join spending s using (limit_id, subject, period) join limits l on l.id = n.limit_id
-   where s.objects + n.objects > n.max_objects or s.bytes + n.bytes > n.max_bytes or s.cost + n.cost > n.max_cost
-   order by n.limit_id limit 1
+  select limit_words(l) || case when b.is_unknown then ' (how much it takes is not known: no size, or no price)' else '' end
+    from beyond(array[a]) b join limits l on l.id = b.limit_id
+   order by b.limit_id limit 1
 $$;
 
 -- Adds these restores to what their limits have spent. A limit of which the greater part is used up for the first time gives notice.
@@ -315,14 +349,23 @@ begin
 end
 $$;
 
--- Takes off what these restores, which the caller has locked, were charged: S3 has certainly not started them.
-create or replace function give_back(p_ids uuid[]) returns void
+-- Locks what these restores were charged to.
+create or replace function lock_spending(p_ids uuid[]) returns void
 language plpgsql volatile as $$
 begin
   perform from spending s
    where (s.limit_id, s.subject, s.period) in (select c.limit_id, c.subject, c.period from charges_of(p_ids) c)
    order by s.limit_id, s.subject, s.period for no key update;
-  update spending s set objects = s.objects - c.objects, bytes = s.bytes - c.bytes, cost = s.cost - c.cost
+end
+$$;
+
+-- Takes off what these restores were charged: S3 has certainly not started them. The caller has locked them and their spending.
+-- (greatest: somebody may have set a counter back by hand.)
+create or replace function give_back(p_ids uuid[]) returns void
+language plpgsql volatile as $$
+begin
+  if p_ids = '{}' then return; end if;
+  update spending s set objects = greatest(0, s.objects - c.objects), bytes = greatest(0, s.bytes - c.bytes), cost = greatest(0, s.cost - c.cost)
     from (select x.limit_id, x.subject, x.period, count(*) as objects, sum(x.bytes) as bytes, sum(x.cost) as cost
             from charges_of(p_ids) x group by 1, 2, 3) c
    where (s.limit_id, s.subject, s.period) = (c.limit_id, c.subject, c.period);
@@ -331,19 +374,24 @@ begin
 end
 $$;
 
--- S3 accepted these by another tier than was reserved (it had no room for Expedited): the difference is given back.
+-- Which restores S3 accepted by another tier than was reserved.
+create or replace function accepted_by_other_tier(p_outcomes jsonb) returns uuid[]
+language plpgsql stable as $$
+begin
+  return array(select r.id from outcomes_in(p_outcomes, '{not_started}') o join restores r on r.id = o.id
+                where r.charged is not null and o.tier is not null and o.tier is distinct from r.tier);
+end
+$$;
+
+-- S3 accepted these by another tier than was reserved (it had no room for Expedited): the difference is given back. The caller has
+-- locked them and their spending.
 create or replace function charge_other_tier(p_outcomes jsonb) returns void
 language plpgsql volatile as $$
 declare
-  v_ids uuid[] := array(
-    select r.id from outcomes_in(p_outcomes, '{not_started}') o join restores r on r.id = o.id
-     where r.charged is not null and o.tier is not null and o.tier is distinct from r.tier);
+  v_ids uuid[] := accepted_by_other_tier(p_outcomes);
 begin
   if v_ids = '{}' then return; end if;
-  perform from spending s
-   where (s.limit_id, s.subject, s.period) in (select c.limit_id, c.subject, c.period from charges_of(v_ids) c)
-   order by s.limit_id, s.subject, s.period for no key update;
-  update spending s set cost = s.cost - c.cost
+  update spending s set cost = greatest(0, s.cost - c.cost)
     from (select x.limit_id, x.subject, x.period, sum(x.cost) as cost from charges_of(v_ids) x group by 1, 2, 3) c
    where (s.limit_id, s.subject, s.period) = (c.limit_id, c.subject, c.period);
   update restores r
@@ -391,15 +439,22 @@ begin
   insert into notices (kind, hold_id)
   select distinct 'approval'::notification_kind, r.hold_id from restores r where r.id = any (p_ids)
       on conflict do nothing;
+  if found then perform nudge('pre_notify'); end if;
   perform note_held_readers(p_ids);
 end
 $$;
 
--- A held restore that was looked at once more waits on.
-create or replace function hold_on(p_ids uuid[]) returns void language sql volatile as $$
-  update restores r set attempts = 0, attempt_after = 'infinity', claim_id = null, head_wanted_at = null,
+-- A held restore that was looked at once more waits on; one that was decided about meanwhile is due. (The caller has locked the
+-- holds: from here on nobody decides before we commit, so settle_holds sees what we write.)
+create or replace function hold_on(p_ids uuid[]) returns void language plpgsql volatile as $$
+begin
+  if p_ids = '{}' then return; end if;
+  update restores r set attempts = 0, attempt_after = case h.status when 'open' then 'infinity' else now() end, claim_id = null, head_wanted_at = null,
                         failing_since = null, failure_code = null, failure_message = null
-   where r.id = any (p_ids)
+    from holds h
+   where r.id = any (p_ids) and h.id = r.hold_id;
+  if exists (select from restores r where r.id = any (p_ids) and r.attempt_after < 'infinity') then perform nudge('trigger_restores'); end if;
+end
 $$;
 
 -- The readers of held restores are to be told, once for each hold. Who is not known yet is noted when they are (resolve_page).
@@ -411,7 +466,7 @@ begin
     from unnest(p_restore_ids) k (id)
    cross join lateral (select * from restores x where x.id = k.id and x.status = 'not_started' offset 0) r
     join holds h on h.id = r.hold_id and h.status = 'open'
-   cross join lateral (select * from restore_requests x where x.restore_id = r.id and x.email is not null offset 0) q
+   cross join lateral (select * from restore_requests x where x.restore_id = r.id and x.email is not null and not x.observed offset 0) q
    order by r.hold_id, lower(q.email)
       on conflict do nothing;
   if found then perform nudge('pre_notify'); end if;
@@ -495,7 +550,7 @@ begin
     v_page := array(
       select r.id from restores r
        where r.hold_id = v_hold.id and r.status = 'not_started' and r.attempt_after = 'infinity'
-       limit p_limit for no key update skip locked);
+       limit p_limit for update skip locked);
     if v_page <> '{}' then
       if v_hold.status = 'approved' then
         update restores r set attempt_after = now() where r.id = any (v_page);
@@ -517,6 +572,7 @@ $$;
 create or replace function fail_held(p_ids uuid[]) returns void
 language plpgsql volatile as $$
 begin
+  if p_ids = '{}' then return; end if;
   update restores r
      set status = 'failed', status_at = now(), claim_id = null, head_wanted_at = null, attempt_after = now(),
          failure_code = case h.status when 'refused' then 'not_approved' else 'approval_expired' end,

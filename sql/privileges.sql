@@ -20,7 +20,7 @@ declare
     'find_ids',
     'set_policy', 'remove_policy', 'import_policies', 'set_limit', 'remove_limit', 'import_prices', 'check_read', 'check_limits', 'check_tiers'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
-  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history'];
+  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history', 'limits_keep_their_kind'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;

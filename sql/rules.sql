@@ -92,7 +92,7 @@ $$;
 -- What a reader has still to be told of their restore: pre, that it has begun; post, how it ended. Partial indexes repeat these
 -- conditions (0008_mail_pages.sql).
 create or replace function is_untold_pre(q restore_requests) returns boolean language sql immutable as $$
-  select q.pre_notification_id is null and q.restore_status = 'pending' and q.email is not null
+  select q.pre_notification_id is null and q.restore_status = 'pending' and q.email is not null and not q.observed
 $$;
 
 create or replace function is_untold_post(q restore_requests) returns boolean language sql immutable as $$

@@ -53,6 +53,7 @@ declare
   v_unresolved boolean;
   v_waiting uuid[];
   v_ignored uuid[];
+  v_observed uuid[];
   v_answered integer;
 begin
   -- What a policy ignores is counted, and leaves no row.
@@ -76,6 +77,8 @@ begin
                  count(distinct coalesce(p.event_id, p.id::text))::integer as read_count
             from parse_reads(p_requests) p
            group by p.s3_bucket, p.s3_key, p.version_id, p.reader) g;
+
+  v_observed := observed_reads(v_reads, p_session_domains);
 
   -- restored, failed -> closed: over before this read was made (the copy expired, or the failure is old).
   -- for update, as wherever a restore closes: it conflicts with the key share lock that attaching a reader takes below.
@@ -113,9 +116,9 @@ begin
   -- The reader's own row; a repeat is only counted. The key share lock keeps the status as we read it until our insert.
   with attached as (
     insert into restore_requests as q (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity,
-                                       email, user_resolved, resolved_by, restore_status, status_at, read_count, last_read_at, last_event_id)
+                                       email, user_resolved, resolved_by, restore_status, status_at, read_count, last_read_at, last_event_id, observed)
     select i.id, r.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id, i.source_identity,
-           p.email, p.email is not null, p.resolved_by, r.status, r.status_at, i.read_count, i.event_time, i.event_id
+           p.email, p.email is not null, p.resolved_by, r.status, r.status_at, i.read_count, i.event_time, i.event_id, i.id = any (v_observed)
       from unnest(v_reads) i
      cross join lateral (select o.id, o.status, o.status_at from restores o
                           where o.s3_bucket = i.s3_bucket and o.s3_key = i.s3_key and o.version_id = i.version_id
@@ -125,7 +128,8 @@ begin
         on conflict (restore_id, reader) do update
            set read_count = q.read_count + excluded.read_count,
                last_read_at = greatest(q.last_read_at, excluded.last_read_at),
-               last_event_id = excluded.last_event_id
+               last_event_id = excluded.last_event_id,
+               observed = q.observed and excluded.observed
          where q.id <> excluded.id and (q.last_event_id is distinct from excluded.last_event_id or excluded.last_event_id is null)
     returning q.restore_id, q.restore_status, q.user_resolved, q.xmax = 0 as is_new)
   select array_agg(distinct a.restore_status) filter (where a.is_new), bool_or(a.is_new and not a.user_resolved),
@@ -382,13 +386,18 @@ create or replace function settle_restores(p_outcomes jsonb, p_notify_waits inte
 language plpgsql volatile set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_kind record;
+  v_not_started uuid[];
+  v_recharged uuid[];
 begin
   -- All locks first, in one order: one lock_restores per transition would not be in order.
   perform lock_restores(array(select o.id from parse_outcomes(p_outcomes) o));
   -- S3 has certainly not started these, so they cost nothing. Only the current claim holder knows.
-  perform give_back(array(
+  v_not_started := array(
     select r.id from outcomes_in(p_outcomes, '{not_started}') o join restores r on r.id = o.id
-     where o.gives_back and r.claim_id = o.claim_id and r.admitted_at is not null));
+     where o.gives_back and r.claim_id = o.claim_id and r.admitted_at is not null);
+  v_recharged := v_not_started || accepted_by_other_tier(p_outcomes);
+  if v_recharged <> '{}' then perform lock_spending(v_recharged); end if;
+  perform give_back(v_not_started);
   for v_kind in
     select o ->> 'transition' as transition, jsonb_agg(o) as outcomes from jsonb_array_elements(p_outcomes) o group by 1 order by 1
   loop
@@ -622,9 +631,9 @@ begin
   perform move_untold_requests(v_closed);
 
   insert into restore_requests (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity,
-                                email, user_resolved, resolved_by, restore_status, status_at, last_read_at, last_event_id)
+                                email, user_resolved, resolved_by, restore_status, status_at, last_read_at, last_event_id, observed)
   select gen_random_uuid(), n.id, q.s3_bucket, q.s3_key, q.version_id, q.access_key_id, q.principal, q.account_id, q.source_identity,
-         q.email, q.user_resolved, q.resolved_by, n.status, n.status_at, q.last_read_at, q.last_event_id
+         q.email, q.user_resolved, q.resolved_by, n.status, n.status_at, q.last_read_at, q.last_event_id, q.observed
     from restores o
     join restore_requests q on q.restore_id = o.id
     join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null

@@ -16,23 +16,30 @@ import { task, type TaskContext } from "../server/worker/task.ts";
  * Asks at least once per restore: after a crash S3 answers the repeat with RestoreAlreadyInProgress.
  */
 export default task({ runs: RESTORE_RUNS }, async (context, signal) => {
-  await settleHolds(context, signal);
   const admissions = new Admissions(context);
+  const holds = { may_wait: true };
   await walkRestores(context, signal, {
-    claim: (limit) => claimDue(context, limit),
+    claim: async (limit) => {
+      // A page of them between two pages of what is due: many held restores delay no other.
+      for (;;) {
+        const settled = holds.may_wait ? await settleHolds(context) : 0;
+        holds.may_wait = settled > 0;
+        const rows = await claimDue(context, limit);
+        if (rows.length > 0 || settled === 0 || signal.aborted) return rows;
+      }
+    },
     ask: (restore, limited) => startRestore(context, admissions, restore, limited),
   });
 });
 
-/** What somebody approved becomes due, what they refused fails, and what nobody decided about expires: a page per statement. */
-async function settleHolds({ db, count }: TaskContext, signal: AbortSignal): Promise<void> {
-  for (let settled = 1; settled > 0 && !signal.aborted;) {
-    const { rows } = await sql<{ settled: number }>`select settle_holds(${SETTLED_PAGE}) as settled`.execute(
-      db,
-    );
-    settled = rows[0]?.settled ?? 0;
-    count("settled", settled);
-  }
+/** What somebody approved becomes due, what they refused fails, and what nobody decided about expires: a page. Returns how many. */
+async function settleHolds({ db, count }: TaskContext): Promise<number> {
+  const { rows } = await sql<{ settled: number }>`select settle_holds(${SETTLED_PAGE}) as settled`.execute(
+    db,
+  );
+  const settled = rows[0]?.settled ?? 0;
+  count("settled", settled);
+  return settled;
 }
 
 /** Each also locks its requests through the foreign key: some 50 ms of locks. */
@@ -134,7 +141,8 @@ async function refusalsGiveBack(
     return await asked;
   } catch (error) {
     const answer = answerOf(error);
-    const is_refused = answer?.signed === true && answer.status < 500 && answer.attempts === 1;
+    const is_refused =
+      answer?.signed === true && answer.status >= 300 && answer.status < 500 && answer.attempts === 1;
     if (!is_new || !is_refused) throw error;
     return { transition: "note_restore_troubles", ...troubleOf(error), gives_back: true };
   }

@@ -1,102 +1,22 @@
-import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
+import {
+  GIB,
+  SCANNER,
+  admit,
+  admitReads,
+  archived,
+  claim,
+  decisions,
+  holds,
+  limit,
+  policy,
+  refused,
+  settle,
+  spent,
+} from "../support/cost.ts";
 import { test } from "../support/database.ts";
 import { aRead, one, query, read, reload, requestRestores, WAITS, type Row } from "../support/rows.ts";
-
-const GIB = 2 ** 30;
-const SCANNER = "arn:aws:sts::123456789012:assumed-role/scanner/";
-
-/** HEAD's word about a claimed row, as trigger_restores hands it in. */
-const archived = (claimed: Row, more: Row = {}): Row => ({
-  id: claimed["id"],
-  claim_id: claimed["claim_id"],
-  region: "us-east-1",
-  storage_class: "GLACIER",
-  archive_status: null,
-  size_bytes: GIB,
-  etag: '"e"',
-  pinned_version_id: "",
-  has_expedited: true,
-  ...more,
-});
-
-const claim = (pool: Pool, limit = 1000): Promise<Row[]> =>
-  query(pool, "select * from claim_restores_to_trigger($1)", [limit]);
-
-const admit = (pool: Pool, objects: Row[]): Promise<Row[]> =>
-  query(pool, "select * from admit_restores($1, 'Standard', 7)", [JSON.stringify(objects)]);
-
-const settle = (pool: Pool, outcomes: Row[]): Promise<Row[]> =>
-  query(pool, "select settle_restores($1, $2::interval[])", [JSON.stringify(outcomes), WAITS]);
-
-/** Reads that many objects, and admits all of them. */
-async function admitReads(pool: Pool, count: number, more: (n: number) => Row = () => ({})): Promise<Row[]> {
-  await requestRestores(
-    pool,
-    ...Array.from({ length: count }, (_, n) =>
-      aRead({ s3_key: `k${String(n).padStart(4, "0")}`, ...more(n) }),
-    ),
-  );
-  return await admit(
-    pool,
-    (await claim(pool)).map((row) => archived(row)),
-  );
-}
-
-const decisions = (admitted: Row[]): Row =>
-  Object.fromEntries(
-    Object.entries(Object.groupBy(admitted, (row) => row["decision"] as string)).map(([key, rows]) => [
-      key,
-      rows?.length,
-    ]),
-  );
-
-const limit = (pool: Pool, values: Row): Promise<Row[]> => {
-  const row = {
-    scope: "all",
-    per: "day",
-    max_objects: null,
-    max_bytes: null,
-    max_cost: null,
-    s3_bucket: "*",
-    key_prefix: "",
-    ...values,
-  };
-  return query(
-    pool,
-    `insert into limits (scope, per, max_objects, max_bytes, max_cost, s3_bucket, key_prefix) values ($1, $2, $3, $4, $5, $6, $7)
-     on conflict (scope, s3_bucket, key_prefix, per) do update set max_objects = excluded.max_objects`,
-    [row.scope, row.per, row.max_objects, row.max_bytes, row.max_cost, row.s3_bucket, row.key_prefix],
-  );
-};
-
-const policy = (pool: Pool, action: string, more: Row = {}): Promise<Row[]> => {
-  const row = { s3_bucket: "*", key_prefix: "", principal: "*", tier: null, days: null, ...more };
-  return query(
-    pool,
-    "insert into policies (s3_bucket, key_prefix, principal, action, tier, days) values ($1, $2, $3, $4, $5, $6)",
-    [row.s3_bucket, row.key_prefix, row.principal, action, row.tier, row.days],
-  );
-};
-
-const holds = (pool: Pool): Promise<Row[]> =>
-  query(pool, "select person, status, objects::integer, bytes::float, reason from holds order by opened_at");
-
-/** What limits have spent, and the same as the sum of the restores that were charged. */
-async function spent(pool: Pool): Promise<Row[]> {
-  const counters = await query(
-    pool,
-    "select limit_id, subject, period, objects::integer, bytes::float, round(cost, 9)::float as cost from spending where objects > 0 order by 1, 2, 3",
-  );
-  const sums = await query(
-    pool,
-    `select c.limit_id, c.subject, c.period, count(*)::integer as objects, sum(c.bytes)::float as bytes, round(sum(c.cost), 9)::float as cost
-       from charges_of(array(select id from restores)) c group by 1, 2, 3 order by 1, 2, 3`,
-  );
-  expect(counters).toEqual(sums);
-  return counters;
-}
 
 describe("without policies and limits", () => {
   test("everything goes, by the settings, and nothing is written", async ({ pool }) => {
@@ -191,7 +111,9 @@ describe("a limit", () => {
       pool,
       (await claim(pool)).map((row) => archived(row)),
     );
-    expect(again.map(({ decision, is_new }) => [decision, is_new])).toEqual(Array(3).fill(["go", false]));
+    expect(again.map(({ decision, is_new }) => [decision, is_new])).toEqual(
+      Array.from({ length: 3 }, () => ["go", false]),
+    );
     expect(await spent(pool)).toEqual(before);
   });
 
@@ -199,18 +121,12 @@ describe("a limit", () => {
     await limit(pool, { max_objects: 5 });
     await admitReads(pool, 3);
     const claimed = await query(pool, "select * from restores");
-    const refused = claimed.map((row) => ({
-      ...archived(row),
-      transition: "note_restore_troubles",
-      code: "AccessDenied",
-      message: "no",
-      gives_back: true,
-    }));
-    await settle(pool, refused.slice(0, 2));
+    const outcomes = claimed.map(refused);
+    await settle(pool, outcomes.slice(0, 2));
     expect(await spent(pool)).toMatchObject([{ objects: 1 }]);
-    await settle(pool, refused);
+    await settle(pool, outcomes);
     expect(await spent(pool)).toEqual([]);
-    await settle(pool, refused);
+    await settle(pool, outcomes);
     expect(await spent(pool)).toEqual([]);
   });
 

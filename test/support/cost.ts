@@ -1,0 +1,120 @@
+/** Admission as trigger_restores does it, and what it spent. */
+import type { Pool } from "pg";
+import { expect } from "vitest";
+
+import { aRead, query, requestRestores, WAITS, type Row } from "./rows.ts";
+
+export const GIB = 2 ** 30;
+export const SCANNER = "arn:aws:sts::123456789012:assumed-role/scanner/";
+
+/** HEAD's word about a claimed row, as trigger_restores hands it in. */
+export const archived = (claimed: Row, more: Row = {}): Row => ({
+  id: claimed["id"],
+  claim_id: claimed["claim_id"],
+  region: "us-east-1",
+  storage_class: "GLACIER",
+  archive_status: null,
+  size_bytes: GIB,
+  etag: '"e"',
+  pinned_version_id: "",
+  has_expedited: true,
+  ...more,
+});
+
+export const claim = (pool: Pool, limit = 1000): Promise<Row[]> =>
+  query(pool, "select * from claim_restores_to_trigger($1)", [limit]);
+
+export const admit = (pool: Pool, objects: Row[]): Promise<Row[]> =>
+  query(pool, "select * from admit_restores($1, 'Standard', 7)", [JSON.stringify(objects)]);
+
+export const settle = (pool: Pool, outcomes: Row[]): Promise<Row[]> =>
+  query(pool, "select settle_restores($1, $2::interval[])", [JSON.stringify(outcomes), WAITS]);
+
+/** Reads that many objects, and admits all of them. */
+export async function admitReads(
+  pool: Pool,
+  count: number,
+  more: (n: number) => Row = () => ({}),
+): Promise<Row[]> {
+  await requestRestores(
+    pool,
+    ...Array.from({ length: count }, (_, n) =>
+      aRead({ s3_key: `k${String(n).padStart(4, "0")}`, ...more(n) }),
+    ),
+  );
+  return await admit(
+    pool,
+    (await claim(pool)).map((row) => archived(row)),
+  );
+}
+
+export const decisions = (admitted: Row[]): Row =>
+  Object.fromEntries(
+    Object.entries(Object.groupBy(admitted, (row) => row["decision"] as string)).map(([key, rows]) => [
+      key,
+      rows?.length,
+    ]),
+  );
+
+export const limit = (pool: Pool, values: Row): Promise<Row[]> => {
+  const row = {
+    scope: "all",
+    per: "day",
+    max_objects: null,
+    max_bytes: null,
+    max_cost: null,
+    s3_bucket: "*",
+    key_prefix: "",
+    ...values,
+  };
+  return query(
+    pool,
+    `insert into limits (scope, per, max_objects, max_bytes, max_cost, s3_bucket, key_prefix) values ($1, $2, $3, $4, $5, $6, $7)
+     on conflict (scope, s3_bucket, key_prefix, per) do update set max_objects = excluded.max_objects`,
+    [row.scope, row.per, row.max_objects, row.max_bytes, row.max_cost, row.s3_bucket, row.key_prefix],
+  );
+};
+
+export const policy = (pool: Pool, action: string, more: Row = {}): Promise<Row[]> => {
+  const row = { s3_bucket: "*", key_prefix: "", principal: "*", tier: null, days: null, ...more };
+  return query(
+    pool,
+    "insert into policies (s3_bucket, key_prefix, principal, action, tier, days) values ($1, $2, $3, $4, $5, $6)",
+    [row.s3_bucket, row.key_prefix, row.principal, action, row.tier, row.days],
+  );
+};
+
+export const holds = (pool: Pool): Promise<Row[]> =>
+  query(pool, "select person, status, objects::integer, bytes::float, reason from holds order by opened_at");
+
+/** What limits have spent, and the same as the sum of the restores that were charged. */
+export async function spent(pool: Pool): Promise<Row[]> {
+  const counters = await query(
+    pool,
+    "select limit_id, subject, period, objects::integer, bytes::float, round(cost, 9)::float as cost from spending where objects > 0 order by 1, 2, 3",
+  );
+  const sums = await query(
+    pool,
+    `select c.limit_id, c.subject, c.period, count(*)::integer as objects, sum(c.bytes)::float as bytes, round(sum(c.cost), 9)::float as cost
+       from charges_of(array(select id from restores)) c group by 1, 2, 3 order by 1, 2, 3`,
+  );
+  expect(counters).toEqual(sums);
+  return counters;
+}
+
+/** S3 has refused it by a 4xx at its first call: nothing was started. */
+export const refused = (row: Row): Row => ({
+  ...archived(row),
+  transition: "note_restore_troubles",
+  code: "AccessDenied",
+  message: "no",
+  gives_back: true,
+});
+
+/** S3 has accepted it. */
+export const accepted = (row: Row): Row => ({
+  ...archived(row),
+  transition: "mark_restores_pending",
+  tier: "Standard",
+  days: 7,
+});
