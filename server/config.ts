@@ -138,6 +138,18 @@ export type PagesConfig = z.infer<typeof pages>;
 export type ServerConfig = z.infer<typeof server>;
 export type WorkerConfig = z.infer<typeof worker>;
 
+/** By which tier and for how long a worker of this environment restores what no policy is about. @throws ConfigError */
+export function readRestoreDefaults(
+  env: NodeJS.ProcessEnv,
+): Pick<WorkerConfig, "RESTORE_TIER" | "RESTORE_DAYS"> {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value?.trim()));
+  const result = worker.pick({ RESTORE_TIER: true, RESTORE_DAYS: true }).safeParse(given);
+  if (result.success) return result.data;
+  throw new ConfigError(
+    result.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("; "),
+  );
+}
+
 /** A problem that the operator can solve; the message says how. */
 export class ConfigError extends Error {
   override name = "ConfigError";

@@ -333,12 +333,13 @@ language sql stable as $$
        where o.storage_class is not null limit 1) r on true
 $$;
 
--- The limits that count for a key and a payer (null: nobody in particular, so without those of each person), and what is left of them.
+-- The limits that count for a key and a payer (null: nobody in particular, who has used nothing of theirs), and what is left of them;
+-- less than nothing, where more was approved.
 create or replace function check_limits(p_s3_bucket text, p_s3_key text, p_payer text)
 returns table (limit_text text, scope text, objects bigint, bytes numeric, cost numeric, objects_left bigint, bytes_left numeric, cost_left numeric)
 language sql stable as $$
   select limit_words(l), l.scope::text, coalesce(s.objects, 0), coalesce(s.bytes, 0), coalesce(s.cost, 0),
-         greatest(l.max_objects - coalesce(s.objects, 0), 0), greatest(l.max_bytes - coalesce(s.bytes, 0), 0), greatest(l.max_cost - coalesce(s.cost, 0), 0)
+         l.max_objects - coalesce(s.objects, 0), l.max_bytes - coalesce(s.bytes, 0), l.max_cost - coalesce(s.cost, 0)
     from limits_of(p_s3_bucket, p_s3_key, coalesce(p_payer, '')) o
     join limits l on l.id = o.limit_id
     left join spending s on (s.limit_id, s.subject, s.period) = (o.limit_id, o.subject, o.period)

@@ -5,10 +5,15 @@ import { ConfigError } from "../config.ts";
 import { isBadRow, isForbidden, isLocked, isTooSlow, isUnavailable, whatToDo } from "../postgres/errors.ts";
 import { reasonOf } from "../log.ts";
 import { CommandError, EXIT, type Command, type Exit, type Given, type Option } from "./command.ts";
+import { cost } from "./commands/cost.ts";
 import { doctor } from "./commands/doctor.ts";
 import { gate, gateClose, gateOpen } from "./commands/gate.ts";
 import { giveUp } from "./commands/give_up.ts";
+import { holdApprove, holdList, holdRefuse, holdShow } from "./commands/hold.ts";
+import { limitList, limitRemove, limitSet } from "./commands/limit.ts";
 import { mailsPreview } from "./commands/mails_preview.ts";
+import { policyCheck, policyImport, policyList, policyRemove, policySet } from "./commands/policy.ts";
+import { pricesImport, pricesList } from "./commands/prices.ts";
 import { resend } from "./commands/resend.ts";
 import { resolve } from "./commands/resolve.ts";
 import { retry } from "./commands/retry.ts";
@@ -32,6 +37,21 @@ const COMMANDS: readonly Command[] = [
   usersCheck,
   usersRemove,
   usersErase,
+  holdList,
+  holdShow,
+  holdApprove,
+  holdRefuse,
+  policyList,
+  policySet,
+  policyRemove,
+  policyCheck,
+  policyImport,
+  limitList,
+  limitSet,
+  limitRemove,
+  cost,
+  pricesList,
+  pricesImport,
   mailsPreview,
 ];
 

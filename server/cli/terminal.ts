@@ -83,6 +83,15 @@ export class Terminal {
     if (!this.#json) this.#io.out(`${visible(line)}\n`);
   }
 
+  /** A file as it is, for a pipe; its maker has escaped what must be. */
+  file(text: string): void {
+    this.#io.out(text);
+  }
+
+  get is_json(): boolean {
+    return this.#json;
+  }
+
   table<Row extends object>(kind: string, columns: Columns<Row>, rows: Row[]): void {
     if (this.#json) {
       for (const row of rows) this.#io.out(`${jsonLine({ kind, ...row })}\n`);

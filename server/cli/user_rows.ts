@@ -1,7 +1,6 @@
-import { parse } from "csv-parse/sync";
-
 import { isAddress } from "../settings/address.ts";
 import { ConfigError } from "../config.ts";
+import { lettersOf, parseCsv, type Misshapen } from "./csv_file.ts";
 
 /** One entry of a map: an access key id, an ARN, or a prefix of ARNs that ends in `*`. */
 export interface UserRow {
@@ -23,14 +22,6 @@ interface Columns {
   ids: number[];
   email: number;
 }
-
-interface CsvRecord {
-  record: string[];
-  line: number;
-}
-
-/** A line that has more or fewer fields than the first has a comma too many, or lost a quote. */
-export type Misshapen = { line: number; fields: number; expected: number };
 
 /**
  * Reads lines of an access key id or principal and an address, in any order of columns when the first line names them. Fields
@@ -64,7 +55,7 @@ export function readUserRows(text: string, file: string): { rows: UserLine[]; mi
 }
 
 function namedColumns(names: string[]): Columns | undefined {
-  const letters = names.map((name) => name.toLowerCase().replaceAll(/[^a-z]/g, ""));
+  const letters = names.map(lettersOf);
   const among = (known: string[]): number[] =>
     [...letters.keys()].filter((i) => known.includes(letters[i] ?? ""));
   const [email, another] = among(EMAIL_COLUMNS);
@@ -77,35 +68,4 @@ function bareColumns(record: string[]): Columns | undefined {
   if (record.length !== 2) return undefined;
   const email = record.findIndex(isAddress);
   return email < 0 ? undefined : { ids: [1 - email], email };
-}
-
-function parseCsv(text: string, file: string): CsvRecord[] {
-  const named = /^sep=(.)\r?\n/i.exec(text)?.[1];
-  const separator = named ?? likelySeparator(text);
-  try {
-    const records = parse(text, {
-      // "sep=" is Excel's own line, which it does not show.
-      from_line: named === undefined ? 1 : 2,
-      delimiter: separator,
-      info: true,
-      relax_column_count: true,
-      skip_empty_lines: true,
-      skip_records_with_empty_values: true,
-      // A space before a quote is no part of the field; tabs would be trimmed with it.
-      trim: separator !== "\t",
-    }) as unknown as { record: string[]; info: { lines: number } }[];
-    return records.map(({ record, info }) => ({
-      record: record.map((field) => field.trim()),
-      line: info.lines,
-    }));
-  } catch (error) {
-    throw new ConfigError(`${file} is not a CSV file: ${(error as Error).message}`);
-  }
-}
-
-/** The one that the first line has most of, outside of quotes; none of them occurs in a key, an ARN or an address. */
-function likelySeparator(text: string): string {
-  const first = (/^\s*(.*)/.exec(text)?.[1] ?? "").replaceAll(/"[^"]*"/g, "");
-  const count = (separator: string): number => first.split(separator).length;
-  return [",", ";", "\t"].toSorted((a, b) => count(b) - count(a))[0] ?? ",";
 }

@@ -8,9 +8,7 @@ import { join } from "node:path";
 import type { Pool } from "pg";
 import { describe, expect, test as plain } from "vitest";
 
-import { run } from "../../server/cli/door.ts";
 import { MAIL_SAMPLES } from "../../server/cli/mail_samples.ts";
-import type { Io } from "../../server/cli/terminal.ts";
 import { test } from "../support/database.ts";
 import { baseEnv } from "../support/fast_run.ts";
 import { test as withRoles } from "../support/roles.ts";
@@ -30,43 +28,8 @@ import {
 } from "../support/rows.ts";
 import { runCommand } from "../support/run_command.ts";
 import { JANE } from "../support/thaw.ts";
+import { jsonLines, thaw, type Ended } from "../support/thaw_command.ts";
 import { withFile } from "../support/users_command.ts";
-
-interface Ended {
-  exit: number;
-  out: string;
-  err: string;
-  asked: string[];
-}
-
-/** Runs a command in this process, by Anna; `answer` makes a terminal at which she types that. */
-async function thaw(
-  databaseUrl: string,
-  words: string,
-  { answer, ...changes }: Partial<Io> & { answer?: string } = {},
-): Promise<Ended> {
-  const ended: Ended = { exit: -1, out: "", err: "", asked: [] };
-  const ask = (question: string): Promise<string> => {
-    ended.asked.push(question);
-    return Promise.resolve(answer ?? "");
-  };
-  ended.exit = await run(words.split(" "), {
-    env: { DATABASE_URL: databaseUrl },
-    out: (text) => (ended.out += text),
-    err: (text) => (ended.err += text),
-    colours: false,
-    user: "anna",
-    ...(answer !== undefined && { ask }),
-    ...changes,
-  });
-  return ended;
-}
-
-const jsonLines = (out: string): Row[] =>
-  out
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line) as Row);
 
 const actions = (pool: Pool): Promise<Row[]> =>
   query(pool, "select actor, action, target, restore_id from operator_actions order by id");

@@ -1,16 +1,14 @@
 /** Which person an access key or a role belongs to: the maps. */
-import { readFileSync } from "node:fs";
-
 import { sql } from "kysely";
 
 import { CommandError, EXIT, YES, type Command } from "../command.ts";
+import { readText, refuse, shapeProblem } from "../csv_file.ts";
 import { acting, call, withDatabase } from "../database.ts";
 import { ConfigError, debounceOf, type Config } from "../../config.ts";
 import { isForbidden } from "../../postgres/errors.ts";
 import { resolveRequests } from "../../postgres/people.ts";
 import type { Database } from "../../postgres/rows.ts";
 import { sentence, visible, type Terminal } from "../terminal.ts";
-import { decodeText } from "../user_file.ts";
 import { readUserRows, type UserLine, type UserRow } from "../user_rows.ts";
 
 /** A list of very many people may take its time. */
@@ -120,12 +118,9 @@ async function importFile(db: Database, terminal: Terminal, config: Config, file
   );
 }
 
-/** A person does not read more of them; the rest shows on the next try. */
-const PROBLEMS_SHOWN = 20;
-
 /** The file's entries, each once. @throws ConfigError with every problem and its line. */
 async function readEntries(db: Database, file: string): Promise<UserRow[]> {
-  const { rows, misshapen } = readUserRows(decodeText(readFile(file), file), file);
+  const { rows, misshapen } = readUserRows(readText(file), file);
   const { rows: checked } = await sql<
     UserRow & { id_problem: string | null; address_problem: string | null }
   >`
@@ -133,10 +128,7 @@ async function readEntries(db: Database, file: string): Promise<UserRow[]> {
     db,
   );
 
-  const problems = misshapen.map(({ line, fields, expected }) => ({
-    line,
-    problem: `${fields} fields, where the first line has ${expected}`,
-  }));
+  const problems = misshapen.map(shapeProblem);
   const entries = new Map<string, UserRow>();
   for (const [index, { id, email, id_problem, address_problem }] of checked.entries()) {
     const { line, id: written } = rows[index] as UserLine;
@@ -147,27 +139,11 @@ async function readEntries(db: Database, file: string): Promise<UserRow[]> {
       report(`${written} appears twice, with different addresses`);
     entries.set(id, { id, email });
   }
-  if (problems.length > 0) {
-    const lines = problems
-      .toSorted((a, b) => a.line - b.line)
-      .map(({ line, problem }) => `  line ${line}: ${problem}`);
-    const more = lines.length > PROBLEMS_SHOWN ? `\n  and ${lines.length - PROBLEMS_SHOWN} more` : "";
-    throw new ConfigError(
-      `Nothing was imported from ${file}:\n${lines.slice(0, PROBLEMS_SHOWN).join("\n")}${more}`,
-    );
-  }
+  refuse(file, problems);
   return [...entries.values()];
 }
 
 const quoted = (text: string): string => `'${visible(text)}'`;
-
-function readFile(file: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    throw new ConfigError(`Cannot read ${file}: ${(error as Error).message}`);
-  }
-}
 
 async function resolveWaiting(db: Database, config: Config): Promise<number> {
   const known = async (): Promise<number> => {
