@@ -291,13 +291,7 @@ describe("hostile names", () => {
       decided_at: new Date(),
       decided_by: name,
     });
-    const limit = await limit(pool, {
-      scope: "person",
-      scope: "prefix",
-      s3_bucket: "b",
-      key_prefix: name,
-      max_objects: 1,
-    });
+    await limit(pool, { scope: "prefix", s3_bucket: "b", key_prefix: name, max_objects: 1 });
     await pool.query(
       "insert into spending (limit_id, subject, period, objects, warned_at) select id, $1, period_of('day', now()), 1, now() from limits",
       [name],
