@@ -530,5 +530,5 @@ comment on function set_limit(text, text, text, text, bigint, bigint, numeric) i
 comment on function remove_limit(text, text, text, text) is 'Removes the limit of a scope, bucket, prefix and period, as limit_list has them. What it holds waits on for approval.';
 comment on function import_prices(jsonb) is 'Adds and changes prices, all or none: [{"region", "storage_class", "tier", "per_1000_requests", "per_gb", "copy_per_gb_month", "valid_from", "source"}]. Used by npm run thaw -- prices import.';
 comment on function check_read(text, text, text, text[]) is 'Who a reader (access key, ARN, address) is to policies and limits, and which policy is theirs at a bucket and key. Used by npm run thaw -- policy check.';
-comment on function check_limits(text, text, text) is 'The limits that count for a bucket, key and payer (null: nobody in particular), and what is left of them.';
+comment on function check_limits(text, text, text, numeric, numeric) is 'The limits that count for a bucket, key and payer (null: nobody in particular), what is left of them, and whether one more object of so many bytes and dollars is beyond them.';
 comment on function check_tiers(text, integer, bigint, text) is 'By which tier each class is restored when this one is wanted, and what so many days and bytes of it cost in dollars, by the prices of a region: an estimate.';

@@ -188,7 +188,7 @@ declare
   v_one admission;
   v_over text;
 begin
-  -- set_limit and remove_limit wait for this: all statements of an admission see the same limits.
+  -- remove_limit waits for this: what is charged to a limit that goes meanwhile would be refused by its foreign key.
   lock table limits in row share mode;
   perform lock_restores(array(select o.id from parse_objects(p_objects) o));
   v_all := admissions_of(p_objects, p_tier, p_days);

@@ -127,7 +127,7 @@ begin
   if v_problem is not null then raise exception '%', v_problem using errcode = 'invalid_parameter_value'; end if;
   select * into v_did from import_policies(v_policies);
   return format('%s: %s%s%s', (select policy_words(c.s3_bucket, c.key_prefix, c.principal) from check_policies(v_policies) c), p_action,
-    coalesce(', ' || nullif(p_tier, ''), '') || coalesce(format(', %s days', p_days), ''),
+    coalesce(', ' || nullif(p_tier, ''), '') || coalesce(', ' || p_days || case when p_days = 1 then ' day' else ' days' end, ''),
     case when v_did.added > 0 then ' (new)' when v_did.changed > 0 then ' (changed)' else ' (as before)' end);
 end
 $$;
@@ -333,16 +333,20 @@ language sql stable as $$
        where o.storage_class is not null limit 1) r on true
 $$;
 
--- The limits that count for a key and a payer (null: nobody in particular, who has used nothing of theirs), and what is left of them;
--- less than nothing, where more was approved.
-create or replace function check_limits(p_s3_bucket text, p_s3_key text, p_payer text)
-returns table (limit_text text, scope text, objects bigint, bytes numeric, cost numeric, objects_left bigint, bytes_left numeric, cost_left numeric)
+-- The limits that count for a key and a payer (null: nobody in particular, who has used nothing of theirs), what is left of them (less
+-- than nothing, where more was approved), and whether one more object of so many bytes and dollars is beyond them.
+create or replace function check_limits(p_s3_bucket text, p_s3_key text, p_payer text, p_bytes numeric default 1, p_cost numeric default 0.000001)
+returns table (limit_text text, scope text, objects bigint, bytes numeric, cost numeric, objects_left bigint, bytes_left numeric, cost_left numeric,
+               is_beyond boolean)
 language sql stable as $$
-  select limit_words(l), l.scope::text, coalesce(s.objects, 0), coalesce(s.bytes, 0), coalesce(s.cost, 0),
-         l.max_objects - coalesce(s.objects, 0), l.max_bytes - coalesce(s.bytes, 0), l.max_cost - coalesce(s.cost, 0)
-    from limits_of(p_s3_bucket, p_s3_key, coalesce(p_payer, '')) o
-    join limits l on l.id = o.limit_id
-    left join spending s on (s.limit_id, s.subject, s.period) = (o.limit_id, o.subject, o.period)
+  select limit_words(l), l.scope::text, u.objects, u.bytes, u.cost, l.max_objects - u.objects, l.max_bytes - u.bytes, l.max_cost - u.cost,
+         is_beyond(u.objects, 1, l.max_objects) or is_beyond(u.bytes, p_bytes, l.max_bytes) or is_beyond(u.cost, p_cost, l.max_cost)
+         or (l.max_bytes is not null and p_bytes is null) or (l.max_cost is not null and p_cost is null)
+    from unnest(limits_of(p_s3_bucket, p_s3_key)) k (id)
+    join limits l on l.id = k.id
+    left join spending s on s.limit_id = l.id and s.period = period_of(l.per, now())
+                        and s.subject = case l.scope when 'person' then coalesce(p_payer, '') else '' end
+   cross join lateral (select coalesce(s.objects, 0) as objects, coalesce(s.bytes, 0) as bytes, coalesce(s.cost, 0) as cost) u
    order by l.scope, l.per, l.s3_bucket, l.key_prefix
 $$;
 

@@ -31,7 +31,11 @@ const byText = (principal: string): string => (principal === "*" ? "anybody" : p
 
 /** "restore, Bulk, 3 days". */
 const saysText = ({ action, tier, days }: Pick<Policy, "action" | "tier" | "days">): string =>
-  [action, ...(tier === null ? [] : [tier]), ...(days === null ? [] : [`${days} days`])].join(", ");
+  [
+    action,
+    ...(tier === null ? [] : [tier]),
+    ...(days === null ? [] : [days === 1 ? "1 day" : `${days} days`]),
+  ].join(", ");
 
 export const policyList: Command = {
   name: "policy list",
@@ -130,7 +134,7 @@ export const policySet: Command = {
         terminal,
         sql<string>`set_policy(${s3_bucket}, ${key_prefix}, ${principal}, ${action}, ${tier}, ${days}::integer, ${note})`,
       );
-      terminal.show({ s3_bucket, key_prefix, principal, did }, sentence(did));
+      terminal.show({ s3_bucket, key_prefix, principal, did }, `${did}.`);
     }),
 };
 
@@ -247,6 +251,7 @@ interface Left {
   objects_left: number | null;
   bytes_left: number | null;
   cost_left: number | null;
+  is_beyond: boolean;
 }
 
 interface ByClass {
@@ -296,20 +301,25 @@ async function show(db: Database, terminal: Terminal, place: string, read: Read)
   const days = read.days ?? RESTORE_DAYS;
   const bytes = read.known_bytes ?? GB;
   const { s3_bucket, key_prefix } = placeOf(place);
-  const { rows: limits } = await sql<Left>`
-    select limit_text, scope, objects::float8 as objects, bytes::float8 as bytes, cost::float8 as cost,
-           objects_left::float8 as objects_left, bytes_left::float8 as bytes_left, cost_left::float8 as cost_left
-      from check_limits(${s3_bucket}, ${key_prefix}, ${read.payer})`.execute(db);
   const { rows: classes } = await sql<ByClass>`
     select storage_class, tier, estimated_cost::float8 as estimated_cost, price_region, valid_from::text as valid_from
       from check_tiers(${tier}, ${days}, ${bytes}, ${read.region})`.execute(db);
+  const known = classes.find(({ storage_class }) => storage_class === read.known_class);
+  // Of a file that Thaw has never asked S3 about: whether there is room for the smallest.
+  const one =
+    read.known_class === null
+      ? sql``
+      : sql`, ${read.known_bytes}::numeric, ${known?.estimated_cost ?? null}::numeric`;
+  const { rows: limits } = await sql<Left>`
+    select limit_text, scope, objects::float8 as objects, bytes::float8 as bytes, cost::float8 as cost,
+           objects_left::float8 as objects_left, bytes_left::float8 as bytes_left, cost_left::float8 as cost_left, is_beyond
+      from check_limits(${s3_bucket}, ${key_prefix}, ${read.payer}${one})`.execute(db);
   const { rows: holds } = await sql<{ id: string; objects: number }>`
     select id, objects::float8 as objects from hold_list where status = 'open' and person = ${read.payer}`.execute(
     db,
   );
 
-  const known = classes.find(({ storage_class }) => storage_class === read.known_class);
-  const over = limits.filter((limit) => isOver(limit, read.known_bytes, known?.estimated_cost ?? null));
+  const over = limits.filter(({ is_beyond }) => is_beyond);
   const outcome = read.action === "restore" && over.length > 0 ? "hold" : read.action;
   const policy =
     read.policy_bucket === null
@@ -396,16 +406,6 @@ const OUTCOMES: Record<string, string> = {
   ignore: "is ignored: it is counted, and leaves no trace else",
 };
 
-/** As over_limit in sql/cost.sql, where size and cost are known; else: whether anything is left. */
-const isOver = (
-  { objects_left, bytes_left, cost_left }: Left,
-  bytes: number | null,
-  cost: number | null,
-): boolean =>
-  (objects_left ?? 1) < 1 ||
-  (bytes === null ? (bytes_left ?? 1) <= 0 : (bytes_left ?? bytes) < bytes) ||
-  (cost === null ? (cost_left ?? 1) <= 0 : (cost_left ?? cost) < cost);
-
 const usedText = ({ objects, bytes, cost, objects_left, bytes_left, cost_left }: Left): string =>
   [
     ...(objects_left === null ? [] : [`${objects.toLocaleString("en-US")} objects`]),
@@ -413,11 +413,7 @@ const usedText = ({ objects, bytes, cost, objects_left, bytes_left, cost_left }:
     ...(cost_left === null ? [] : [dollars(cost)]),
   ].join(", ");
 
-export const leftText = ({
-  objects_left,
-  bytes_left,
-  cost_left,
-}: Pick<Left, "objects_left" | "bytes_left" | "cost_left">): string =>
+const leftText = ({ objects_left, bytes_left, cost_left }: Left): string =>
   [
     ...(objects_left === null ? [] : [`${Math.max(0, objects_left).toLocaleString("en-US")} objects`]),
     ...(bytes_left === null ? [] : [size(Math.max(0, bytes_left))]),
