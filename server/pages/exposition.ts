@@ -77,12 +77,16 @@ const sum = (counted: Counted[]): number => counted.reduce((all, { n }) => all +
 const keyOf = (labels: Labels): string => JSON.stringify(inOrder(labels));
 
 /** Its rows by labels. */
-function summed({ total, from_zero }: Total, totals: Counted[]): { labels: Labels; counted: Counted[] }[] {
+function summed(
+  { total, from_zero, has_no_labels = false }: Total,
+  totals: Counted[],
+): { labels: Labels; counted: Counted[] }[] {
   const series = new Map(from_zero.map((labels) => [keyOf(labels), { labels, counted: [] as Counted[] }]));
   for (const row of totals) {
     if (row.metric !== total) continue;
-    const key = keyOf(row.labels);
-    const known = series.get(key) ?? { labels: inOrder(row.labels), counted: [] };
+    const labels = has_no_labels ? {} : inOrder(row.labels);
+    const key = keyOf(labels);
+    const known = series.get(key) ?? { labels, counted: [] };
     known.counted.push(row);
     series.set(key, known);
   }

@@ -17,6 +17,8 @@ export interface Total extends Described {
   total: string;
   /** Served from the start: Prometheus does not see the first increase of a series that begins with 1. */
   from_zero: Labels[];
+  /** Its rows have labels that name persons or keys: they are summed up without any. */
+  has_no_labels?: boolean;
 }
 
 export type Metric = Gauge | Total;
@@ -47,7 +49,10 @@ const histogram = (name: string, help: string, from_zero: Labels[] = []): Total 
 });
 
 export const METRICS: readonly Metric[] = [
-  gauge("restores_open", "Restores that are not over, by state; at most 10,000 of each are counted."),
+  gauge(
+    "restores_open",
+    "Restores that are not over, by state (held: they wait for approval, and are not in not_started); at most 10,000 of each are counted.",
+  ),
   gauge(
     "oldest_waiting_seconds",
     "How long the oldest restore has been in that state; 0: none. Alert on this, not on how many wait.",
@@ -77,6 +82,13 @@ export const METRICS: readonly Metric[] = [
     "findings",
     "What needs somebody, by kind of problem, as view findings says it: how many things are concerned. A kind without a problem is missing.",
   ),
+  gauge("holds_open", "Bursts of reads that wait for approval."),
+  gauge("hold_oldest_seconds", "How long the oldest of them has waited; 0: none waits."),
+  gauge("held_objects", "Objects that wait for approval."),
+  gauge(
+    "limit_used_ratio",
+    "Which part of a limit is used in its present day or month; 1 is all of it, more was approved. Of a limit for each person: of the one who has used most, and 0 while nobody has used four fifths. Which limit that is: npm run thaw -- limit list.",
+  ),
   gauge("last_read_timestamp_seconds", "When the last read came, repeats included. None yet: missing."),
   gauge(
     "oldest_transaction_seconds",
@@ -84,13 +96,31 @@ export const METRICS: readonly Metric[] = [
   ),
 
   counter("reads_total", "reads", "Failed reads that were taken in, repeats included."),
+  {
+    ...counter(
+      "reads_ignored_total",
+      "reads_ignored",
+      "Failed reads that a policy ignores, by no label: a policy may name a person.",
+    ),
+    has_no_labels: true,
+  },
+  counter(
+    "estimated_cost_dollars_total",
+    "estimated_cost",
+    "What restores cost, an estimate by published prices, by class and tier; observed: nothing was restored, it would have cost this.",
+    ["GLACIER", "DEEP_ARCHIVE"].flatMap((storage_class) =>
+      TIERS.filter((tier) => storage_class === "GLACIER" || tier !== "Expedited").flatMap((tier) =>
+        ["false", "true"].map((observed) => ({ observed, storage_class, tier })),
+      ),
+    ),
+  ),
   counter("restores_opened_total", "reads_opened", "Restores that a read has begun."),
   counter("restores_accepted_total", "accepted", "Restores that S3 has accepted."),
   counter(
     "restores_total",
     "restores",
-    "Restores that ended, by result and tier; without a tier: readable without a restore of ours.",
-    ["restored", "failed"].flatMap((result) => ["", ...TIERS].map((tier) => ({ result, tier }))),
+    "Restores that ended, by result and tier; without a tier: readable without a restore of ours; observed: as a policy says, nothing was restored.",
+    ["restored", "failed", "observed"].flatMap((result) => ["", ...TIERS].map((tier) => ({ result, tier }))),
   ),
   counter("restore_bytes_total", "restored_bytes", "Bytes that became readable."),
   counter(

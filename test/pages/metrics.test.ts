@@ -14,6 +14,7 @@ import { createReader } from "../../server/pages/figures.ts";
 import { metricsRoutes } from "../../server/pages/metrics.ts";
 import { createPool } from "../../server/postgres/pool.ts";
 import { addOpen, costOf } from "../bench/figures/history.ts";
+import { acceptAdmitted, GIB, limit, policy, readFiles } from "../support/cost.ts";
 import { newPool, test as base, waitFor } from "../support/database.ts";
 import { MISSING_PROMTOOL, promtool } from "../support/promtool.ts";
 import { ROOT } from "../support/root.ts";
@@ -254,6 +255,60 @@ describe("a scrape", () => {
       request: { email: "secret@example.com", access_key_id: "AKIASECRET" },
     });
     expect(await scrape(pool)).not.toMatch(/secret/i);
+  });
+
+  test("says what waits for approval, how much of limits is used, and what restores cost, without a name", async ({
+    healthy: pool,
+  }) => {
+    await limit(pool, { scope: "person", max_objects: 4 });
+    await limit(pool, {
+      scope: "prefix",
+      per: "month",
+      s3_bucket: "films",
+      key_prefix: "secret/",
+      max_bytes: 8 * GIB,
+    });
+    await policy(pool, "observe", { s3_bucket: "cold" });
+    await policy(pool, "ignore", { s3_bucket: "logs", principal: "jane.secret@example.com" });
+    await policy(pool, "ignore", { s3_bucket: "secret-logs" });
+    await readFiles(pool, 2, { s3_bucket: "cold" });
+    await readFiles(pool, 1, { s3_bucket: "secret-logs" });
+    await readFiles(pool, 2, {
+      s3_bucket: "films",
+      s3_key: "secret/a",
+      principal: "arn:aws:iam::123456789012:user/secret",
+    });
+    await readFiles(pool, 10);
+    await acceptAdmitted(pool);
+    await query(pool, "update holds set opened_at = now() - interval '90 minutes'");
+
+    const text = await scrape(pool);
+    const series = seriesOf(text);
+    const of = (name: string): number | undefined => series.get(name);
+    expect(of("thaw_holds_open")).toBe(1);
+    expect(of("thaw_held_objects")).toBe(6);
+    expect(of("thaw_hold_oldest_seconds")).toBeGreaterThanOrEqual(5400);
+    expect(of("thaw_hold_oldest_seconds")).toBeLessThan(5460);
+    expect(of('thaw_restores_open{state="held"}')).toBe(6);
+    expect(of('thaw_restores_open{state="not_started"}')).toBe(0);
+    expect(of('thaw_oldest_waiting_seconds{state="not_started"}')).toBe(0);
+    expect(of('thaw_limit_used_ratio{limit="1",per="day",scope="person"}')).toBe(1);
+    expect(of('thaw_limit_used_ratio{limit="2",per="month",scope="prefix"}')).toBe(0.125);
+    const each = 0.00005 + 0.01 + (0.023 * 7) / 30;
+    expect(
+      of('thaw_estimated_cost_dollars_total{observed="false",storage_class="GLACIER",tier="Standard"}'),
+    ).toBeCloseTo(5 * each, 9);
+    expect(
+      of('thaw_estimated_cost_dollars_total{observed="true",storage_class="GLACIER",tier="Standard"}'),
+    ).toBeCloseTo(2 * each, 9);
+    expect(
+      of('thaw_estimated_cost_dollars_total{observed="true",storage_class="DEEP_ARCHIVE",tier="Bulk"}'),
+    ).toBe(0);
+    expect(of('thaw_restores_total{result="observed",tier="Standard"}')).toBe(2);
+    expect(of('thaw_restores_total{result="failed",tier="Standard"}')).toBe(0);
+    expect(of("thaw_reads_ignored_total")).toBe(1);
+    expect(of('thaw_findings{finding="holds_open"}')).toBe(1);
+    expect(text).not.toMatch(/secret|scanner/);
   });
 
   test("needs what operators may read, and no table", async ({ healthy: pool }) => {
@@ -568,6 +623,7 @@ describe("the rules and the dashboard", () => {
     await read(pool);
     await query(pool, "select close_mail_gate('1 hour', 'to look')");
     await restoreMany(pool, 1);
+    await limit(pool, { max_objects: 1 });
     const text = await scrape(pool);
     const served = namesIn(text);
     const named = new Set(expressions.flatMap(metricsIn));
@@ -618,6 +674,8 @@ describe("the rules and the dashboard", () => {
       mail_gate_closed: "thaw_mail_gate_closed",
       task_late: "thaw_task_last_success_timestamp_seconds",
       old_transaction: "thaw_oldest_transaction_seconds",
+      holds_open: "thaw_hold_oldest_seconds",
+      limit_used: "thaw_limit_used_ratio",
     };
     for (const finding of others) {
       const needle = METRIC_OF[finding] ?? `finding="${finding}"`;
@@ -823,6 +881,20 @@ const TROUBLES: Record<string, Trouble> = {
     },
     grows: "thaw_oldest_transaction_seconds",
     minutes: 61,
+  },
+  ThawHoldWaits: {
+    happens: (pool) =>
+      query(
+        pool,
+        "insert into holds (person, reason, objects, opened_at) values ('jane@example.com', 'beyond a limit', 3, now() - interval '2 hours')",
+      ),
+  },
+  ThawLimitNearlyUsed: {
+    happens: async (pool) => {
+      await limit(pool, { scope: "person", max_objects: 5 });
+      await readFiles(pool, 4);
+      await acceptAdmitted(pool);
+    },
   },
   ThawNeedsSomebody: {
     happens: async (pool) => {

@@ -327,6 +327,7 @@ describe("the views of the whole", () => {
         mails_today: "0",
         mail_gate_is_open: true,
         workers_alive: 1,
+        holds_open: 0,
       },
     ]);
     for (const state of STATES) await insertRead(pool, state, { restore: { s3_key: state } });
