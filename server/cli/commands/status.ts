@@ -4,6 +4,8 @@ import { EXIT, type Command, type Exit } from "../command.ts";
 import { withDatabase } from "../database.ts";
 import type { Database } from "../../postgres/rows.ts";
 import { sentence, timeText, type Terminal } from "../terminal.ts";
+import { dollars } from "../../wording/dollars.ts";
+import { size } from "../../wording/sizes.ts";
 import { mailGate } from "./mail_gate.ts";
 
 /** The views count no further. */
@@ -78,6 +80,7 @@ async function show(db: Database, terminal: Terminal): Promise<Exit> {
       waiting,
     );
   }
+  await showMoney(db, terminal);
   terminal.text("");
   terminal.table(
     "task",
@@ -167,6 +170,66 @@ async function showStuck(db: Database, terminal: Terminal): Promise<void> {
     },
     rows,
   );
+}
+
+interface OpenHold {
+  id: string;
+  person: string;
+  reason: string;
+  objects: string;
+  bytes: string;
+  estimated_cost: string;
+  opened_at: Date;
+}
+
+interface UsedLimit {
+  limit_text: string;
+  person: string;
+  used: number;
+}
+
+/** The oldest holds, and the limits of which most is used. */
+const MONEY_SHOWN = 10;
+
+async function showMoney(db: Database, terminal: Terminal): Promise<void> {
+  const holds = await rowsOf(
+    db,
+    sql<OpenHold>`
+      select id, person, reason, objects, bytes, estimated_cost, opened_at
+        from hold_list where status = 'open' order by opened_at limit ${MONEY_SHOWN}`,
+  );
+  if (holds.length > 0) {
+    terminal.text("");
+    terminal.table(
+      "hold",
+      {
+        "waits for approval": ({ id }) => id,
+        "who reads": ({ person }) => person,
+        objects: ({ objects }) => objects,
+        size: ({ bytes }) => size(bytes),
+        estimate: ({ estimated_cost }) => dollars(estimated_cost),
+        since: ({ opened_at }) => timeText(opened_at),
+      },
+      holds,
+    );
+  }
+  const limits = await rowsOf(
+    db,
+    sql<UsedLimit>`
+      select limit_text, person, used::float8 as used from limit_status order by limit_status.used desc, limit_id, person limit ${MONEY_SHOWN}`,
+  );
+  if (limits.length > 0) {
+    terminal.text("");
+    terminal.table(
+      "limit",
+      {
+        limit: ({ limit_text }) => limit_text,
+        who: ({ person }) => person,
+        used: ({ used }) => `${Math.floor(used * 100)} %`,
+      },
+      limits,
+    );
+  }
 }
 
 interface OpenRestores {
