@@ -1,4 +1,6 @@
 /** What could break promise 7: a RestoreObject beyond a limit that nobody approved, or a restore that is held for ever. */
+import { createHash } from "node:crypto";
+
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
@@ -122,10 +124,11 @@ describe("a page is noted", () => {
   });
 
   test("although the names of its reader and folder are as long as they may be", async ({ pool }) => {
+    // Nothing that Postgres could compress.
     const noise = (length: number): string =>
-      Array.from({ length }, (_, n) => String.fromCodePoint(33 + ((n * n * 7919 + n * 104_729) % 90)))
+      Array.from({ length: 40 }, (_, n) => createHash("sha512").update(`${length} ${n}`).digest("base64url"))
         .join("")
-        .replaceAll("/", "x");
+        .slice(0, length);
     await read(pool, { s3_key: `${noise(1000)}/k`, access_key_id: "", principal: noise(2048) });
     const [claimed] = (await claim(pool)) as [Row];
     await settle(pool, [accepted(claimed)]);
@@ -224,10 +227,10 @@ describe("who is only observed", () => {
 
   test("takes the restore from nobody who is not", async ({ pool }) => {
     await know(pool, "AKIAJANE", "jane@example.com");
-    await policy(pool, "observe", { principal: "AKIASCANNER" });
+    await policy(pool, "observe", { principal: "AKIA0SCANNER" });
     await requestRestores(
       pool,
-      aRead({ access_key_id: "AKIASCANNER" }),
+      aRead({ access_key_id: "AKIA0SCANNER" }),
       aRead({ access_key_id: "AKIAJANE" }),
     );
 
