@@ -37,6 +37,7 @@ test(
       const figures: Record<string, number> = {};
       for (let seed = SEED; seed < SEED + ROUNDS; seed++) {
         const round = await playRound(seed, postgres, "rounds");
+        if (ROUNDS > 10) console.log(seed, JSON.stringify(round));
         expect.soft(round.wrong).toEqual([]);
         for (const [name, value] of Object.entries(round.figures))
           if (typeof value === "number") figures[name] = (figures[name] ?? 0) + value;

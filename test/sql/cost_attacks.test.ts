@@ -52,6 +52,28 @@ describe("no restore is beyond a limit", () => {
     await spent(pool);
   });
 
+  test("because it was held by its policy in a page that exceeds a limit: approved, it counts", async ({
+    pool,
+  }) => {
+    await limit(pool, { max_objects: 1 });
+    await policy(pool, "hold", { s3_bucket: "b" });
+    await requestRestores(
+      pool,
+      ...[1, 2, 3].flatMap((n) => [
+        aRead({ s3_bucket: "a", s3_key: `k${n}` }),
+        aRead({ s3_bucket: "b", s3_key: `k${n}` }),
+      ]),
+    );
+    expect(decisions(await admitAll(pool))).toEqual({ go: 1, held: 5 });
+    await spent(pool);
+
+    await query(pool, "select approve_hold(id, 'ann') from holds");
+    await settleHolds(pool);
+    await query(pool, "update restores set attempt_after = 'infinity' where charged is not null");
+    expect(decisions(await admitAll(pool))).toEqual({ go: 5 });
+    expect(await spent(pool)).toMatchObject([{ objects: 6 }]);
+  });
+
   test("because nobody knows its price or its size: only a limit that counts those holds it", async ({
     pool,
   }) => {
