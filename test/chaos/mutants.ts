@@ -59,10 +59,10 @@ export const MUTANTS: Mutant[] = [
     caught: /beyond the limit/,
   },
   {
-    name: "gives back what S3 may have started",
+    name: "gives back what S3 has started",
     file: "tasks/trigger_restores.ts",
-    from: 'const gives_back = is_new && "attempts" in answer && answer.attempts === 1 && { gives_back: true as const };',
-    to: "const gives_back = { gives_back: true as const };",
+    from: "return { ...pending, tier };",
+    to: "return { ...pending, tier, gives_back: true };",
     caught: /accepted by S3, and charged to nobody/,
   },
 ];
