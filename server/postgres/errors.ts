@@ -6,16 +6,16 @@ const sqlState = (error: unknown): string => {
   return typeof code === "string" && /^(?!E)[0-9A-Z]{5}$/.test(code) ? code : "";
 };
 
-/**
- * Concurrent transactions collided, and a retry will succeed: deadlock, serialisation failure, or a status that changed
- * between read and insert (`restore_requests_follow_restore`).
- */
+/** Between read and insert a status may change, and a limit may be removed. */
+const MAY_VANISH = new Set(["restore_requests_follow_restore", "spending_limit_id_fkey"]);
+
+/** Concurrent transactions collided, and a retry will succeed: deadlock, serialisation failure, or what was read is gone. */
 export function isConflict(error: unknown): boolean {
   const state = sqlState(error);
   return (
     state === "40P01" ||
     state === "40001" ||
-    (state === "23503" && (error as { constraint?: string }).constraint === "restore_requests_follow_restore")
+    (state === "23503" && MAY_VANISH.has((error as { constraint?: string }).constraint ?? ""))
   );
 }
 

@@ -170,4 +170,59 @@ describe("each step costs the same", () => {
     expect(scanned.filter((table) => table !== "notifications")).toEqual([]);
     expect(buffers).toBeLessThan(100);
   });
+
+  test(
+    "to admit a page, to settle a hold and to tell who joins it, however much is held",
+    { timeout: 240_000 },
+    async ({ pool }) => {
+      const fill = async (held: number): Promise<void> => {
+        await pool.query(
+          "truncate restores, restore_requests, holds, notices, spending, limits, policies cascade",
+        );
+        // What comes last is due; a hold of one person keeps all else.
+        await pool.query(
+          `with h as (insert into holds (person, reason, objects, status, decided_at, decided_by) values ('p', 'r', $1, 'approved', now(), 'ann') returning id),
+         n as (select n, gen_random_uuid() as id, n > $1::int - 50 as is_due from generate_series(1, $1::int) n),
+         r as (insert into restores (id, s3_bucket, s3_key, payer, hold_id, attempt_after)
+               select n.id, 'bench', 'held' || n.n, case when not n.is_due then 'p' end, case when not n.is_due then h.id end,
+                      case when n.is_due then now() - interval '1 minute' else 'infinity' end from n, h)
+         insert into restore_requests (id, restore_id, s3_bucket, s3_key, access_key_id, email, user_resolved, restore_status, status_at, last_read_at)
+         select n.id, n.id, 'bench', 'held' || n.n, 'AKIA' || n.n % 100, 'p' || n.n % 100 || '@example.com', true, 'not_started', now(), now() from n`,
+          [held],
+        );
+        await pool.query(
+          "insert into limits (scope, per, max_objects) values ('all', 'day', 1000000), ('person', 'day', 10), ('person', 'month', 1000000)",
+        );
+        await pool.query(
+          "insert into policies (s3_bucket, action) values ('other', 'ignore'), ('third', 'observe')",
+        );
+      };
+      const measured = async (): Promise<Record<string, Cost>> => {
+        await pool.query(
+          "update restores set claim_id = null, attempt_after = now() where attempt_after < 'infinity'",
+        );
+        const { rows } = await pool.query<Claimed>(
+          "select id, claim_id from claim_restores_to_trigger(50, 'bench')",
+        );
+        expect(rows).toHaveLength(50);
+        const objects = rows.map((row) =>
+          Object.assign(row, { storage_class: "GLACIER", size_bytes: 1, pinned_version_id: "" }),
+        );
+        return await costs(pool, {
+          admit_restores: `select * from admit_restores('${JSON.stringify(objects)}', 'Standard', 7)`,
+          settle_holds: "select settle_holds(100)",
+          note_held_readers: `select note_held_readers('{${rows.map(({ id }) => id).join()}}')`,
+          give_back: `select give_back('{${rows.map(({ id }) => id).join()}}')`,
+          "POST that a policy may ignore": RECURRING["POST /restore/request"] ?? "",
+        });
+      };
+      await fill(FEW);
+      await pool.query("vacuum analyze");
+      const few = await measured();
+      await fill(MANY);
+      expectAsCheap(await measured(), few, "statistics of before");
+      await pool.query("vacuum analyze");
+      expectAsCheap(await measured(), few, "as they are");
+    },
+  );
 });

@@ -10,6 +10,7 @@ const LONGEST = filesOf([
   "journey",
   "processes/processes",
   "processes/crash_points",
+  "processes/limit_rounds",
   "model/model",
   "faults",
   "worker/trigger_restores",
@@ -40,6 +41,7 @@ export const NOT_FAST = filesOf([
   "sql/roles",
   "stand_ins/clients",
   "worker/big_mails",
+  "worker/limit_storm",
   "worker/mail_protocol",
   "worker/trigger_restores",
 ]);
