@@ -2,7 +2,7 @@
 import { html } from "hono/html";
 import type { Pool } from "pg";
 
-import { isTooSlow } from "../postgres/errors.ts";
+import { isPoolBusy, isTooSlow } from "../postgres/errors.ts";
 import { cached } from "./cached.ts";
 import { hourChart } from "./chart.ts";
 import { actionLink, facts, link, table, tag } from "./layout.ts";
@@ -35,7 +35,7 @@ const part = <T>(query: Promise<T>): Promise<Part<T>> =>
   query.then(
     (value) => ({ value }),
     (error: unknown) => {
-      if (isTooSlow(error)) return { too_slow: true };
+      if (isTooSlow(error) || isPoolBusy(error)) return { too_slow: true };
       throw error;
     },
   );
@@ -235,6 +235,7 @@ export const gateFacts = (gate: Gate, now: Date, may_act: boolean): Html =>
       </p>`
     : html`<p>
           <span class="tag bad">The gate is closed</span>
+          ${gate.closed_since === null ? "" : html`since ${time(gate.closed_since, now)},`}
           ${gate.closed_until === null ? "until somebody opens it" : html`until ${time(gate.closed_until, now)}`}${
             gate.sender === null ? "" : html`, for mails from ${visible(gate.sender)}`
           }.

@@ -139,13 +139,17 @@ export interface Gate {
   reason: string;
   sender: string | null;
   calls_per_second: number;
+  closed_since: Date | null;
+  /** As it stands in actions; null: open. */
+  closed_until_text: string | null;
 }
 
 export const gate = async (pool: Pool): Promise<Gate | undefined> =>
   (
     await rows<Gate>(
       pool,
-      `select is_open, case when isfinite(closed_until) then closed_until end as closed_until, reason, sender, calls_per_second
+      `select is_open, case when isfinite(closed_until) then closed_until end as closed_until, reason, sender, calls_per_second,
+              closed_since, to_jsonb(closed_until) #>> '{}' as closed_until_text
          from mail_gate_status`,
     )
   )[0];
@@ -296,18 +300,26 @@ export function listRestores(
   );
 }
 
-/** Ids that a bulk action works on, the oldest first; one more than BULK_LIMIT when there are more. */
+/** By Postgres's clock, which all times are of. */
+export const databaseTime = async (pool: Pool): Promise<string> =>
+  (await rows<{ now: string }>(pool, "select now()::text as now"))[0]?.now ?? "";
+
+/**
+ * Ids that a bulk action works on, the oldest first; one more than BULK_LIMIT when there are more. What has come into its state after
+ * `as_of` is left out.
+ */
 export async function matchingRestores(
   pool: Pool,
   query: Omit<ListQuery, "after" | "order">,
+  as_of: string | undefined,
 ): Promise<string[]> {
   const { time, where, values } = filterOf(query);
   const found = await rows<{ id: string }>(
     pool,
     `select o.id from unnest($1::restore_status[]) s (status)
-      cross join lateral (select r.id, ${time} as at from restore_details r where ${where} order by ${time}, r.id limit $4) o
+      cross join lateral (select r.id, ${time} as at from restore_details r where ${where} and ($5::timestamptz is null or ${time} <= $5) order by ${time}, r.id limit $4) o
       order by o.at, o.id limit $4`,
-    [...values, BULK_LIMIT + 1],
+    [...values, BULK_LIMIT + 1, as_of ?? null],
   );
   return found.map(({ id }) => id);
 }
@@ -563,8 +575,9 @@ export interface Told {
 export const filesOfMail = (pool: Pool, id: string): Rows<Told> =>
   rows(
     pool,
-    `select restore_id, s3_bucket, s3_key from restore_readers where pre_notification_id = $1
-     union select restore_id, s3_bucket, s3_key from restore_readers where post_notification_id = $1
+    // Each part by itself: a mail may tell of a hundred thousand files.
+    `(select restore_id, s3_bucket, s3_key from restore_readers where pre_notification_id = $1 limit ${PAGE_ROWS + 1})
+     union (select restore_id, s3_bucket, s3_key from restore_readers where post_notification_id = $1 limit ${PAGE_ROWS + 1})
      limit ${PAGE_ROWS + 1}`,
     [id],
   );
@@ -607,16 +620,25 @@ export const actions = (pool: Pool, cursor: Cursor | undefined): Rows<Done> =>
     [cursor?.at ?? null, cursor?.id ?? null],
   );
 
+/** It changed between the look and the click: nothing was done. */
+export class Changed extends Error {
+  override name = "Changed";
+}
+
 /**
- * Calls one of the operators' functions for somebody: `call` is its call with $2 on as `values`. Returns what it said, and the
- * row that it left in actions.
+ * Calls one of the operators' functions for somebody: `call` is its call with `values`. Returns what it said, and the rows that it
+ * left in actions, the newest first. `confirmed` is what each of these must have found (actions.before); else nothing is done: somebody
+ * confirmed to ask S3 again, and by now that would start a restore that costs money.
+ *
+ * @throws Changed
  */
 export async function act(
   pool: Pool,
   actor: string,
   call: string,
   values: unknown[],
-): Promise<{ said: string[]; action: string | undefined }> {
+  confirmed: Record<string, string> = {},
+): Promise<{ said: string[]; actions: string[] }> {
   const client = await pool.connect();
   let broken = true;
   try {
@@ -624,13 +646,15 @@ export async function act(
     await client.query("select set_config('thaw.actor', $1, true)", [actor]);
     const { rows: said } = await client.query<{ said: string }>(call, values);
     // The time of a row in actions is that of its transaction.
-    const { rows: left } = await client.query<{ id: string }>(
-      "select id::text as id from operator_actions where at = now() and actor = $1 order by id desc limit 1",
-      [actor],
+    const { rows: left } = await client.query<{ id: string; is_as_confirmed: boolean }>(
+      `select id::text as id, before @> $2::jsonb as is_as_confirmed from operator_actions
+        where at = now() and actor = $1 order by operator_actions.id desc`,
+      [actor, JSON.stringify(confirmed)],
     );
+    if (left.some(({ is_as_confirmed }) => !is_as_confirmed)) throw new Changed();
     await client.query("commit");
     broken = false;
-    return { said: said.map((row) => row.said), action: left[0]?.id };
+    return { said: said.map((row) => row.said), actions: left.map(({ id }) => id) };
   } catch (error) {
     await client.query("rollback").then(
       () => (broken = false),

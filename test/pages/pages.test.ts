@@ -320,6 +320,75 @@ describe("an action", () => {
     expect((await actions(pool)).every((row) => row["actor"] === "Ada")).toBe(true);
   });
 
+  /** What the form of a page sends. */
+  const fieldsOf = (text: string): Record<string, string> =>
+    Object.fromEntries(
+      [...text.matchAll(/<input type="hidden" name="(\w+)" value="([^"]*)"/g)].map(([, name, value]) => [
+        name ?? "",
+        value ?? "",
+      ]),
+    );
+
+  test("does nothing when what was confirmed has changed by then", async ({ pool }) => {
+    const pages = operator(pool);
+    const { restore } = await insertRead(pool, "pending");
+    const mail = await insertNotification(pool, { status: "unknown", failure_message: "no answer" });
+    const asked = new Map<string, Record<string, string>>();
+    for (const [action, id] of [
+      ["retry", restore["id"]],
+      ["resend", mail["id"]],
+    ])
+      asked.set(action as string, fieldsOf((await pages.get(`/ops/confirm/${action}?id=${id}`)).text));
+    // By now a retry would begin a new restore, which costs money; and somebody has found out that the mail was sent.
+    await pool.query("select give_up_restore($1), resolve_notification($2, true)", [
+      restore["id"],
+      mail["id"],
+    ]);
+    const before = await query(pool, "select * from restores, notifications");
+
+    for (const [action, fields] of asked) {
+      const answer = await pages.post(`/ops/act/${action}`, fields);
+      expect(answer.status, action).toBe(409);
+      expect(answer.text).toContain("It has changed since the page that you confirmed");
+    }
+    expect(await query(pool, "select * from restores, notifications")).toEqual(before);
+    expect((await actions(pool)).map(({ actor }) => actor)).not.toContain("Ada");
+    const again = fieldsOf((await pages.get(`/ops/confirm/retry?id=${restore["id"]}`)).text);
+    expect((await pages.post("/ops/act/retry", again)).status).toBe(303);
+  });
+
+  test("opens the closing of the gate that was confirmed, and no other", async ({ pool }) => {
+    const pages = operator(pool);
+    await pool.query("select pause_mail('10 minutes', 'rate limit')");
+    const fields = fieldsOf((await pages.get("/ops/confirm/open_gate")).text);
+    await pool.query("select close_mail_gate(null, 'restored from a backup')");
+
+    expect((await pages.post("/ops/act/open_gate", fields)).status).toBe(409);
+    expect(await one(pool, "select reason from mail_gate_status")).toEqual({
+      reason: "restored from a backup",
+    });
+    const now = fieldsOf((await pages.get("/ops/confirm/open_gate")).text);
+    expect((await pages.post("/ops/act/open_gate", now)).status).toBe(303);
+    expect(await one(pool, "select is_open from mail_gate_status")).toEqual({ is_open: true });
+  });
+
+  test("on all that match leaves out what came into that state since, and counts what it did", async ({
+    pool,
+  }) => {
+    const pages = operator(pool);
+    const first = await insertRead(pool, "failed", { restore: { s3_key: "first" } });
+    await insertRead(pool, "failed", { restore: { s3_key: "second" } });
+    const asked = fieldsOf((await pages.get("/ops/confirm/retry_all?state=failed")).text);
+    await pool.query("select retry_restore($1)", [first.restore["id"]]);
+    await insertRead(pool, "failed", { restore: { s3_key: "later", status_at: new Date() } });
+
+    expect((await pages.post("/ops/act/retry_all", asked)).status).toBe(303);
+    expect(
+      await query(pool, "select s3_key from restores where status = 'failed' and closed_at is null"),
+    ).toEqual([{ s3_key: "later" }]);
+    expect((await actions(pool)).filter(({ actor }) => actor === "Ada")).toHaveLength(1);
+  });
+
   test("opens the mail gate", async ({ pool }) => {
     await pool.query("update mail_gate set closed_until = now() + interval '1 hour', reason = 'quota'");
     const pages = operator(pool);
@@ -444,6 +513,30 @@ describe("hostile names", () => {
 });
 
 describe("when the database", () => {
+  test("is well and all connections are busy, a page does not say that Postgres is away", async ({
+    pool,
+    databaseUrl,
+  }) => {
+    const busy = createPool(
+      databaseUrl,
+      { name: "pages", max: 1, query_timeout_ms: PAGES_QUERY_TIMEOUT_MS },
+      createLog("silent"),
+    );
+    const held = await busy.connect();
+    try {
+      for (const path of ["/ops/restores", "/ops/stuck"]) {
+        const page = await operator(busy).get(path);
+        expect(page.status).toBe(503);
+        expect(page.text).toContain("Too many pages at once");
+        expect(page.text).not.toContain("nothing is restored");
+      }
+    } finally {
+      held.release();
+      await busy.end();
+    }
+    expect((await operator(pool).get("/ops/restores")).status).toBe(200);
+  });
+
   test("does not answer in time, the page says so", async ({ pool, databaseUrl }) => {
     const log = createLog("silent");
     const slow = createPool(

@@ -28,9 +28,11 @@ export const gateOpen: Command = {
   options: YES,
   run: (terminal, _, given) =>
     withDatabase(terminal, "gate", async (db) => {
-      const { text } = await mailGate(db);
+      const { text, closing } = await mailGate(db);
       await terminal.confirm(`${text} Open it?`, given);
-      const did = await call(db, terminal, sql<string>`open_mail_gate()`);
+      // Not another closing: somebody may hold mail back on purpose by now.
+      const confirmed = closing === null ? undefined : { closed_until: closing };
+      const did = await call(db, terminal, sql<string>`open_mail_gate()`, confirmed);
       terminal.show({ did }, sentence(did));
     }),
 };

@@ -107,7 +107,7 @@ async function role(pool: Pool): Promise<Finding> {
   }>(
     pool,
     `select quote_ident(current_user) as name, pg_has_role(t.relowner, 'usage') as is_owner,
-            has_table_privilege('findings', 'select') as has_views, pg_has_role('pg_read_all_stats', 'usage') as sees_others
+            has_table_privilege('findings', 'select') as has_views, pg_has_role(t.relowner, 'pg_read_all_stats', 'usage') as sees_others
        from pg_class t where t.oid = to_regclass('thaw_migrations')`,
   );
   if (is_owner) return ok("role", `${name}, who owns the tables and sees all of them`);
