@@ -104,6 +104,7 @@ comment on column announcements.notification_id is 'The mail that tells it.';
 comment on table mail_gate is 'One row: rate limiter and circuit breaker of all mail. While it is closed no worker sends. See mail_gate_status.';
 comment on column mail_gate.only_row is 'Always true.';
 comment on column mail_gate.closed_until is 'No mail before this time; in the past: open. infinity: until somebody opens it (open_mail_gate).';
+comment on column mail_gate.closed_since is 'Since when no mail goes out, kept while refusals close the gate anew and no mail gets out between. Null: it is open, or was closed before that was noted (0016_gate_since.sql).';
 comment on column mail_gate.reason is 'Why it was closed last.';
 comment on column mail_gate.calls_per_second is 'Resend''s rate limit, as its answers tell it.';
 comment on column mail_gate.next_call_at is 'The next free send slot; a moment ahead at most.';
@@ -250,6 +251,7 @@ comment on column mail_status.requests is 'How many requests it tells of, counte
 comment on view mail_gate_status is 'One row: whether mail goes out, and if not, since what and until when.';
 comment on column mail_gate_status.is_open is 'Whether mail goes out.';
 comment on column mail_gate_status.closed_until is 'When it opens by itself; infinity: never. Null: it is open.';
+comment on column mail_gate_status.closed_since is 'Since when no mail goes out, kept while refusals close the gate anew and no mail gets out between. Null: it is open, or nobody noted it.';
 comment on column mail_gate_status.reason is 'Why it is closed; empty: it is open.';
 comment on view untold_requests is 'What each person is still to be told, and has no mail of yet.';
 comment on column untold_requests.request_id is 'The request (restore_requests.id).';
@@ -295,8 +297,8 @@ comment on view read_silence is 'One row: how long no read has come, and from wh
 comment on column read_silence.last_read_at is 'When the last failed read came in; null: never.';
 comment on column read_silence.silent_for is 'How long ago that is; null: none ever came.';
 comment on column read_silence.news_after is 'Twice the longest gap, and at least a day.';
-comment on column read_silence.longest_gap is 'The longest gap between two reads in the last 30 days, to the hour; null: fewer than two hours had any.';
-comment on column read_silence.hours is 'How many of the last 30 days'' hours had a read; the finding needs three.';
+comment on column read_silence.longest_gap is 'The longest gap between two reads in the 30 days before the last one, to the hour; null: fewer than two hours had any.';
+comment on column read_silence.hours is 'How many hours of those 30 days had a read; the finding needs three.';
 
 -- --------------------------------------------------------------------------- views of the operator's pages
 
@@ -379,3 +381,4 @@ comment on function erase_person(text, integer) is 'Erases an address from maps,
 comment on function resolve_requests(integer, interval[], text[]) is 'Fills in the addresses of readers, a page at a time (rows; debounce times; domains of session names). Returns 0 when nothing is left. Used by npm run users and resolve_users.';
 comment on function nudge(text, interval[]) is 'Starts a task soon: adds a job for it, unless one that will do is waiting. The second argument: after which times.';
 comment on function applied_sql_files() is 'The files of sql/ that were applied, for processes that may not read tables.';
+comment on function old_transactions(interval) is 'Transactions of this database that have been open for that long and hold back vacuum: whose, which process, since when. Those of others only where the owner of Thaw''s tables has pg_read_all_stats.';

@@ -18,6 +18,8 @@ declare
   v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
     'open_mail_gate', 'close_mail_gate', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
     'find_ids'];
+  -- What the views call with the owner's rights.
+  v_reader text[] := array['old_transactions'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
   v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
@@ -27,7 +29,7 @@ declare
 begin
   for v_object in
     select p.oid::regprocedure as signature, p.proname as name from pg_proc p
-     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker || v_operator || v_triggers)
+     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker || v_operator || v_reader || v_triggers)
   loop
     execute format('alter function %s security definer set search_path = public, pg_temp', v_object.signature);
     execute format('revoke all on function %s from public', v_object.signature);
@@ -47,7 +49,7 @@ begin
   for v_object in
     select p.oid::regprocedure as signature from pg_proc p
      where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.prosecdef
-       and p.proname <> all (v_server || v_worker || v_operator)
+       and p.proname <> all (v_server || v_worker || v_operator || v_reader)
        and exists (select from aclexplode(p.proacl) a where a.grantee in (to_regrole('thaw_server'), to_regrole('thaw_worker'), to_regrole('thaw_operator')))
   loop
     execute format('alter function %s security invoker reset search_path', v_object.signature);
@@ -107,7 +109,7 @@ begin
       findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
       read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails to %I', v_object.name);
     -- The views call them as the role that reads.
-    execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post to %I', v_object.name);
+    execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post, old_transactions to %I', v_object.name);
   end loop;
 end
 $$;

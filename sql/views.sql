@@ -151,11 +151,14 @@ create or replace view job_status as
     left join task_runs r on r.task = t.task
    cross join lateral jobs_of(t.task) j;
 
--- Transactions that have been open for p_age and hold back vacuum, with whose they are, for those who may see that of others.
+-- Transactions of this database that have been open for p_age and hold back vacuum, and whose they are. It runs with its owner's rights
+-- (privileges.sql), so that those who look need no right to see what others run, in this database and all others. (A vacuum of
+-- autovacuum's holds back no other.)
 create or replace function old_transactions(p_age interval)
 returns table (username name, pid integer, since timestamptz) language sql stable as $$
   select a.usename, a.pid, a.xact_start from pg_stat_activity a
    where a.datname = current_database() and a.xact_start < now() - p_age and (a.backend_xmin is not null or a.backend_xid is not null)
+     and a.backend_type <> 'autovacuum worker'
 $$;
 
 -- Each step of each restore, also those made by hand, and by whom.
@@ -174,7 +177,7 @@ create or replace view hourly_totals as
 create or replace view mail_gate_status as
   select g.closed_until <= now() as is_open, case when g.closed_until > now() then g.closed_until end as closed_until,
          case when g.closed_until > now() then g.reason else '' end as reason, case when g.closed_until > now() then g.sender end as sender,
-         g.calls_per_second, g.next_call_at
+         g.calls_per_second, g.next_call_at, case when g.closed_until > now() then g.closed_since end as closed_since
     from mail_gate g;
 
 -- When reads, events, accepted restores and sent mails were counted last. Recipe: in the order of totals_by_hour.
@@ -185,15 +188,16 @@ create or replace view last_times as
          (select t.last_at from totals t where t.metric = 'mails' and t.labels @> '{"status": "sent"}'
            order by t.hour desc, t.last_at desc limit 1) as mail_at;
 
--- How long no read may have come before that is news: twice the longest gap of the last thirty days, and at least a day.
+-- How long no read may have come before that is news: twice the longest gap of the thirty days before the last read, and at least a
+-- day. (Not of the last thirty days: after a month of silence there would be no gap to compare it with. The hours are kept for 90 days.)
 create or replace view read_silence as
   select r.last_read_at, now() - r.last_read_at as silent_for, greatest(interval '1 day', 2 * g.longest_gap) as news_after,
          g.longest_gap, g.hours
     from (select greatest((select l.read_at from last_times l), (select max(q.requested_at) from restore_requests q)) as last_read_at) r
-   cross join (
+   cross join lateral (
     select max(h.hour - h.before) as longest_gap, count(*) as hours
       from (select t.hour, lag(t.hour) over (order by t.hour) as before
-              from (select distinct t.hour from totals t where t.metric = 'reads' and t.hour > now() - interval '30 days') t) h) g;
+              from (select distinct t.hour from totals t where t.metric = 'reads' and t.hour > r.last_read_at - interval '30 days') t) h) g;
 
 -- What needs somebody: one row per kind of problem, the worst first (rank). Empty when all is well. `thaw status`, the pages, metrics
 -- and alerts all read this. A count ends at 1,000: however much is stuck, this stays quick.
@@ -204,10 +208,12 @@ create or replace view findings as
              (select max(t.succeeded_at) from task_runs t) as since, 1::bigint as count, 'Start one: npm run worker' as what_to_do
        where not exists (select from worker_status w where w.is_alive)
       union all
-      select 2, 'mail_gate_closed', 'No mail goes out' || coalesce(' from ' || g.sender, '') || ': ' || g.reason, null, 1,
+      select 2, 'mail_gate_closed', 'No mail goes out' || coalesce(' from ' || g.sender, '') || ': ' || g.reason, g.closed_since, 1,
              case when isfinite(g.closed_until) then 'It opens at ' || utc_minute(g.closed_until) || '. Or now, once the reason is gone: ' else 'Open it: ' end
                || 'select open_mail_gate()'
-        from mail_gate g where g.closed_until > now() + interval '1 minute'
+        from mail_gate g
+       -- Not for a rate limit that ends in a moment, unless one follows the other.
+       where g.closed_until > now() + interval '1 minute' or (g.closed_until > now() and g.closed_since < now() - interval '1 minute')
       union all
       select 3, 'stuck', p.problem || '.', s.since, s.count, s.what_to_do
         from unnest(array['S3 refuses, or cannot be reached', 'no worker has asked S3 yet', 'S3 takes longer than it ever should',
@@ -229,7 +235,7 @@ create or replace view findings as
        where coalesce(j.succeeded_at, '-infinity') < now() - 3 * j.runs_every and exists (select from task_runs)
          and exists (select from worker_status w where w.is_alive and w.started_at < now() - 3 * j.runs_every)
       union all
-      select 6, 'no_reads', format('No read has come for %s hours; in the last 30 days the longest gap was %s hours.',
+      select 6, 'no_reads', format('No read has come for %s hours; in the 30 days before, the longest gap was %s hours.',
                floor(extract(epoch from s.silent_for) / 3600), ceil(extract(epoch from s.longest_gap) / 3600)),
              s.last_read_at, 1, 'Does the trail still log data events? See the queue, its dead-letter queue and the function''s log (lambdas/README.md).'
         from read_silence s where s.hours >= 3 and s.silent_for > s.news_after

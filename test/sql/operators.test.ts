@@ -474,6 +474,28 @@ describe("erase_person", () => {
     ).toEqual([{ action: "erase a person", target: expect.stringMatching(/^sha256:/) }]);
   });
 
+  test("changes a page of one table at a time, and keeps no lock while it reads the next", async ({
+    pool,
+  }) => {
+    await fill(pool);
+    await pool.query("delete from aws_key_user_map; delete from aws_principal_user_map");
+    const psql = await pool.connect();
+    try {
+      await psql.query("begin; lock table announcements in access exclusive mode");
+      const [{ erased } = {}] = await query(pool, "select erase_person($1, 100) as erased", [ADDRESS]);
+      expect(erased).toBe(
+        (await query(pool, "select from restore_requests where user_resolved and email is null")).length,
+      );
+      expect(await query(pool, "select after from actions where action = 'erase a person'")).toEqual([
+        { after: { rows: erased } },
+      ]);
+    } finally {
+      psql.release(true);
+    }
+    await erase(pool);
+    expect(await tablesWith(pool, `"${ADDRESS}"`)).toEqual([]);
+  });
+
   test("goes on in pages, whoever calls it", async ({ pool }) => {
     await fill(pool);
     const client = await pool.connect();
