@@ -519,7 +519,7 @@ language plpgsql as $$
 begin
   new.closed_since := case
     when new.closed_until <= now() then null
-    when old.closed_until > now() then old.closed_since
+    when old.closed_until > now() then coalesce(old.closed_since, now())
     when old.closed_since is not null and old.closed_until > now() - interval '15 minutes'
          and not exists (select from totals t
                           where t.hour >= date_trunc('hour', old.closed_until, 'UTC') and t.metric = 'mails'

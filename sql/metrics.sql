@@ -37,6 +37,8 @@ create or replace view gauges as
   union all
   select 'mail_gate_closed', '{}', case when g.is_open then 0 else 1 end from mail_gate_status g
   union all
+  select 'mail_gate_closed_seconds', '{}', coalesce(extract(epoch from now() - g.closed_since), 0) from mail_gate_status g
+  union all
   select 'workers_alive', '{}', count(*) from worker_status w where w.is_alive
   union all
   select f.metric, jsonb_build_object('task', j.task), f.value

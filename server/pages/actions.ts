@@ -202,7 +202,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
       subject: html`<p>
         ${link(bulk.back, "The restores")} that are ${bulk.words}:
         <b
-          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; the oldest ${BULK_LIMIT} are done at once` : things(n, "restore")}</b
+          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; ${BULK_LIMIT} are done at once` : things(n, "restore")}</b
         >.
       </p>`,
       will: [

@@ -350,14 +350,21 @@ export async function stuck(pool: Pool, problem: string | undefined, limit: numb
   }
 }
 
-/** The restores behind the stuck requests of one problem. */
+/** The restores behind the stuck requests of one problem, the oldest first; when they are too many to sort, any of them. */
 export async function stuckRestores(pool: Pool, problem: string): Promise<string[]> {
-  const found = await rows<{ restore_id: string }>(
-    pool,
-    "select restore_id from stuck_requests where problem = $1 group by restore_id order by min(since), restore_id limit $2",
-    [problem, BULK_LIMIT + 1],
-  );
-  return found.map(({ restore_id }) => restore_id);
+  const values = [problem, BULK_LIMIT + 1];
+  const ids = async (text: string): Promise<string[]> =>
+    (await rows<{ restore_id: string }>(pool, text, values)).map(({ restore_id }) => restore_id);
+  try {
+    return await ids(
+      "select restore_id from stuck_requests where problem = $1 group by restore_id order by min(since), restore_id limit $2",
+    );
+  } catch (error) {
+    if (!isTooSlow(error)) throw error;
+    return ids(
+      "select distinct restore_id from (select restore_id from stuck_requests where problem = $1 limit $2) s",
+    );
+  }
 }
 
 // Search.

@@ -772,6 +772,8 @@ const TROUBLES: Record<string, Trouble> = {
   },
   ThawMailGateClosed: {
     happens: (pool) => query(pool, "select close_mail_gate('1 hour', 'The key was revoked.')"),
+    grows: "thaw_mail_gate_closed_seconds",
+    minutes: 31,
   },
   ThawMailsRefused: {
     happens: (pool) => insertNotification(pool, { status: "failed", failure_message: "No such mailbox." }),

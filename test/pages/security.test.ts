@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect } from "vitest";
 
 import { createLog } from "../../server/log.ts";
-import { test } from "../support/database.ts";
+import { test, waitFor } from "../support/database.ts";
 import { basic, operator, PASSWORD, type Operator } from "../support/pages.ts";
 import { everything, insertNotification, insertRead, query } from "../support/rows.ts";
 
@@ -95,6 +95,26 @@ test("failed log-ins are answered one after the other, and logged without the pa
   const again = performance.now();
   expect((await pages.get("/ops/workers")).status).toBe(200);
   expect(performance.now() - again).toBeLessThan(400);
+});
+
+test("a flood of failed log-ins does not fill the log: those that do not wait are counted", async ({
+  pool,
+}) => {
+  const lines: string[] = [];
+  const pages = operator(pool, {
+    log: createLog("info", { write: (line: string) => void lines.push(line) }),
+  });
+  const guess = () => pages.app.request("/ops", { headers: { authorization: basic("Eve", "x") } });
+
+  const flood = await Promise.all(Array.from({ length: 300 }, guess).slice(20));
+  expect(flood).toHaveLength(280);
+  expect(new Set(flood.map(({ status }) => status))).toEqual(new Set([401]));
+  expect(lines).toHaveLength(20);
+  await waitFor("a log-in that waits again", async () => {
+    void guess();
+    return lines.length > 20;
+  });
+  expect(JSON.parse(lines[20] ?? "")["others_since_the_last_line"]).toBeGreaterThanOrEqual(280);
 });
 
 describe("an action", () => {

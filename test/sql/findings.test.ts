@@ -108,16 +108,6 @@ describe("the gate is shut since", () => {
     await refuse(pool, "1 hour");
     expect(await minutes(pool)).toBe(0);
   });
-
-  test("nobody knows when, where it was shut before that was noted", async ({ pool }) => {
-    await pool.query(
-      `alter table mail_gate disable trigger user;
-       update mail_gate set closed_until = now() + interval '1 hour', reason = 'quota';
-       alter table mail_gate enable trigger user`,
-    );
-    await refuse(pool, "2 hours");
-    expect(await findings(pool)).toMatchObject([{ finding: "mail_gate_closed", since: null }]);
-  });
 });
 
 describe("there is none", () => {
