@@ -127,12 +127,7 @@ async function applyFiles(client: pg.PoolClient, files: SqlFile[]): Promise<stri
         `sql/${file.name} was edited after it was applied. Put it back and add a new file.`,
       );
     }
-    for (const statement of statementsOf(file.text)) {
-      await client.query(statement.text).catch((error: unknown) => {
-        const place = `sql/${file.name}:${lineOf(error, statement)}`;
-        throw new MigrationError(`${place}: ${reasonOf(error)}`, { cause: error });
-      });
-    }
+    if (file.runs === "once" || !(await applyAtOnce(client, file))) await applyEach(client, file);
     if (isKnown) continue;
     await client.query("insert into thaw_migrations (name, sha256) values ($1, $2)", [
       file.name,
@@ -141,6 +136,31 @@ async function applyFiles(client: pg.PoolClient, files: SqlFile[]): Promise<stri
     ran.push(file.name);
   }
   return ran;
+}
+
+async function applyEach(client: pg.PoolClient, file: SqlFile): Promise<void> {
+  for (const statement of statementsOf(file.text)) {
+    await client.query(statement.text).catch((error: unknown) => {
+      const place = `sql/${file.name}:${lineOf(error, statement)}`;
+      throw new MigrationError(`${place}: ${reasonOf(error)}`, { cause: error });
+    });
+  }
+}
+
+/**
+ * A page in one round trip: everybody waits while its tables are locked, and on a busy machine each round trip takes a while. False:
+ * a statement failed, and nothing was done; of many sent together Postgres rarely says which one.
+ */
+async function applyAtOnce(client: pg.PoolClient, { text }: SqlFile): Promise<boolean> {
+  try {
+    await client.query(`savepoint page;\n${text}\n;release savepoint page`);
+    return true;
+  } catch (error) {
+    await client.query("rollback to savepoint page").catch(() => {
+      throw error;
+    });
+    return false;
+  }
 }
 
 /**
