@@ -515,7 +515,7 @@ $$;
 -- closed again before a mail got out was not open for those who wait. (Workers try as soon as it opens, or else within the crontab's
 -- five minutes; a refusal much later is a new one.)
 create or replace function note_gate_closed() returns trigger
-language plpgsql as $$
+language plpgsql set search_path = public, pg_temp as $$
 begin
   new.closed_since := case
     when new.closed_until <= now() then null

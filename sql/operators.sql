@@ -163,14 +163,21 @@ end
 $$;
 
 -- No mail goes out for this long (null: until somebody opens the gate), to look at something first: before a worker starts on a
--- restored database, for example.
+-- restored database, for example. It never lets mail out earlier than somebody else has said.
 create or replace function close_mail_gate(p_wait interval, p_reason text) returns text
 language plpgsql volatile as $$
 declare
   v_gate mail_gate;
   v_until timestamptz := coalesce(now() + p_wait, 'infinity');
 begin
+  if p_wait <= interval '0' then
+    raise exception 'that is no time to come: %', p_wait using errcode = 'invalid_parameter_value', hint = 'Write how long, like 2 hours.';
+  end if;
   select g.* into v_gate from mail_gate g for update;
+  if v_gate.closed_until > v_until and v_gate.sender is null then
+    raise exception 'the mail gate is closed for longer already, until %: %', utc_minute(v_gate.closed_until), v_gate.reason
+      using errcode = 'object_not_in_prerequisite_state', hint = 'If mail may go out earlier, open it first.';
+  end if;
   update mail_gate g set closed_until = v_until, reason = p_reason, sender = null;
   perform note_action('close the mail gate', 'mail_gate', null,
     jsonb_build_object('closed_until', v_gate.closed_until, 'reason', v_gate.reason), jsonb_build_object('closed_until', v_until, 'reason', p_reason));

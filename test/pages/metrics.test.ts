@@ -180,6 +180,21 @@ describe("a scrape", () => {
     expect(series.get("thaw_ready_to_mail_seconds_sum")).toBeGreaterThanOrEqual(2400);
   });
 
+  test("has no such time of a mail of which an operator says that it was sent: nobody knows when", async ({
+    healthy: pool,
+  }) => {
+    const mail = await insertNotification(pool, { status: "unknown", failure_message: "no answer" });
+    await insertRead(pool, "restored", {
+      restore: { status_at: ago("3 days") },
+      request: { post_notification_id: mail["id"] },
+    });
+    await pool.query("select resolve_notification($1, true)", [mail["id"]]);
+
+    const series = seriesOf(await scrape(pool));
+    expect(series.get('thaw_mails_total{kind="post",status="sent"}')).toBe(1);
+    expect(series.get("thaw_ready_to_mail_seconds_count")).toBe(0);
+  });
+
   test("puts a time into the bucket that ends with it", async ({ pool }) => {
     const { found } = await one(
       pool,

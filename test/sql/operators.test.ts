@@ -266,6 +266,27 @@ describe("resolve_notification", () => {
 });
 
 describe("the mail gate", () => {
+  test("is not shut for a shorter time than it is already, nor for none", async ({ pool }) => {
+    await pool.query("select close_mail_gate(null, 'restored from a backup')");
+    await expect(
+      query(pool, "select close_mail_gate('30 minutes', 'the domain moves')"),
+    ).rejects.toMatchObject({
+      code: "55000",
+      message: "the mail gate is closed for longer already, until somebody opens it: restored from a backup",
+    });
+    for (const wait of ["0", "-1 hour"])
+      await expect(query(pool, "select close_mail_gate($1, 'x')", [wait])).rejects.toMatchObject({
+        code: "22023",
+      });
+    expect(await one(pool, "select is_open, reason from mail_gate_status")).toEqual({
+      is_open: false,
+      reason: "restored from a backup",
+    });
+    // For one sender it is open for all others.
+    await pool.query("update mail_gate set closed_until = now() + interval '1 day', sender = 'a@b'");
+    await pool.query("select close_mail_gate('30 minutes', 'the domain moves')");
+  });
+
   test("stays shut as long as an operator says, and opens when one says so", async ({ pool }) => {
     await insertNotification(pool);
     const claim = () => query(pool, "select id from claim_notifications('post', 1)");
