@@ -296,20 +296,22 @@ language sql volatile as $$
 $$;
 
 -- Erases an address: it leaves the maps, the requests (with a session of that name), the outbox and what operators did. Restores and
--- totals stay. Mails that were not sent are not sent any more. Call it until it returns 0: each call changes a page of one table, because
--- reads and mails wait for rows that it has locked. It finds the page first and locks it then: to find all rows of a person it reads
--- tables from end to end, some three seconds for each million restores. (With an index on lower(email) a new request took half as
--- long again; that is too much for so rare an act.)
--- It changes nothing while a mail to them is being sent.
+-- totals stay. Mails that were not sent are not sent any more. Call it until it returns 0: a page of rows at a time, because reads and
+-- mails wait for what it has locked. It finds the page first and locks it then: to find all rows of a person it reads tables from end to
+-- end, some three seconds for each million restores. (With an index on lower(email) a new request took half as long again; that is too
+-- much for so rare an act.) It changes nothing while a mail to them is being sent.
 create or replace function erase_person(p_address text, p_limit integer default 500) returns integer
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_person text := lower(p_address);
+  v_requests uuid[];
+  v_announced tid[];
+  v_mails uuid[];
+  v_steps bigint[];
+  v_actions bigint[];
+  v_left integer := p_limit;
   v_changed integer;
-  v_ids uuid[];
-  v_numbers bigint[];
-  v_places tid[];
-  v_found integer := 0;
+  v_all integer := 0;
 begin
   if p_address is null or address_problem(p_address) is not null or is_erased(v_person) then
     raise exception 'that is not an address' using errcode = 'invalid_parameter_value', hint = 'Write one bare address, like jane@example.com.';
@@ -321,85 +323,83 @@ begin
             hint = 'Wait for it to be sent, failed or unknown. If the mail gate is closed, that takes until it opens: see mail_gate_status.';
   end if;
 
+  v_requests := array(
+    select o.id from restore_requests o
+     where lower(o.email) = v_person or lower(o.source_identity) = v_person
+        or (o.principal <> '' and right(lower(o.principal), length(v_person) + 1) = '/' || v_person)
+     limit v_left);
+  v_left := v_left - cardinality(v_requests);
+  -- These have no id of their own. One that is moved meanwhile is found again by the next call.
+  v_announced := array(select o.ctid from announcements o where o.person = v_person limit v_left);
+  v_left := v_left - cardinality(v_announced);
+  v_mails := array(select o.id from notifications o where lower(o.email) = v_person limit v_left);
+  v_left := v_left - cardinality(v_mails);
+  v_steps := array(select o.id from restore_history o where lower(o.by) = v_person limit v_left);
+  v_left := v_left - cardinality(v_steps);
+  v_actions := array(
+    select o.id from actions o
+     where without_address(o.actor, v_person) <> o.actor or without_address(o.target, v_person) <> o.target
+        or without_address(o.before::text, v_person) <> o.before::text or without_address(o.after::text, v_person) <> o.after::text
+     limit v_left);
+  v_left := v_left - cardinality(v_actions);
+
+  delete from aws_key_user_map m where lower(m.email) = v_person;
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+  delete from aws_principal_user_map m where lower(m.email) = v_person or lower(without_address(m.principal, v_person)) <> lower(m.principal);
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  -- By its own id, so that two sessions of one person stay two readers of a restore.
+  update restore_requests q
+     set email = case when lower(q.email) = v_person then null else q.email end,
+         resolved_by = case when lower(q.email) = v_person then null else q.resolved_by end, user_resolved = true,
+         principal = without_address(q.principal, v_person, 'erased-' || left(q.id::text, 8)),
+         source_identity = without_address(q.source_identity, v_person)
+   where q.id = any (array(select o.id from restore_requests o where o.id = any (v_requests) for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  update announcements a set person = 'erased-' || a.notification_id
+   where a.person = v_person
+     and a.ctid = any (array(select o.ctid from announcements o where o.ctid = any (v_announced) and o.person = v_person for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  update notifications n
+     set email = erased_address(), body = '{}', failure_code = case when n.status <> 'sent' then 'erased' end,
+         status = case when n.status = 'sent' then n.status else 'failed' end,
+         failure_message = case when n.status <> 'sent' then 'Its person was erased.' end
+   where n.id = any (array(
+     select o.id from notifications o
+      where o.id = any (v_mails) and lower(o.email) = v_person
+        and (o.status <> 'sealed' or (o.body is not null and o.claim_id is null and o.uncertain_since is null))
+        for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  update restore_history h set by = 'erased'
+   where h.id = any (array(select o.id from restore_history o where o.id = any (v_steps) for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  update actions a
+     set actor = without_address(a.actor, v_person), target = without_address(a.target, v_person),
+         before = without_address(a.before::text, v_person)::jsonb, after = without_address(a.after::text, v_person)::jsonb
+   where a.id = any (array(select o.id from actions o where o.id = any (v_actions) for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
   update task_runs t set error = 'erased' where position(v_person in lower(t.error)) > 0;
   update mail_gate g set reason = 'erased' where position(v_person in lower(g.reason)) > 0;
 
-  <<page>>
-  begin
-    with keys as (delete from aws_key_user_map m where lower(m.email) = v_person returning 1),
-    principals as (
-      delete from aws_principal_user_map m where lower(m.email) = v_person or lower(without_address(m.principal, v_person)) <> lower(m.principal)
-      returning 1)
-    select (select count(*) from keys) + (select count(*) from principals) into v_changed;
-    exit page when v_changed > 0;
-
-    -- By its own id, so that two sessions of one person stay two readers of a restore.
-    v_ids := array(
-      select o.id from restore_requests o
-       where lower(o.email) = v_person or lower(o.source_identity) = v_person
-          or (o.principal <> '' and right(lower(o.principal), length(v_person) + 1) = '/' || v_person)
-       limit p_limit);
-    update restore_requests q
-       set email = case when lower(q.email) = v_person then null else q.email end,
-           resolved_by = case when lower(q.email) = v_person then null else q.resolved_by end, user_resolved = true,
-           principal = without_address(q.principal, v_person, 'erased-' || left(q.id::text, 8)),
-           source_identity = without_address(q.source_identity, v_person)
-     where q.id = any (array(select o.id from restore_requests o where o.id = any (v_ids) for update skip locked));
-    get diagnostics v_changed = row_count;
-    exit page when v_changed > 0;
-    v_found := v_found + cardinality(v_ids);
-
-    -- Rows have no id of their own; who moves one meanwhile has it found again by the next call.
-    v_places := array(select o.ctid from announcements o where o.person = v_person limit p_limit);
-    update announcements a set person = 'erased-' || a.notification_id
-     where a.person = v_person
-       and a.ctid = any (array(select o.ctid from announcements o where o.ctid = any (v_places) and o.person = v_person for update skip locked));
-    get diagnostics v_changed = row_count;
-    exit page when v_changed > 0;
-    v_found := v_found + cardinality(v_places);
-
-    v_ids := array(select o.id from notifications o where lower(o.email) = v_person limit p_limit);
-    update notifications n
-       set email = erased_address(), body = '{}', failure_code = case when n.status <> 'sent' then 'erased' end,
-           status = case when n.status = 'sent' then n.status else 'failed' end,
-           failure_message = case when n.status <> 'sent' then 'Its person was erased.' end
-     where n.id = any (array(
-       select o.id from notifications o
-        where o.id = any (v_ids) and lower(o.email) = v_person
-          and (o.status <> 'sealed' or (o.body is not null and o.claim_id is null and o.uncertain_since is null))
-          for update skip locked));
-    get diagnostics v_changed = row_count;
-    exit page when v_changed > 0;
-    v_found := v_found + cardinality(v_ids);
-
-    v_numbers := array(select o.id from restore_history o where lower(o.by) = v_person limit p_limit);
-    update restore_history h set by = 'erased'
-     where h.id = any (array(select o.id from restore_history o where o.id = any (v_numbers) for update skip locked));
-    get diagnostics v_changed = row_count;
-    exit page when v_changed > 0;
-    v_found := v_found + cardinality(v_numbers);
-
-    v_numbers := array(
-      select o.id from actions o
-       where without_address(o.actor, v_person) <> o.actor or without_address(o.target, v_person) <> o.target
-          or without_address(o.before::text, v_person) <> o.before::text or without_address(o.after::text, v_person) <> o.after::text
-       limit p_limit);
-    update actions a
-       set actor = without_address(a.actor, v_person), target = without_address(a.target, v_person),
-           before = without_address(a.before::text, v_person)::jsonb, after = without_address(a.after::text, v_person)::jsonb
-     where a.id = any (array(select o.id from actions o where o.id = any (v_numbers) for update skip locked));
-    get diagnostics v_changed = row_count;
-    exit page when v_changed > 0;
-    v_found := v_found + cardinality(v_numbers);
-  end;
-
-  if v_changed > 0 then
+  if v_all > 0 then
     -- Not note_action: the operator may be that person.
     insert into actions (actor, action, target, after)
-    values (without_address(actor(), v_person), 'erase a person', address_hash(v_person), jsonb_build_object('rows', v_changed));
-  elsif v_found > 0 then
+    values (without_address(actor(), v_person), 'erase a person', address_hash(v_person), jsonb_build_object('rows', v_all));
+  elsif v_left < p_limit then
     raise exception 'rows of this person are locked by others' using errcode = 'lock_not_available', hint = 'Call it again.';
   end if;
-  return v_changed;
+  return v_all;
 end
 $$;
