@@ -104,7 +104,7 @@ test("a flood of failed log-ins does not fill the log: those that do not wait ar
   const pages = operator(pool, {
     log: createLog("info", { write: (line: string) => void lines.push(line) }),
   });
-  const guess = () => pages.app.request("/ops", { headers: { authorization: basic("Eve", "x") } });
+  const guess = async () => pages.app.request("/ops", { headers: { authorization: basic("Eve", "x") } });
 
   const flood = await Promise.all(Array.from({ length: 300 }, guess).slice(20));
   expect(flood).toHaveLength(280);
