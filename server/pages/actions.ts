@@ -13,7 +13,9 @@ import {
   BULK_LIMIT,
   gate,
   mailsById,
+  matchingMails,
   matchingRestores,
+  mayBeResent,
   restore,
   stuckRestores,
   type Mail,
@@ -132,19 +134,21 @@ const retryWill = (of: Restore): string[] => {
   }
 };
 
-/** The restores that a bulk action is for: those of a list, or those behind a problem. */
+/** What a bulk action is for: all restores or mails of a list, or the restores behind a problem. */
 interface Bulk {
+  thing: "restore" | "mail";
   words: Html | string;
   fields: [string, string][];
   back: string;
   ids(pool: Pool): Promise<string[]>;
 }
 
-function bulkOf(given: Given): Bulk {
+function manyRestores(given: Given): Bulk {
   const { problem, state } = given;
   if (problem !== undefined && problem !== "") {
     if (!isAboutS3(problem) || plain(problem) !== problem) throw notFound();
     return {
+      thing: "restore",
       words: html`stuck, because: ${visible(problem)}`,
       fields: [["problem", problem]],
       back: urls.stuck(problem),
@@ -154,6 +158,7 @@ function bulkOf(given: Given): Bulk {
   if (state === undefined || !isListState(state) || state === "closed") throw notFound();
   const query = { state, from: parseDay(given["from"]), to: parseDay(given["to"]) };
   return {
+    thing: "restore",
     words: `${state === "open" ? "open" : stateWord(state)}${query.from ? ` since ${query.from}` : ""}${query.to ? ` until ${query.to}` : ""}`,
     fields: Object.entries(query).flatMap(([name, value]): [string, string][] =>
       value ? [[name, value]] : [],
@@ -163,21 +168,37 @@ function bulkOf(given: Given): Bulk {
   };
 }
 
+function manyMails({ status }: Given): Bulk {
+  if (!mayBeResent(status)) throw notFound();
+  return {
+    thing: "mail",
+    words: tag(status),
+    fields: [["status", status]],
+    back: urls.mails(status),
+    ids: (pool) => matchingMails(pool, status),
+  };
+}
+
 /** Short transactions: each locks its rows until it ends. */
 const CHUNK = 50;
 
-const onMany = (title: string, call: string, will: string[]): Action => ({
+const onMany = (
+  bulkOf: (given: Given) => Bulk,
+  title: (what: string) => string,
+  call: string,
+  will: string[],
+): Action => ({
   async confirm(pool, given) {
     const bulk = bulkOf(given);
     const found = await bulk.ids(pool);
     const n = Math.min(found.length, BULK_LIMIT);
     if (n === 0) throw nothingDone(undefined);
     return {
-      title: `${title} ${things(n, "restore")}`,
+      title: `${title(things(n, bulk.thing))}?`,
       subject: html`<p>
-        ${link(bulk.back, "The restores")} that are ${bulk.words}:
+        ${link(bulk.back, `The ${bulk.thing}s`)} that are ${bulk.words}:
         <b
-          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; the oldest ${BULK_LIMIT} are done at once` : things(n, "restore")}</b
+          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; the oldest ${BULK_LIMIT} are done at once` : things(n, bulk.thing)}</b
         >.
       </p>`,
       will: [
@@ -185,7 +206,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
         "They are counted again when you confirm. If more match by then, nothing is done, and you are asked again.",
       ],
       fields: [...bulk.fields, ["count", String(n)]],
-      button: `${title} ${things(n, "restore")}`,
+      button: title(things(n, bulk.thing)),
     };
   },
   async run(pool, given, actor) {
@@ -196,7 +217,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
       throw new PageProblem(
         409,
         "Nothing was done",
-        `Now ${things(ids.length, "restore")} match; the page that you confirmed said ${expected}. Look at the list again.`,
+        `Now ${things(ids.length, bulk.thing)} match; the page that you confirmed said ${expected}. Look at the list again.`,
       );
     }
     let done = 0;
@@ -216,7 +237,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
       last = action ?? last;
     }
     if (last === undefined) throw nothingDone(undefined);
-    return { said: things(done, "restore"), to: urls.actions({ done: last }) };
+    return { said: things(done, bulk.thing), to: urls.actions({ done: last }) };
   },
 });
 
@@ -272,15 +293,30 @@ export const ACTIONS: Record<string, Action> = {
       return { said: said[0] ?? "", to: urls.actions({ done: action }) };
     },
   },
-  retry_all: onMany("Retry", "select retry_restore(i) as said from unnest($1::uuid[]) i", [
-    "Of each that waits, S3 is asked at once. For each that failed a new restore begins: S3 charges for it, and its readers are told.",
-  ]),
+  retry_all: onMany(
+    manyRestores,
+    (what) => `Retry ${what}`,
+    "select retry_restore(i) as said from unnest($1::uuid[]) i",
+    [
+      "Of each that waits, S3 is asked at once. For each that failed a new restore begins: S3 charges for it, and its readers are told.",
+    ],
+  ),
   give_up_all: onMany(
-    "Give up",
+    manyRestores,
+    (what) => `Give up ${what}`,
     `select give_up_restore(r.id) as said from restore_details r
       where r.id = any ($1::uuid[]) and r.closed_at is null and r.restore_status in ('not_started', 'pending')`,
     [
       "Thaw stops asking S3, and the restores have failed. All their readers are told by mail that an administrator ended them.",
+    ],
+  ),
+  resend_all: onMany(
+    manyMails,
+    (what) => `Send ${what} again`,
+    `select 'sent again, as ' || resend_notification(m.id) as said from unsent_mails m
+      where m.id = any ($1::uuid[]) and m.status in ('failed', 'unknown')`,
+    [
+      "The same text of each goes out once more, under a new id. Resend cannot know that it is the same: whoever got the first one gets it twice. Of mails that were perhaps sent, look in Resend's log first.",
     ],
   ),
 };

@@ -20,7 +20,7 @@ import {
   type Finding,
   type Gate,
 } from "./queries.ts";
-import { capital, count, duration, inPageWords, plain, things, time, visible, type Html } from "./text.ts";
+import { capital, count, duration, plain, things, time, visible, type Html } from "./text.ts";
 import { urls } from "./urls.ts";
 
 /** Charts show two days. */
@@ -116,7 +116,7 @@ const findingCard = (found: Finding, now: Date, may_act: boolean): Html =>
     <h2>${visible(capital(found.problem))}</h2>
     <p>
       ${found.count > 1 ? html`<b>${count(found.count)}</b> of them. ` : ""}${found.since === null ? "" : html`Since ${time(found.since, now)}. `}
-      <b>What to do:</b> ${visible(inPageWords(found.what_to_do))} ${whereTo(found, may_act)}
+      <b>What to do:</b> ${visible(found.what_to_do)} ${whereTo(found, may_act)}
     </p>
   </li>`;
 

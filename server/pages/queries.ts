@@ -73,7 +73,7 @@ const TOO_MANY: Finding = {
   problem: "So many requests are stuck that counting them takes longer than 3 seconds",
   since: null,
   count: 1,
-  what_to_do: "look at some of them",
+  what_to_do: "Look at some of them, and at what they have in common.",
 };
 
 export async function findings(pool: Pool): Promise<Finding[]> {
@@ -530,6 +530,10 @@ const MAIL = `m.id, m.kind, m.email, m.status, m.created_at, m.created_at::text 
 export const MAIL_STATUSES = ["waiting", "failed", "unknown"] as const;
 export type MailStatus = (typeof MAIL_STATUSES)[number];
 
+/** resend_notification refuses a mail that still waits: it is tried again by itself. */
+export const mayBeResent = (status: string | undefined): status is "failed" | "unknown" =>
+  status === "failed" || status === "unknown";
+
 /** Mails that are not sent, the oldest first. Sent ones are found by their restore. */
 export const mails = (
   pool: Pool,
@@ -545,6 +549,16 @@ export const mails = (
       order by m.created_at, m.id limit $2`,
     [status === "waiting" ? "sealed" : (status ?? null), limit + 1, cursor?.at ?? null, cursor?.id ?? null],
   );
+
+/** Mails that a bulk action sends again, the oldest first; one more than BULK_LIMIT when there are more. */
+export async function matchingMails(pool: Pool, status: MailStatus): Promise<string[]> {
+  const found = await rows<{ id: string }>(
+    pool,
+    "select m.id from unsent_mails m where m.status = $1 order by m.created_at, m.id limit $2",
+    [status, BULK_LIMIT + 1],
+  );
+  return found.map(({ id }) => id);
+}
 
 export const mailsById = (pool: Pool, ids: string[]): Rows<Mail> =>
   rows(

@@ -3,7 +3,7 @@ import { html } from "hono/html";
 
 import { actionLink, link, stateWord, table, tag } from "./layout.ts";
 import { PAGE_ROWS, type FoundRead, type ListedRestore, type Search, type Stuck } from "./queries.ts";
-import { bytes, csv, inPageWords, plain, since, time, visible, type Html } from "./text.ts";
+import { bytes, csv, plain, since, time, visible, type Html } from "./text.ts";
 import { cursorText, urls, type ListQuery } from "./urls.ts";
 
 /** "s3://bucket/key" as a link to the restore. */
@@ -104,7 +104,7 @@ export const stuckPage = (problem: string | undefined, rows: Stuck[], now: Date,
           time(row.since, now),
           row.email === null ? "nobody known" : visible(row.email),
           html`<b>${visible(row.failure_code)}</b> ${visible(row.failure_message)}`,
-          visible(inPageWords(row.what_to_do)),
+          visible(row.what_to_do),
         ]),
     )}
     ${problem !== undefined && /mail/.test(problem) ? html`<p>${link(urls.mails(), "Mails that are not sent, each with what can be done")}</p>` : ""}

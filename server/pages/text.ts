@@ -48,18 +48,6 @@ export const things = (n: number, one: string, many = `${one}s`): string =>
 
 export const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** What the views tell somebody in psql to do; here the same is done by buttons. */
-export const inPageWords = (what_to_do: string): string =>
-  capital(
-    what_to_do
-      .replace(/: select open_mail_gate\(\)/, "")
-      .replace(/select retry_restore\(id\) asks S3/, "a retry asks S3")
-      .replace(/, then: select retry_restore\(id\)/, ", then retry it")
-      .replace(/select resend_notification\('[^']*'\)/, "look at the mail, and send it again")
-      .replace("failure_message", "S3")
-      .replace(/^See stuck_requests\.$/, "look at each of them"),
-  );
-
 const SPANS = [
   ["d", 86_400],
   ["h", 3600],

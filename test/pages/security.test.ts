@@ -145,9 +145,10 @@ describe("an action", () => {
       "was_not_sent",
       "open_gate",
       "retry_all",
+      "resend_all",
       "give_up_all",
     ]) {
-      const query = `?id=${["resend", "was_sent", "was_not_sent"].includes(action) ? mail["id"] : restore["id"]}&state=failed&count=9`;
+      const query = `?id=${["resend", "was_sent", "was_not_sent"].includes(action) ? mail["id"] : restore["id"]}&state=failed&status=unknown&count=9`;
       for (const method of ["GET", "HEAD", "PUT", "DELETE"]) {
         const response = await pages.app.request(`/ops/act/${action}${query}`, {
           method,
