@@ -143,7 +143,7 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
             states.map((state) => [
               link(
                 urls.restores({ state: state.restore_status, order: "oldest" }),
-                tag(state.restore_status),
+                tag(state.restore_status, state.count),
               ),
               count(state.count, COUNT_LIMIT),
               time(state.oldest, now),
@@ -181,7 +181,10 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
             "Not sent",
             ["state", "mails", "the oldest"],
             list.map((mail) => [
-              link(urls.mails(mail.status === "sealed" ? "waiting" : mail.status), tag(mail.status)),
+              link(
+                urls.mails(mail.status === "sealed" ? "waiting" : mail.status),
+                tag(mail.status, mail.count),
+              ),
               count(mail.count, COUNT_LIMIT),
               time(mail.oldest, now),
             ]),
@@ -231,7 +234,8 @@ export const taskJobs = ({ waiting, failed }: { waiting: number; failed: number 
 export const gateFacts = (gate: Gate, now: Date, may_act: boolean): Html =>
   gate.is_open
     ? html`<p>
-        <span class="tag good">The gate is open</span> at ${gate.calls_per_second.toFixed(1)} mails a second.
+        <span class="tag good">The gate is open</span> at
+        ${gate.calls_per_second.toLocaleString("en", { maximumFractionDigits: 1 })} mails a second.
       </p>`
     : html`<p>
           <span class="tag bad">The gate is closed</span>

@@ -23,6 +23,8 @@ export function visible(text: string): Html {
   return html`<bdi>${[...parts, text.slice(from)]}</bdi>`;
 }
 
+export const visibleUnlessEmpty = (text: string): Html | "" => (text === "" ? "" : visible(text));
+
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
 /** "1.2 GB", as S3 bills: powers of 1,000. */

@@ -242,7 +242,8 @@ async function tellSummary(thaw: Thaw): Promise<void> {
 function tellWhatNext(thaw: Thaw, databaseUrl: string): void {
   say();
   say(`Still serving until Ctrl-C. The mails as people see them: ${bold(thaw.resend.inboxUrl)}`);
-  say("What operators see: the pages' address is above.");
+  say("What operators see: the pages' address is above, and in another terminal");
+  say(dim(`  DATABASE_URL='${databaseUrl}' npm run thaw -- status`));
   say("Tell Thaw of another failed read, as the lambda does:");
   say(
     dim(

@@ -39,6 +39,12 @@ const TOO_WIDE = `document.documentElement.scrollWidth <= window.innerWidth ? []
   .filter((element) => element.getBoundingClientRect().right > window.innerWidth)
   .map((element) => element.outerHTML.slice(0, 120)).concat(String(document.documentElement.scrollWidth))`;
 
+/** What sticks out of its section, into its neighbour or the margin. */
+const STICKS_OUT = `[...document.querySelectorAll("main section, main .card")].flatMap((section) =>
+  [...section.querySelectorAll("*")]
+    .filter((element) => element.getBoundingClientRect().right > section.getBoundingClientRect().right + 1)
+    .map((element) => element.outerHTML.slice(0, 120)))`;
+
 let browser: Browser | undefined;
 let missing = "";
 
@@ -154,10 +160,14 @@ async function makePictures(pool: Pool): Promise<string> {
         failure_message: "S3 does not let Thaw restore this file.",
       },
     });
+  const began = await insertNotification(pool, { kind: "pre", status: "sent", sent_at: ago("298 minutes") });
+  const ready = await insertNotification(pool, { status: "sent", sent_at: ago("38 minutes") });
+  await pool.query("update notifications set created_at = sent_at");
+  const told = { pre_notified: true, pre_notification_id: began["id"] };
   for (let reel = 1; reel <= 12; reel++)
     await insertRead(pool, "pending", {
       restore: { s3_key: `films/2021/reel-${reel}.mov`, size_bytes: 3_820_000_000, tier: "Standard" },
-      request: { pre_notified: true },
+      request: told,
     });
   const refused = await insertNotification(pool, {
     status: "failed",
@@ -170,7 +180,7 @@ async function makePictures(pool: Pool): Promise<string> {
     restore: { s3_key: "scans/box-07/0001.tif" },
     request: { access_key_id: JOHN, email: "bob@example.com", post_notification_id: refused["id"] },
   });
-  const { restore, request } = await insertRead(pool, "restored", {
+  const { restore } = await insertRead(pool, "restored", {
     restore: {
       s3_key: "films/1998/wedding (1+2).mov",
       size_bytes: 12_400_000_000,
@@ -180,23 +190,14 @@ async function makePictures(pool: Pool): Promise<string> {
       accepted_at: ago("5 hours"),
       last_checked_at: ago("40 minutes"),
     },
-    request: { requested_at: ago("7 hours"), read_count: 3, pre_notified: true, post_notified: true },
+    request: {
+      ...told,
+      requested_at: ago("7 hours"),
+      read_count: 3,
+      post_notified: true,
+      post_notification_id: ready["id"],
+    },
   });
-  for (const [kind, at] of [
-    ["pre", "298 minutes"],
-    ["post", "38 minutes"],
-  ] as const) {
-    const mail = await insertNotification(pool, {
-      kind,
-      status: "sent",
-      created_at: ago(at),
-      sent_at: ago(at),
-    });
-    await pool.query(`update restore_requests set ${kind}_notification_id = $2 where id = $1`, [
-      request["id"],
-      mail["id"],
-    ]);
-  }
   const id = String(restore["id"]);
   await pool.query("delete from restore_history where restore_id = $1", [id]);
   for (const [at, from_status, to_status, code, by] of [
@@ -276,6 +277,7 @@ describe.for(SCHEMES)("in the %s", (colorScheme) => {
       for (const [name, path] of Object.entries(site.paths)) {
         await page.goto(site.url + path);
         expect(await page.evaluate(TOO_WIDE), name).toEqual([]);
+        expect(await page.evaluate(STICKS_OUT), name).toEqual([]);
         expect(await violationsOf(page), name).toEqual([]);
         if (["overview", "restores", "restore", "stuck", "confirm"].includes(name))
           await page.screenshot({

@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect } from "vitest";
 
 import { createLog } from "../../server/log.ts";
-import { test } from "../support/database.ts";
+import { newPool, test } from "../support/database.ts";
 import { basic, operator, PASSWORD, type Operator } from "../support/pages.ts";
 import { everything, insertNotification, insertRead, query } from "../support/rows.ts";
 
@@ -179,7 +179,6 @@ describe("an action", () => {
 });
 
 test("a role that may only look is offered no action, and none works", async ({ pool, databaseUrl }) => {
-  const { Pool } = await import("pg");
   const { restore } = await insertRead(pool, "failed");
   await pool.query(`do $$ begin
     if to_regrole('pages_reader') is null then create role pages_reader login password 'pages_reader'; end if; end $$`);
@@ -190,7 +189,7 @@ test("a role that may only look is offered no action, and none works", async ({ 
     username: "pages_reader",
     password: "pages_reader",
   }).href;
-  const reading = new Pool({ connectionString: url });
+  const reading = newPool(url);
   try {
     const pages = operator(reading);
     const before = await everything(pool);
