@@ -141,7 +141,7 @@ export function table(caption: string, columns: string[], body: unknown[][]): Ht
 export const facts = (entries: [string, unknown][]): Html =>
   html`<dl>
     ${entries
-      .filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "")
       .map(
         ([name, value]) =>
           html`<dt>${name}</dt>

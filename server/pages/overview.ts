@@ -98,7 +98,7 @@ function whereTo({ finding, problem }: Finding, may_act: boolean): Html | "" {
     case "stuck":
       return link(
         urls.stuck(problem.startsWith("So many") ? undefined : problem.replace(/\.$/, "")),
-        "Show them, and what can be done",
+        "Show them",
       );
     case "mail_gate_closed":
       return html`${may_act ? html`${actionLink(urls.confirm("open_gate"), "Open the gate ...")} ` : ""}${link(urls.mails(), "Mails that wait")}`;
@@ -161,7 +161,8 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
           const dead = list.length - alive.length;
           return html`<p>
             ${alive.length === 0 ? html`<span class="tag bad">none is alive</span>` : html`<span class="tag good">${count(alive.length)} alive</span>`}
-            ${alive[0] === undefined ? "" : html` the newest since ${time(alive[0].started_at, now)}`}${dead > 0 ? html`, ${things(dead, "dead one")} not cleaned up yet` : ""}.
+            ${alive[0] === undefined ? "" : html` the newest since ${time(alive[0].started_at, now)}.`}
+            ${dead > 0 ? `${things(dead, "dead one")} not cleaned up yet.` : ""}
             ${link(urls.workers(), "All of them")}
           </p>`;
         })}

@@ -12,8 +12,12 @@ const escaped = (character: string): string =>
 /** For attributes, titles and CSV, which hold no markup. */
 export const plain = (text: string): string => text.replaceAll(INVISIBLE, (found) => `[${escaped(found)}]`);
 
+/** An address or an access key that fits on a line of a phone is not broken. */
+const SHORT = /^(?!s3:)\S{12,22}$/;
+
 /** For the body of a page. The text stands in its own direction, so that it does not reorder what is around it. */
 export function visible(text: string): Html {
+  if (SHORT.test(text) && plain(text) === text) return html`<bdi class="short">${text}</bdi>`;
   const parts: (string | Html)[] = [];
   let from = 0;
   for (const { 0: found, index } of text.matchAll(INVISIBLE)) {

@@ -203,7 +203,6 @@ async function makePictures(pool: Pool): Promise<string> {
   for (const [at, from_status, to_status, code, by] of [
     ["420 minutes", null, "not_started", "", "thaw_server"],
     ["419 minutes", "not_started", "not_started", "AccessDenied", "thaw_worker"],
-    ["301 minutes", "not_started", "not_started", "", "Ada"],
     ["300 minutes", "not_started", "pending", "", "thaw_worker"],
     ["40 minutes", "pending", "restored", "", "thaw_worker"],
   ] as const)
@@ -213,7 +212,7 @@ async function makePictures(pool: Pool): Promise<string> {
     );
   await pool.query(
     `insert into actions (at, actor, action, target, restore_id, before, after)
-       values ($2, 'Ada', 'retry', $1, $1::uuid, '{"status": "not_started", "failure_code": "AccessDenied"}', '{"did": "S3 is asked again now"}')`,
+       values ($2, 'Ada', 'retry', $1::uuid::text, $1::uuid, '{"status": "not_started", "failure_code": "AccessDenied"}', '{"did": "S3 is asked again now"}')`,
     [id, ago("301 minutes")],
   );
   await pool.query(`
@@ -322,12 +321,12 @@ test("README.md shows its pictures: the first screen, a restore, and a phone in 
   const id = await makePictures(pool);
   const listening = await listen(operator(pool).app.fetch, { HOST: "127.0.0.1", PORT: 0 });
   try {
-    for (const [name, path, width, height, colorScheme] of [
-      ["overview", "/ops", 1280, 800, "light"],
-      ["restore", `/ops/restores/${id}`, 1280, 1300, "light"],
-      ["phone", "/ops", 360, 740, "dark"],
+    for (const [name, path, width, height, colorScheme, deviceScaleFactor] of [
+      ["overview", "/ops", 1040, 650, "light", 1],
+      ["restore", `/ops/restores/${id}`, 1040, 1340, "light", 0.75],
+      ["phone", "/ops", 360, 740, "dark", 1],
     ] as const) {
-      const page = await open({ viewport: { width, height }, colorScheme });
+      const page = await open({ viewport: { width, height }, colorScheme, deviceScaleFactor });
       await page.goto(`http://127.0.0.1:${listening.port}${path}`);
       expect(await page.locator("h1").textContent()).toMatch(/5 things need you|wedding/);
       const picture = `${PICTURES}/pages_${name}.png`;
