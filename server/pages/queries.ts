@@ -323,11 +323,12 @@ export interface Stuck {
   failure_code: string;
   failure_message: string;
   what_to_do: string;
+  mail_id: string | null;
 }
 
 /** The oldest first; when they are too many to sort, any of them. */
 export async function stuck(pool: Pool, problem: string | undefined, limit: number): Promise<Stuck[]> {
-  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do from stuck_requests
+  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do, mail_id from stuck_requests
     where $1::text is null or problem = $1`;
   const values = [problem ?? null, limit];
   try {
@@ -598,9 +599,9 @@ export interface Done {
   after: string;
 }
 
-// As text: a parsed object must never get into a template.
-const DONE =
-  "a.id::text as id, a.at, a.at::text as cursor_at, a.actor, a.role, a.action, a.target, a.restore_id, a.before::text, a.after::text";
+// As text: a parsed object must never get into a template. What a function said is a sentence already.
+const DONE = `a.id::text as id, a.at, a.at::text as cursor_at, a.actor, a.role, a.action, a.target, a.restore_id,
+  coalesce(nullif(a.before::text, '{}'), '') as before, coalesce(a.after ->> 'did', nullif(a.after::text, '{}'), '') as after`;
 
 export const actionsOn = (pool: Pool, targets: string[], restore_id: string | null): Rows<Done> =>
   rows(

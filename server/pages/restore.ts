@@ -4,7 +4,7 @@ import { html } from "hono/html";
 import { clockInWords, expectation } from "../wording/times.ts";
 import { actionLink, facts, link, stateWord, table, tag } from "./layout.ts";
 import { PAGE_ROWS, type Done, type Mail, type Reader, type Restore, type Step } from "./queries.ts";
-import { bytes, count, plain, time, visible, visibleUnlessEmpty, type Html } from "./text.ts";
+import { bytes, count, plain, reason, time, visible, visibleUnlessEmpty, type Html } from "./text.ts";
 import { urls } from "./urls.ts";
 
 export interface RestoreFacts {
@@ -74,12 +74,6 @@ const readerTable = (list: Reader[], now: Date): Html =>
         mailCell(reader.post_notification_id, reader.post_notified),
       ]),
   );
-
-/** What S3 or Resend said. */
-export const reason = (of: { failure_code: string; failure_message: string }): Html | "" =>
-  of.failure_code === "" && of.failure_message === ""
-    ? ""
-    : html`<b>${visible(of.failure_code)}</b> ${visible(of.failure_message)}`;
 
 export const mailTable = (caption: string, list: Mail[], now: Date): Html =>
   table(

@@ -29,6 +29,12 @@ export function visible(text: string): Html {
 
 export const visibleUnlessEmpty = (text: string): Html | "" => (text === "" ? "" : visible(text));
 
+/** What S3 or Resend said. */
+export const reason = (of: { failure_code: string; failure_message: string }): Html | "" =>
+  of.failure_code === "" && of.failure_message === ""
+    ? ""
+    : html`<b>${visible(of.failure_code)}</b> ${visible(of.failure_message)}`;
+
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
 /** "1.2 GB", as S3 bills: powers of 1,000. */
