@@ -236,7 +236,7 @@ describe("the tables", () => {
       "warn  no worker",
       "warn  stuck",
     ]);
-    expect(report.line("stuck")).toMatch(/no worker has asked S3 yet \(since .* UTC\)\. is a worker running/);
+    expect(report.line("stuck")).toMatch(/no worker has asked S3 yet \(since .* UTC\)\. Is a worker running/);
     // The buckets that were asked for lately, newest first.
     expect(report.output).toMatch(/bucket films: exists.*bucket archive: exists/s);
     expect(report.line("bucket films, restoring")).toMatch(/^- .*npm run doctor -- films\//);
