@@ -29,7 +29,7 @@ create or replace view stuck_requests as
    cross join lateral (select * from restore_requests o where o.restore_id = s.id offset 0) q
   union all
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text, q.restore_status, u.since,
-         'the ' || u.kind || ' mail is overdue', '', '', 'Is a worker running, and is the mail gate open? npm run thaw -- gate', null
+         case u.kind when 'pre' then 'the mail "being restored" is overdue' else 'the mail "ready" or "failed" is overdue' end, '', '', 'Is a worker running, and is the mail gate open? npm run thaw -- gate', null
     from untold_requests u
    cross join lateral (select * from restore_requests o where o.id = u.request_id offset 0) q
    where u.since < now() - interval '30 minutes'
@@ -215,7 +215,7 @@ create or replace view findings as
       union all
       select 3, 'stuck', p.problem || '.', s.since, s.count, s.what_to_do
         from unnest(array['S3 refuses, or cannot be reached', 'no worker has asked S3 yet', 'S3 takes longer than it ever should',
-                          'the pre mail is overdue', 'the post mail is overdue', 'a mail is not sent yet', 'Resend refused a mail',
+                          'the mail "being restored" is overdue', 'the mail "ready" or "failed" is overdue', 'a mail is not sent yet', 'Resend refused a mail',
                           'nobody knows whether a mail was sent']) p (problem)
        -- Problem by problem, so that the limit ends each by itself.
        cross join lateral (

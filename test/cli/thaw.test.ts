@@ -130,7 +130,9 @@ describe("status", () => {
     expect(out).toMatch(
       /^3\. S3 refuses, or cannot be reached\. \(since \d{4}-.* UTC\)\n {3}.*: npm run thaw -- retry ID$/m,
     );
-    expect(out).toMatch(new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\)`, "m"));
+    expect(out).toMatch(
+      new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\) .* No\\.$`, "m"),
+    );
     expect(out).toMatch(/^No mail goes out until \d{4}-.* UTC: quota used up\.$/m);
     expect(out).toMatch(/^S3 to accept the restore +\d{4}/m);
     expect(exit).toBe(1);

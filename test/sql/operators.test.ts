@@ -603,12 +603,12 @@ describe("stuck_requests", () => {
   });
 
   test.for([
-    ["pre", "pending"],
-    ["post", "restored"],
-    ["post", "closed"],
-  ] as const)("tells of a %s mail that is overdue, of a %s restore", async ([kind, state], { pool }) => {
+    ['"being restored"', "pending"],
+    ['"ready" or "failed"', "restored"],
+    ['"ready" or "failed"', "closed"],
+  ] as const)("tells of a mail %s that is overdue, of a %s restore", async ([mail, state], { pool }) => {
     await insertRead(pool, state);
-    expect(await problems(pool)).toMatchObject([{ problem: `the ${kind} mail is overdue` }]);
+    expect(await problems(pool)).toMatchObject([{ problem: `the mail ${mail} is overdue` }]);
   });
 
   test("tells of a mail that does not get out, and why", async ({ pool }) => {

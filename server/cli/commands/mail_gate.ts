@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 
 import type { Database } from "../../postgres/rows.ts";
-import { timeText } from "../terminal.ts";
+import { sentence, timeText } from "../terminal.ts";
 
 interface MailGate {
   is_open: boolean;
@@ -21,6 +21,6 @@ export async function mailGate(db: Database): Promise<{ record: MailGate; text: 
   const whose = record.sender === null ? "No mail goes out" : `No mail goes out from ${record.sender}`;
   const text = record.is_open
     ? `Mail goes out, at most ${record.calls_per_second} a second.`
-    : `${whose} until ${timeText(record.closed_until)}: ${record.reason}.`;
+    : sentence(`${whose} until ${timeText(record.closed_until)}: ${record.reason}`);
   return { record, text };
 }

@@ -139,6 +139,7 @@ interface Stuck {
   since: Date;
   problem: string;
   failure_code: string;
+  failure_message: string;
   what_to_do: string;
 }
 
@@ -147,7 +148,7 @@ async function showStuck(db: Database, terminal: Terminal): Promise<void> {
   const rows = await rowsOf(
     db,
     sql<Stuck>`
-      select id, mail_id, s3_bucket, s3_key, since, problem, failure_code, what_to_do
+      select id, mail_id, s3_bucket, s3_key, since, problem, failure_code, failure_message, what_to_do
         from (select * from stuck_requests limit ${STUCK_READ}) s order by since limit ${STUCK_SHOWN}`,
   );
   terminal.text("");
@@ -159,6 +160,7 @@ async function showStuck(db: Database, terminal: Terminal): Promise<void> {
       problem: ({ problem, failure_code }) =>
         failure_code === "" ? problem : `${problem} (${failure_code})`,
       since: ({ since }) => timeText(since),
+      "what S3 or Resend says": ({ failure_message }) => failure_message,
     },
     rows,
   );
