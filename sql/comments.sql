@@ -197,7 +197,7 @@ comment on column findings.finding is 'Name of the kind: no_worker, mail_gate_cl
 comment on column findings.problem is 'What is wrong, as a sentence.';
 comment on column findings.since is 'Since when; null: not known.';
 comment on column findings.count is 'How many are concerned; 1,000 means that many or more.';
-comment on column findings.what_to_do is 'What to do about it.';
+comment on column findings.what_to_do is 'What to do about it. A command of npm run thaw has a function in psql: retry_restore, resend_notification, resolve_notification, open_mail_gate.';
 
 comment on view thaw_health is 'The state of Thaw in one row, for dashboards.';
 comment on column thaw_health.last_read_at is 'When the last failed read came in; null: never.';
@@ -230,7 +230,8 @@ comment on column stuck_requests.since is 'Since when.';
 comment on column stuck_requests.problem is 'What is wrong.';
 comment on column stuck_requests.failure_code is 'S3''s or Resend''s name of the error; empty: none.';
 comment on column stuck_requests.failure_message is 'The error as a sentence; empty: none.';
-comment on column stuck_requests.what_to_do is 'What to do about it; id is the id of this row.';
+comment on column stuck_requests.what_to_do is 'What to do about it: ID is this row''s id, MAIL_ID its mail_id. In psql the functions retry_restore, resend_notification and resolve_notification do the same.';
+comment on column stuck_requests.mail_id is 'The mail that is not sent (notifications.id); null: it is not about a mail.';
 
 comment on view request_status is 'Who waits for which object, and its state: one row per restore and reader.';
 comment on column request_status.failure_code is 'S3''s or Thaw''s name of the latest error; empty: none.';

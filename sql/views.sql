@@ -3,31 +3,33 @@
 -- A migration locks all of these views (server/postgres/migrate.ts), and with each whatever relation it names: so a view names our own
 -- alone, and asks Postgres's catalogue and graphile-worker's tables through functions. A lock on pg_database would keep everybody out.
 
--- What an operator should look at, why, and what to do about it. Empty when all is well.
+-- What an operator should look at, why, and what to do about it: the same text for each row of a problem, so that it also stands
+-- for all of them in findings. Empty when all is well.
 -- Recipe: row by row. Each branch reads an index on the time that it compares, so that it is quick also when it finds nothing.
 create or replace view stuck_requests as
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text as email, q.restore_status, s.since,
-         s.problem, coalesce(s.failure_code, '') as failure_code, coalesce(s.failure_message, '') as failure_message, s.what_to_do
+         s.problem, coalesce(s.failure_code, '') as failure_code, coalesce(s.failure_message, '') as failure_message, s.what_to_do,
+         null::uuid as mail_id
     from (select r.id, r.failing_since as since, 'S3 refuses, or cannot be reached' as problem, r.failure_code, r.failure_message,
-                 'fix what failure_message says, then: select retry_restore(id)' as what_to_do
+                 'Fix what S3 says is wrong, then: npm run thaw -- retry ID' as what_to_do
             from restores r
            where r.closed_at is null and r.status <> 'failed' and r.failing_since < now() - interval '15 minutes'
           union all
           select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
-                 'is a worker running? see worker_status and job_status'
+                 'Is a worker running, and what does its log say? Start one: npm run worker'
             from restores r
            where (r.status = 'not_started' or r.head_wanted_at is not null) and r.failing_since is null and r.closed_at is null
              and r.attempt_after < now() - interval '15 minutes'
              and (r.head_wanted_at is null or r.head_wanted_at < now() - interval '15 minutes')
           union all
           select r.id, r.accepted_at, 'S3 takes longer than it ever should', r.failure_code, r.failure_message,
-                 'select retry_restore(id) asks S3; else look at the object in S3'
+                 'Ask S3 once more: npm run thaw -- retry ID. If that does not help, look at the file in S3.'
             from restores r
            where r.status = 'pending' and r.accepted_at < now() - interval '60 hours') s
    cross join lateral (select * from restore_requests o where o.restore_id = s.id offset 0) q
   union all
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text, q.restore_status, u.since,
-         'the ' || u.kind || ' mail is overdue', '', '', 'is a worker running? see worker_status; is the gate closed? see mail_gate_status'
+         case u.kind when 'pre' then 'the mail "being restored" is overdue' else 'the mail "ready" or "failed" is overdue' end, '', '', 'Is a worker running, and is the mail gate open? npm run thaw -- gate', null
     from untold_requests u
    cross join lateral (select * from restore_requests o where o.id = u.request_id offset 0) q
    where u.since < now() - interval '30 minutes'
@@ -36,8 +38,10 @@ create or replace view stuck_requests as
          case n.status when 'sealed' then 'a mail is not sent yet' when 'failed' then 'Resend refused a mail'
            else 'nobody knows whether a mail was sent' end,
          coalesce(n.failure_code, ''), coalesce(n.failure_message, (select reason from mail_gate where closed_until > now()), ''),
-         case n.status when 'sealed' then 'see mail_gate_status; it is tried again by itself'
-           else format('select resend_notification(%L)', n.id) end
+         case n.status when 'sealed' then 'It is tried again by itself. Is the mail gate open? npm run thaw -- gate'
+           when 'failed' then 'Clear what Resend says is wrong, then: npm run thaw -- resend MAIL_ID'
+           else 'See at resend.com whether it was sent, then: npm run thaw -- resolve MAIL_ID --sent (or --not-sent)' end,
+         n.id
     from notifications n
     join restore_requests q on n.id in (q.pre_notification_id, q.post_notification_id)
    where n.status <> 'sent' and ((n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
@@ -209,20 +213,19 @@ create or replace view findings as
        where not exists (select from worker_status w where w.is_alive)
       union all
       select 2, 'mail_gate_closed', 'No mail goes out' || coalesce(' from ' || g.sender, '') || ': ' || g.reason, g.closed_since, 1,
-             case when isfinite(g.closed_until) then 'It opens at ' || utc_minute(g.closed_until) || '. Or now, once the reason is gone: ' else 'Open it: ' end
-               || 'select open_mail_gate()'
+             case when isfinite(g.closed_until) then 'It opens at ' || utc_minute(g.closed_until) || '. Or now, once the reason is gone: '
+               else 'Once the reason is gone: ' end || 'npm run thaw -- gate open'
         from mail_gate g
        -- Not for a rate limit that ends in a moment, unless one follows the other.
        where g.closed_until > now() + interval '1 minute' or (g.closed_until > now() and g.closed_since < now() - interval '1 minute')
       union all
       select 3, 'stuck', p.problem || '.', s.since, s.count, s.what_to_do
         from unnest(array['S3 refuses, or cannot be reached', 'no worker has asked S3 yet', 'S3 takes longer than it ever should',
-                          'the pre mail is overdue', 'the post mail is overdue', 'a mail is not sent yet', 'Resend refused a mail',
+                          'the mail "being restored" is overdue', 'the mail "ready" or "failed" is overdue', 'a mail is not sent yet', 'Resend refused a mail',
                           'nobody knows whether a mail was sent']) p (problem)
        -- Problem by problem, so that the limit ends each by itself.
        cross join lateral (
-         select min(o.since) as since, count(*) as count,
-                case when count(distinct o.what_to_do) = 1 then min(o.what_to_do) else 'See stuck_requests.' end as what_to_do
+         select min(o.since) as since, count(*) as count, min(o.what_to_do) as what_to_do
            from (select q.since, q.what_to_do from stuck_requests q where q.problem = p.problem limit 1000) o) s
        where s.count > 0
       union all

@@ -14,7 +14,9 @@ import {
   databaseTime,
   gate,
   mailsById,
+  matchingMails,
   matchingRestores,
+  mayBeResent,
   restore,
   stuckRestores,
   type Mail,
@@ -150,19 +152,21 @@ const retryWill = (of: Restore): string[] => {
   }
 };
 
-/** The restores that a bulk action is for: those of a list, or those behind a problem. */
+/** What a bulk action is for: all restores or mails of a list, or the restores behind a problem. */
 interface Bulk {
+  thing: "restore" | "mail";
   words: Html | string;
   fields: [string, string][];
   back: string;
   ids(pool: Pool): Promise<string[]>;
 }
 
-function bulkOf(given: Given): Bulk {
+function manyRestores(given: Given): Bulk {
   const { problem, state } = given;
   if (problem !== undefined && problem !== "") {
     if (!isAboutS3(problem) || plain(problem) !== problem) throw notFound();
     return {
+      thing: "restore",
       words: html`stuck, because: ${visible(problem)}`,
       fields: [["problem", problem]],
       back: urls.stuck(problem),
@@ -172,12 +176,24 @@ function bulkOf(given: Given): Bulk {
   if (state === undefined || !isListState(state) || state === "closed") throw notFound();
   const query = { state, from: parseDay(given["from"]), to: parseDay(given["to"]) };
   return {
+    thing: "restore",
     words: `${state === "open" ? "open" : stateWord(state)}${query.from ? ` since ${query.from}` : ""}${query.to ? ` until ${query.to}` : ""}`,
     fields: Object.entries(query).flatMap(([name, value]): [string, string][] =>
       value ? [[name, value]] : [],
     ),
     back: urls.restores(query),
     ids: (pool) => matchingRestores(pool, query, given["as_of"]),
+  };
+}
+
+function manyMails({ status }: Given): Bulk {
+  if (!mayBeResent(status)) throw notFound();
+  return {
+    thing: "mail",
+    words: tag(status),
+    fields: [["status", status]],
+    back: urls.mails(status),
+    ids: (pool) => matchingMails(pool, status),
   };
 }
 
@@ -190,7 +206,12 @@ const inOrder = (call: string, where: string): string =>
      from (select r.id from restore_details r where r.id = any ($1::uuid[]) ${where}
             order by r.s3_bucket, r.s3_key, r.version_id, r.id offset 0) o`;
 
-const onMany = (title: string, call: string, will: string[]): Action => ({
+const onMany = (
+  bulkOf: (given: Given) => Bulk,
+  title: (what: string) => string,
+  call: string,
+  will: string[],
+): Action => ({
   async confirm(pool, given) {
     const bulk = bulkOf(given);
     const as_of = await databaseTime(pool);
@@ -198,11 +219,11 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
     const n = Math.min(found.length, BULK_LIMIT);
     if (n === 0) throw nothingDone(undefined);
     return {
-      title: `${title} ${things(n, "restore")}`,
+      title: `${title(things(n, bulk.thing))}?`,
       subject: html`<p>
-        ${link(bulk.back, "The restores")} that are ${bulk.words}:
+        ${link(bulk.back, `The ${bulk.thing}s`)} that are ${bulk.words}:
         <b
-          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; ${BULK_LIMIT} are done at once` : things(n, "restore")}</b
+          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; the oldest ${BULK_LIMIT} are done at once` : things(n, bulk.thing)}</b
         >.
       </p>`,
       will: [
@@ -210,7 +231,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
         "They are counted again when you confirm. What has come into this state since now is left out; if more match all the same, nothing is done, and you are asked again.",
       ],
       fields: [...bulk.fields, ["count", String(n)], ["as_of", as_of]],
-      button: `${title} ${things(n, "restore")}`,
+      button: title(things(n, bulk.thing)),
     };
   },
   async run(pool, given, actor) {
@@ -221,7 +242,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
       throw new PageProblem(
         409,
         "Nothing was done",
-        `Now ${things(ids.length, "restore")} match; the page that you confirmed said ${expected}. Look at the list again.`,
+        `Now ${things(ids.length, bulk.thing)} match; the page that you confirmed said ${expected}. Look at the list again.`,
       );
     }
     let done = 0;
@@ -242,7 +263,7 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
       last = actions[0] ?? last;
     }
     if (last === undefined) throw nothingDone(undefined);
-    return { said: things(done, "restore"), to: urls.actions({ done: last }) };
+    return { said: things(done, bulk.thing), to: urls.actions({ done: last }) };
   },
 });
 
@@ -308,14 +329,24 @@ export const ACTIONS: Record<string, Action> = {
       return { said: said[0] ?? "", to: urls.actions({ done: action }) };
     },
   },
-  retry_all: onMany("Retry", inOrder("retry_restore", ""), [
+  retry_all: onMany(manyRestores, (what) => `Retry ${what}`, inOrder("retry_restore", ""), [
     "Of each that waits, S3 is asked at once. For each that failed a new restore begins: S3 charges for it, and its readers are told.",
   ]),
   give_up_all: onMany(
-    "Give up",
+    manyRestores,
+    (what) => `Give up ${what}`,
     inOrder("give_up_restore", "and r.closed_at is null and r.restore_status in ('not_started', 'pending')"),
     [
       "Thaw stops asking S3, and the restores have failed. All their readers are told by mail that an administrator ended them.",
+    ],
+  ),
+  resend_all: onMany(
+    manyMails,
+    (what) => `Send ${what} again`,
+    `select 'sent again, as ' || resend_notification(m.id) as said from unsent_mails m
+      where m.id = any ($1::uuid[]) and m.status in ('failed', 'unknown')`,
+    [
+      "The same text of each goes out once more, under a new id. Resend cannot know that it is the same: whoever got the first one gets it twice. Of mails that were perhaps sent, look in Resend's log first.",
     ],
   ),
 };

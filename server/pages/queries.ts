@@ -73,7 +73,7 @@ const TOO_MANY: Finding = {
   problem: "So many requests are stuck that counting them takes longer than 3 seconds",
   since: null,
   count: 1,
-  what_to_do: "look at some of them",
+  what_to_do: "Look at some of them, and at what they have in common.",
 };
 
 export async function findings(pool: Pool): Promise<Finding[]> {
@@ -335,11 +335,12 @@ export interface Stuck {
   failure_code: string;
   failure_message: string;
   what_to_do: string;
+  mail_id: string | null;
 }
 
 /** The oldest first; when they are too many to sort, any of them. */
 export async function stuck(pool: Pool, problem: string | undefined, limit: number): Promise<Stuck[]> {
-  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do from stuck_requests
+  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do, mail_id from stuck_requests
     where $1::text is null or problem = $1`;
   const values = [problem ?? null, limit];
   try {
@@ -549,6 +550,10 @@ const MAIL = `m.id, m.kind, m.email, m.status, m.created_at, m.created_at::text 
 export const MAIL_STATUSES = ["waiting", "failed", "unknown"] as const;
 export type MailStatus = (typeof MAIL_STATUSES)[number];
 
+/** resend_notification refuses a mail that still waits: it is tried again by itself. */
+export const mayBeResent = (status: string | undefined): status is "failed" | "unknown" =>
+  status === "failed" || status === "unknown";
+
 /** Mails that are not sent, the oldest first. Sent ones are found by their restore. */
 export const mails = (
   pool: Pool,
@@ -564,6 +569,16 @@ export const mails = (
       order by m.created_at, m.id limit $2`,
     [status === "waiting" ? "sealed" : (status ?? null), limit + 1, cursor?.at ?? null, cursor?.id ?? null],
   );
+
+/** Mails that a bulk action sends again, the oldest first; one more than BULK_LIMIT when there are more. */
+export async function matchingMails(pool: Pool, status: MailStatus): Promise<string[]> {
+  const found = await rows<{ id: string }>(
+    pool,
+    "select m.id from unsent_mails m where m.status = $1 order by m.created_at, m.id limit $2",
+    [status, BULK_LIMIT + 1],
+  );
+  return found.map(({ id }) => id);
+}
 
 export const mailsById = (pool: Pool, ids: string[]): Rows<Mail> =>
   rows(
@@ -604,9 +619,9 @@ export interface Done {
   after: string;
 }
 
-// As text: a parsed object must never get into a template.
-const DONE =
-  "a.id::text as id, a.at, a.at::text as cursor_at, a.actor, a.role, a.action, a.target, a.restore_id, a.before::text, a.after::text";
+// As text: a parsed object must never get into a template. What a function said is a sentence already.
+const DONE = `a.id::text as id, a.at, a.at::text as cursor_at, a.actor, a.role, a.action, a.target, a.restore_id,
+  coalesce(nullif(a.before::text, '{}'), '') as before, coalesce(a.after ->> 'did', nullif(a.after::text, '{}'), '') as after`;
 
 export const actionsOn = (pool: Pool, targets: string[], restore_id: string | null): Rows<Done> =>
   rows(

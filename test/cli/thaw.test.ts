@@ -127,11 +127,14 @@ describe("status", () => {
 
     expect(out.split("\n")[0]).toMatch(/^3 things need you: no worker, mail gate closed, stuck\.$/);
     expect(out).toMatch(/^1\. No worker is alive.*\n {3}Start one: npm run worker$/m);
-    expect(out).toMatch(/^2\. No mail goes out: quota used up.*\n {3}\S.*open/m);
-    expect(out).toMatch(/^3\. S3 refuses, or cannot be reached\. \(since \d{4}-.* UTC\)\n {3}\S/m);
-    expect(out).toMatch(new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\)`, "m"));
-    expect(out).toMatch(/^No mail goes out since \d{4}-.* UTC, until \d{4}-.* UTC: quota used up\.$/m);
-    expect(out).toMatch(/^Here: npm run thaw -- retry ID, .*gate open/m);
+      expect(out).toMatch(/^2\. No mail goes out: quota used up.*\n {3}.*: npm run thaw -- gate open$/m);
+      expect(out).toMatch(
+        /^3\. S3 refuses, or cannot be reached\. \(since \d{4}-.* UTC\)\n {3}.*: npm run thaw -- retry ID$/m,
+      );
+      expect(out).toMatch(
+        new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\) .* No\\.$`, "m"),
+      );
+      expect(out).toMatch(/^No mail goes out since \d{4}-.* UTC, until \d{4}-.* UTC: quota used up\.$/m);
     expect(out).toMatch(/^S3 to accept the restore +\d{4}/m);
     expect(exit).toBe(1);
   });
@@ -459,10 +462,10 @@ test("gate shows, closes and opens the mail gate", async ({ databaseUrl, pool })
     out: expect.stringMatching(/^Mail goes out, at most \d+ a second\.\n$/),
   });
   for (const [words, message] of [
-    ["gate close --reason x --yes", /^Say for how long: --for 30m/],
     ["gate close --for 2weeks --reason x --yes", /^Say for how long/],
     ["gate close --for 0h --reason x --yes", /^Say for how long/],
     ["gate close --for 2h --yes", /^Say why/],
+    ["gate close --yes", /^Say why/],
   ] as const) {
     const { exit, err } = await thaw(databaseUrl, words);
     expect(err).toMatch(message);
@@ -496,6 +499,19 @@ test("gate shows, closes and opens the mail gate", async ({ databaseUrl, pool })
     { actor: await actorOf(pool), action: "close the mail gate" },
     { actor: await actorOf(pool), action: "open the mail gate" },
   ]);
+});
+
+test("gate close without a time holds all mail back until somebody opens it, and status tells of it", async ({
+  databaseUrl,
+}) => {
+  const closed = await thaw(databaseUrl, "gate close --reason maintenance", { answer: "y" });
+  expect(closed.asked).toEqual(["Hold all mail back until somebody opens the gate? [y/N] "]);
+  expect(closed.out).toBe("Closed until somebody opens it.\n");
+  expect((await thaw(databaseUrl, "status")).out).toMatch(
+    /No mail goes out: maintenance\.\n {3}Once .*: npm run thaw -- gate open$/m,
+  );
+  expect((await thaw(databaseUrl, "gate open --yes")).exit).toBe(0);
+  expect((await thaw(databaseUrl, "gate")).out).toMatch(/^Mail goes out/);
 });
 
 describe("users", () => {

@@ -420,6 +420,60 @@ describe("an action", () => {
     expect((await pages.get(done.headers.get("location") ?? "")).text).toContain("Done: <bdi>retry</bdi>");
   });
 
+  test("on all mails that Resend refused, or may have sent, sends again those that may be, and leaves a row for each", async ({
+    pool,
+  }) => {
+    const failed = {
+      status: "failed",
+      failure_code: "validation_error",
+      failure_message: "No such mailbox.",
+    };
+    const [one_of, other] = [await insertNotification(pool, failed), await insertNotification(pool, failed)];
+    // Neither a mail that waits, nor one that was sent again already, nor one of a person who was erased.
+    await insertNotification(pool, { status: "sealed" });
+    await insertNotification(pool, { ...failed, superseded_by: one_of["id"] });
+    await insertNotification(pool, { ...failed, failure_code: "erased" });
+    await insertNotification(pool, { status: "unknown", failure_message: "Perhaps." });
+    const pages = operator(pool);
+    for (const [path, offered] of [
+      ["/ops/mails", false],
+      ["/ops/mails?status=waiting", false],
+      ["/ops/mails?status=failed", true],
+      ["/ops/mails?status=unknown", true],
+    ] as const)
+      expect((await pages.get(path)).text.includes("/ops/confirm/resend_all"), path).toBe(offered);
+    const asked = await pages.get("/ops/confirm/resend_all?status=failed");
+    expect(headingOf(asked.text)).toBe("Send 2 mails again?");
+    await insertNotification(pool, failed);
+
+    const refused = await pages.post("/ops/act/resend_all", { status: "failed", count: "2" });
+    expect(refused.status).toBe(409);
+    expect(refused.text).toContain("Now 3 mails match");
+    expect(await actions(pool)).toEqual([]);
+
+    const done = await pages.post("/ops/act/resend_all", { status: "failed", count: "3" });
+    expect(done.status).toBe(303);
+    expect((await pages.get(done.headers.get("location") ?? "")).text).toContain(
+      "Done: <bdi>send again</bdi>",
+    );
+    const left = await actions(pool);
+    expect(left).toHaveLength(3);
+    expect(left).toEqual(
+      expect.arrayContaining(
+        [one_of, other].map(({ id }) => ({ actor: "Ada", action: "send again", target: id as string })),
+      ),
+    );
+    // Nothing is left of them, and the unclear one was not touched.
+    expect((await pages.post("/ops/act/resend_all", { status: "failed", count: "9" })).status).toBe(409);
+    expect((await pages.post("/ops/act/resend_all", { status: "sealed", count: "9" })).status).toBe(404);
+    expect(await one(pool, "select count(*)::int as n from notifications where status = 'sealed'")).toEqual({
+      n: 4,
+    });
+    expect(await one(pool, "select superseded_by from notifications where status = 'unknown'")).toEqual({
+      superseded_by: null,
+    });
+  });
+
   test("on what is stuck works on the restores behind it", async ({ pool }) => {
     await insertRead(pool, "not_started", {
       restore: {

@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect } from "vitest";
 
 import { createLog } from "../../server/log.ts";
-import { test, waitFor } from "../support/database.ts";
+import { newPool, test, waitFor } from "../support/database.ts";
 import { basic, operator, PASSWORD, type Operator } from "../support/pages.ts";
 import { everything, insertNotification, insertRead, query } from "../support/rows.ts";
 
@@ -165,9 +165,10 @@ describe("an action", () => {
       "was_not_sent",
       "open_gate",
       "retry_all",
+      "resend_all",
       "give_up_all",
     ]) {
-      const query = `?id=${["resend", "was_sent", "was_not_sent"].includes(action) ? mail["id"] : restore["id"]}&state=failed&count=9`;
+      const query = `?id=${["resend", "was_sent", "was_not_sent"].includes(action) ? mail["id"] : restore["id"]}&state=failed&status=unknown&count=9`;
       for (const method of ["GET", "HEAD", "PUT", "DELETE"]) {
         const response = await pages.app.request(`/ops/act/${action}${query}`, {
           method,
@@ -198,7 +199,6 @@ describe("an action", () => {
 });
 
 test("a role that may only look is offered no action, and none works", async ({ pool, databaseUrl }) => {
-  const { Pool } = await import("pg");
   const { restore } = await insertRead(pool, "failed");
   await pool.query(`do $$ begin
     if to_regrole('pages_reader') is null then create role pages_reader login password 'pages_reader'; end if; end $$`);
@@ -210,7 +210,7 @@ test("a role that may only look is offered no action, and none works", async ({ 
     username: "pages_reader",
     password: "pages_reader",
   }).href;
-  const reading = new Pool({ connectionString: url });
+  const reading = newPool(url);
   try {
     const pages = operator(reading);
     const before = await everything(pool);

@@ -648,12 +648,12 @@ describe("stuck_requests", () => {
   });
 
   test.for([
-    ["pre", "pending"],
-    ["post", "restored"],
-    ["post", "closed"],
-  ] as const)("tells of a %s mail that is overdue, of a %s restore", async ([kind, state], { pool }) => {
+    ['"being restored"', "pending"],
+    ['"ready" or "failed"', "restored"],
+    ['"ready" or "failed"', "closed"],
+  ] as const)("tells of a mail %s that is overdue, of a %s restore", async ([mail, state], { pool }) => {
     await insertRead(pool, state);
-    expect(await problems(pool)).toMatchObject([{ problem: `the ${kind} mail is overdue` }]);
+    expect(await problems(pool)).toMatchObject([{ problem: `the mail ${mail} is overdue` }]);
   });
 
   test("tells of a mail that does not get out, and why", async ({ pool }) => {
@@ -668,11 +668,11 @@ describe("stuck_requests", () => {
   });
 
   test.for([
-    ["failed", "Resend refused a mail"],
-    ["unknown", "nobody knows whether a mail was sent"],
+    ["failed", "Resend refused a mail", "resend MAIL_ID"],
+    ["unknown", "nobody knows whether a mail was sent", "resolve MAIL_ID"],
   ] as const)(
     "tells of a %s mail, until it is sent again as it says",
-    async ([status, problem], { pool }) => {
+    async ([status, problem, command], { pool }) => {
       await insertRead(pool, "restored");
       const { id } = await told(pool, { status, failure_code: "code", failure_message: "why" });
       const found = await problems(pool);
@@ -681,10 +681,11 @@ describe("stuck_requests", () => {
           problem,
           failure_code: "code",
           failure_message: "why",
-          what_to_do: `select resend_notification('${id}')`,
+          what_to_do: expect.stringContaining(`npm run thaw -- ${command}`),
+          mail_id: id,
         },
       ]);
-      await pool.query(found[0]?.["what_to_do"] as string);
+      await pool.query("select resend_notification($1)", [found[0]?.["mail_id"]]);
       expect(await problems(pool)).toEqual([]);
     },
   );

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 
 import type { Database } from "../../postgres/rows.ts";
-import { timeText } from "../terminal.ts";
+import { sentence, timeText } from "../terminal.ts";
 
 interface MailGate {
   is_open: boolean;
@@ -25,6 +25,8 @@ export async function mailGate(
   const whose = record.sender === null ? "No mail goes out" : `No mail goes out from ${record.sender}`;
   const text = record.is_open
     ? `Mail goes out, at most ${record.calls_per_second} a second.`
-    : `${whose}${record.closed_since === null ? "" : ` since ${timeText(record.closed_since)},`} until ${timeText(record.closed_until)}: ${record.reason}.`;
+    : sentence(
+        `${whose}${record.closed_since === null ? "" : ` since ${timeText(record.closed_since)},`} until ${timeText(record.closed_until)}: ${record.reason}`,
+      );
   return { record, text, closing };
 }

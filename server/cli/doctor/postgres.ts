@@ -243,7 +243,7 @@ async function mailGate(pool: Pool): Promise<Finding> {
     ? fail(
         "mail gate",
         `closed until ${until}, no mail goes out: ${reason}`,
-        `Fix that: the gate then opens by itself. To open it now: psql "$DATABASE_URL" -c "select open_mail_gate()"`,
+        `Fix that: the gate then opens by itself. To open it now: npm run thaw -- gate open`,
       )
     : ok("mail gate", "open");
 }
@@ -255,9 +255,5 @@ async function stuckRequests(pool: Pool): Promise<Finding> {
   );
   return count === 0
     ? ok("stuck requests", "none")
-    : warn(
-        "stuck requests",
-        String(count),
-        `See why, and what to do: psql "$DATABASE_URL" -c "select * from stuck_requests"`,
-      );
+    : warn("stuck requests", String(count), "See why, and what to do: npm run thaw -- status");
 }
