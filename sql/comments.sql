@@ -362,6 +362,7 @@ comment on column unsent_mails.resend_id is 'Resend''s id of it; null: none is k
 comment on column unsent_mails.failure_code is 'Resend''s name of the latest error; empty: none.';
 comment on column unsent_mails.failure_message is 'The same as a sentence; empty: none.';
 comment on column unsent_mails.superseded_by is 'Always null here; as in mail_status.';
+comment on column unsent_mails.notification_status is 'The same as status, as the index of mails knows it.';
 
 -- ----------------------------------------------------------------------------------- operators' functions
 
