@@ -103,19 +103,19 @@ create or replace function readers_like(p_start text) returns setof text
 language plpgsql stable set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
 declare
-  v_name text;
+  v_name text := '';
 begin
   for i in 1 .. readers_looked_up() loop
     select q.access_key_id into v_name from restore_readers q
-     where q.access_key_id <> '' and q.access_key_id ~>=~ p_start and (v_name is null or q.access_key_id ~>~ v_name)
+     where q.access_key_id <> '' and q.access_key_id ~>=~ p_start and q.access_key_id ~>~ v_name
      order by q.access_key_id using ~<~ limit 1;
     exit when v_name is null or not starts_with(v_name, p_start);
     return next v_name;
   end loop;
-  v_name := null;
+  v_name := '';
   for i in 1 .. readers_looked_up() loop
     select q.principal into v_name from restore_readers q
-     where q.principal <> '' and q.principal ~>=~ p_start and (v_name is null or q.principal ~>~ v_name)
+     where q.principal <> '' and q.principal ~>=~ p_start and q.principal ~>~ v_name
      order by q.principal using ~<~ limit 1;
     exit when v_name is null or not starts_with(v_name, p_start);
     return next v_name;
