@@ -364,6 +364,12 @@ comment on column unsent_mails.failure_message is 'The same as a sentence; empty
 comment on column unsent_mails.superseded_by is 'Always null here; as in mail_status.';
 comment on column unsent_mails.notification_status is 'The same as status, as the index of mails knows it.';
 
+comment on view times_to_readable is 'How many restores of the last 30 days took how long from the read to readable. Read by the operator''s pages.';
+comment on column times_to_readable.storage_class is 'As S3 said; empty: not known.';
+comment on column times_to_readable.tier is 'The retrieval tier; empty: not known.';
+comment on column times_to_readable.le is 'Upper bound of the bucket, in seconds; the bucket before it ends where this one begins.';
+comment on column times_to_readable.n is 'How many.';
+
 -- ----------------------------------------------------------------------------------- operators' functions
 
 comment on function retry_restore(uuid) is 'Retries an open restore now, in any state. Takes the id of a restore or of a request; says what it did. A failed one begins anew, and its readers are told again.';

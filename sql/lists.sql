@@ -1,4 +1,4 @@
--- What the operator's pages read, besides the views of views.sql. No view here sorts, joins or counts: a page reads some fifty rows
+-- What the operator's pages read, besides the views of views.sql. No view of rows sorts, joins or counts: a page reads some fifty rows
 -- by an index, however many there are.
 
 -- All that Thaw and S3 know of a restore.
@@ -22,6 +22,12 @@ create or replace view unsent_mails as
          n.resend_id, coalesce(n.failure_code, '') as failure_code, coalesce(n.failure_message, '') as failure_message, n.superseded_by,
          n.status as notification_status
     from notifications n where n.status <> 'sent' and n.superseded_by is null and n.failure_code is distinct from 'erased';
+
+-- How long it took from the read to "readable", in 30 days, by the buckets' bounds. hourly_totals would add up each hour first.
+create or replace view times_to_readable as
+  select b.labels ->> 'storage_class' as storage_class, b.labels ->> 'tier' as tier, b.le, b.n
+    from (select t.labels, t.le, sum(t.n) as n from totals t
+           where t.hour > now() - interval '30 days' and t.metric = 'read_to_readable_seconds' group by t.labels, t.le) b;
 
 -- What operators search. Each function reads an index in its order up to p_limit, from the row p_after on, which is the last one of
 -- the page before. Recipe: by index.

@@ -202,15 +202,10 @@ export interface Took {
 export const tookTimes = (pool: Pool): Rows<Took> =>
   rows(
     pool,
-    `with buckets as (
-       select t.labels ->> 'storage_class' as storage_class, t.labels ->> 'tier' as tier, t.le, sum(t.n) as n
-         from hourly_totals t
-        where t.hour > now() - interval '30 days' and t.metric = 'read_to_readable_seconds'
-        group by 1, 2, 3),
-     summed as (
+    `with summed as (
        select b.*, sum(b.n) over (partition by b.storage_class, b.tier order by b.le) as upto,
               sum(b.n) over (partition by b.storage_class, b.tier) as total
-         from buckets b)
+         from times_to_readable b)
      select s.storage_class, s.tier, max(s.total)::int as count,
             nullif(min(s.le) filter (where s.upto >= 0.5 * s.total), 'infinity') as half_s,
             nullif(min(s.le) filter (where s.upto >= 0.95 * s.total), 'infinity') as most_s
