@@ -384,7 +384,7 @@ comment on function oldest_stuck(text, integer) is 'The oldest of stuck_requests
 comment on function find_by_name(text, boolean, text, uuid, integer) is 'Restores by name: bucket, whether that is its whole name or how it begins, how the key begins; the last one of the page before (or null), how many. Used by the operator''s pages.';
 comment on function find_by_address(text, uuid, integer) is 'A person''s reads, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
 comment on function find_by_reader(text[], uuid, integer) is 'What these access keys or ARNs read, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
-comment on function readers_like(text) is 'Access keys and ARNs that begin so, the first 200 of each. Used by the operator''s pages.';
+comment on function readers_like(text) is 'Access keys and ARNs that begin so, the first 100 of each. Used by the operator''s pages.';
 comment on function find_ids(text) is 'What an id, or its first 8 characters or more, can mean: restores, requests and mails, with what a person knows them by. Used by npm run thaw.';
 comment on function import_users(jsonb) is 'Adds and changes entries of the maps: [{"id": access key, ARN or prefix, "email": address}]. Returns how many were added and changed. Used by npm run users.';
 comment on function remove_user(text) is 'Removes an entry of the maps: an access key, an ARN, or a prefix that ends in *.';

@@ -101,7 +101,7 @@ language sql stable set enable_seqscan = off set enable_bitmapscan = off set ena
 $$;
 
 -- Of a prefix of readers' names, so many are looked up.
-create or replace function readers_looked_up() returns integer language sql immutable as $$ select 200 $$;
+create or replace function readers_looked_up() returns integer language sql immutable as $$ select 100 $$;
 
 -- Access keys and ARNs that begin with p_start, the first readers_looked_up() of each. One step through the index for each, however
 -- much it has read.

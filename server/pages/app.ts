@@ -260,7 +260,7 @@ export function createPages({ pool, password, public_url, log }: PagesOptions): 
           main: html`${
             search.of === "reader_prefix"
               ? html`<p>
-                  Of the first 200 readers whose names begin so. Type more of the name to see others.
+                  Of the first 100 readers whose names begin so. Type more of the name to see others.
                 </p>`
               : ""
           }${readsPage(q, await queries.searchReads(pool, search.of, search.text, after), now)}`,

@@ -81,49 +81,62 @@ const day = (ago: number): string => new Date(Date.now() - ago * 86_400_000).toI
 
 type Times = Record<string, number[]>;
 
-export async function timesOf(url: string, pool: Pool, closed: number): Promise<Times> {
-  const place = places(closed);
-  const times: Times = {};
-  const timed = async (name: string, call: () => Promise<unknown>): Promise<void> => {
-    await call();
-    times[name] = [];
-    for (let round = 0; round < ROUNDS; round++) {
-      const started = performance.now();
-      await call();
-      times[name].push(performance.now() - started);
-    }
-  };
-  for (const [name, path] of Object.entries(PAGES)) {
-    await timed(name, async () => {
-      // A new one each time, for the first screen is kept for some seconds.
-      const { status } = await operator(pool).get(path(place()));
-      if (![200, 302, 404].includes(status)) throw new Error(`${name}: ${status}`);
-    });
-  }
-  await timed("1,000 rows of CSV and nine times more", async () =>
-    operator(pool).get("/ops/restores.csv?state=closed"),
-  );
-  // What is settled is read once an hour, by the first call; and a scrape is kept for some seconds.
-  await timed("/metrics", createReader(pool));
-  await timed("thaw status", async () => {
-    const nothing = (): void => {};
-    const exit = await run(["status"], {
-      env: { DATABASE_URL: url },
-      out: nothing,
-      err: nothing,
-      colours: false,
-      user: "bench",
-    });
-    if (exit > 1) throw new Error(`thaw status: ${exit}`);
-  });
-  return times;
+/** A database to look at. */
+interface Subject {
+  what: string;
+  url: string;
+  pool: Pool;
+  place: () => Place;
+  times: Times;
 }
 
-async function measure(
+const CSV = "a file of 10,000 rows";
+
+const nothing = (): void => {};
+
+const callsOf = ({ url, pool, place }: Subject): Record<string, () => Promise<unknown>> => ({
+  ...Object.fromEntries(
+    Object.entries(PAGES).map(([name, path]) => [
+      name,
+      async () => {
+        // A new one each time, for the first screen is kept for some seconds.
+        const { status } = await operator(pool).get(path(place()));
+        if (![200, 302].includes(status)) throw new Error(`${name}: ${status}`);
+      },
+    ]),
+  ),
+  [CSV]: () => operator(pool).get("/ops/restores.csv?state=closed"),
+  // What is settled is read once an hour, by the first call; and a scrape is kept for some seconds.
+  "/metrics": createReader(pool),
+  "thaw status": async () => {
+    let out = "";
+    const io = { env: { DATABASE_URL: url }, err: nothing, colours: false, user: "bench" };
+    await run(["status"], { ...io, out: (text) => (out += text) });
+    if (!out.includes("Workers alive")) throw new Error(`thaw status: ${out}`);
+  },
+});
+
+/** By turns, so that whatever else this machine does concerns all of them. */
+export async function look(subjects: Subject[]): Promise<void> {
+  const calls = subjects.map((subject) => ({ times: subject.times, calls: callsOf(subject) }));
+  for (const name of Object.keys(calls[0]?.calls ?? {})) {
+    for (let round = -2; round < ROUNDS; round++) {
+      for (const { times, calls: of } of calls) {
+        const started = performance.now();
+        await of[name]?.();
+        // The first two plan, and fill the caches.
+        if (round >= 0) (times[name] ??= []).push(performance.now() - started);
+      }
+    }
+  }
+}
+
+async function subject(
   world: World,
+  what: string,
   closed: number,
   more?: (client: PoolClient) => Promise<unknown>,
-): Promise<Times> {
+): Promise<Subject> {
   const { url, pool } = await world.newDatabase();
   const client = await pool.connect();
   await addClosedRestores(client, closed);
@@ -132,17 +145,15 @@ async function measure(
   await more?.(client);
   await client.query("vacuum analyze");
   client.release(true);
-  const pages = createPool(
+  return { what, url, pool: pagesPool(url), place: places(closed), times: {} };
+}
+
+export const pagesPool = (url: string): Pool =>
+  createPool(
     url,
     { name: "thaw pages", max: 5, query_timeout_ms: PAGES_QUERY_TIMEOUT_MS },
     createLog("silent"),
   );
-  try {
-    return await timesOf(url, pages, closed);
-  } finally {
-    await pages.end();
-  }
-}
 
 const STUCK = 300_000;
 const WITH_MUCH_STUCK = ["overview", "list: open", "stuck", "mails", "/metrics", "thaw status"];
@@ -150,46 +161,51 @@ const WITH_MUCH_STUCK = ["overview", "list: open", "stuck", "mails", "/metrics",
 /** Two calls of a few milliseconds differ by more than that for other reasons. */
 const SMALL_MS = 5;
 
-function compare(
-  many: { what: string; times: Times },
-  few: { what: string; times: Times },
-  names: string[],
-): Result[] {
+function compare(subject: Subject, few: Subject, names: string[]): Result[] {
   return names.map((name) => {
-    const [here, peer] = [many.times[name] ?? [], few.times[name] ?? []];
+    const [here, peer] = [subject.times[name] ?? [], few.times[name] ?? []];
     const ratio = median(here) / median(peer);
     const p95 = percentile(here, 0.95);
+    const limit_ms = name === CSV ? Infinity : GOAL_MS;
     return {
       number: 17,
-      figure: `${name}, ${many.what}`,
+      figure: `${name}, ${subject.what}`,
       value: median(here),
       unit: "ms",
       against: few.what,
       peer: median(peer),
       ratio,
-      goal: `<= 1.5, or ${SMALL_MS} ms; p95 ${GOAL_MS} ms`,
-      met: (ratio <= 1.5 || median(here) <= SMALL_MS) && p95 <= GOAL_MS,
+      goal: `<= 1.5, or ${SMALL_MS} ms${limit_ms === GOAL_MS ? `; p95 <= ${GOAL_MS} ms` : ""}`,
+      met: (ratio <= 1.5 || median(here) <= SMALL_MS) && p95 <= limit_ms,
       remark: `p95 ${p95.toFixed(0)} ms`,
     };
   });
 }
 
-/** What operators look at: on a packaged Postgres, as most have it. */
+/** How long an operator waits: on a packaged Postgres, as most have it. */
 export async function pages(given: World, { full }: { full: boolean }): Promise<Result[]> {
   const world = PACKAGED.missing === undefined ? await openWorld(await PACKAGED.programs()) : given;
+  const subjects: Subject[] = [];
   try {
     const closed = full ? 10_000_000 : 1_000_000;
-    const few = { what: "ten thousand closed", times: await measure(world, FEW) };
-    const stuck = {
-      what: "300,000 stuck",
-      times: await measure(world, FEW, (client) => addStuck(client, STUCK)),
-    };
-    const many = { what: `${closed / 1_000_000} million closed`, times: await measure(world, closed) };
+    const few = await subject(world, "ten thousand closed", FEW);
+    subjects.push(few);
+    const stuck = await subject(world, "300,000 stuck", FEW, (client) => addStuck(client, STUCK));
+    subjects.push(stuck);
+    const many = await subject(world, `${closed / 1_000_000} million closed`, closed);
+    subjects.push(many);
+    await look(subjects);
     return [
       ...compare(many, few, Object.keys(many.times)),
-      ...compare(stuck, { ...few, what: "few open" }, WITH_MUCH_STUCK),
+      ...compare(stuck, { ...few, what: "a thousand open" }, WITH_MUCH_STUCK).map((result) => ({
+        ...result,
+        // More is read, up to what counts end at.
+        goal: `p95 <= ${GOAL_MS} ms`,
+        met: percentile(stuck.times[result.figure.split(",")[0] ?? ""] ?? [], 0.95) <= GOAL_MS,
+      })),
     ];
   } finally {
+    for (const { pool } of subjects) await pool.end();
     if (world !== given) await world.close();
   }
 }
