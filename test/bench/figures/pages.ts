@@ -161,12 +161,16 @@ const WITH_MUCH_STUCK = ["overview", "list: open", "stuck", "mails", "/metrics",
 /** Two calls of a few milliseconds differ by more than that for other reasons. */
 const SMALL_MS = 5;
 
-function compare(subject: Subject, few: Subject, names: string[]): Result[] {
+function compare(subject: Subject, few: Subject, names: string[], most_times = Infinity): Result[] {
   return names.map((name) => {
     const [here, peer] = [subject.times[name] ?? [], few.times[name] ?? []];
     const ratio = median(here) / median(peer);
     const p95 = percentile(here, 0.95);
-    const limit_ms = name === CSV ? Infinity : GOAL_MS;
+    const most_ms = name === CSV ? Infinity : GOAL_MS;
+    const goals = [
+      ...(most_times < Infinity ? [`<= ${most_times}, or ${SMALL_MS} ms`] : []),
+      ...(most_ms < Infinity ? [`p95 <= ${most_ms} ms`] : []),
+    ];
     return {
       number: 17,
       figure: `${name}, ${subject.what}`,
@@ -175,8 +179,8 @@ function compare(subject: Subject, few: Subject, names: string[]): Result[] {
       against: few.what,
       peer: median(peer),
       ratio,
-      goal: `<= 1.5, or ${SMALL_MS} ms${limit_ms === GOAL_MS ? `; p95 <= ${GOAL_MS} ms` : ""}`,
-      met: (ratio <= 1.5 || median(here) <= SMALL_MS) && p95 <= limit_ms,
+      goal: goals.join("; "),
+      met: (ratio <= most_times || median(here) <= SMALL_MS) && p95 <= most_ms,
       remark: `p95 ${p95.toFixed(0)} ms`,
     };
   });
@@ -196,13 +200,9 @@ export async function pages(given: World, { full }: { full: boolean }): Promise<
     subjects.push(many);
     await look(subjects);
     return [
-      ...compare(many, few, Object.keys(many.times)),
-      ...compare(stuck, { ...few, what: "a thousand open" }, WITH_MUCH_STUCK).map((result) => ({
-        ...result,
-        // More is read, up to what counts end at.
-        goal: `p95 <= ${GOAL_MS} ms`,
-        met: percentile(stuck.times[result.figure.split(",")[0] ?? ""] ?? [], 0.95) <= GOAL_MS,
-      })),
+      ...compare(many, few, Object.keys(many.times), 1.5),
+      // More is read than of a few, up to what counts end at.
+      ...compare(stuck, { ...few, what: "a thousand open" }, WITH_MUCH_STUCK),
     ];
   } finally {
     for (const { pool } of subjects) await pool.end();
