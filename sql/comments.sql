@@ -365,6 +365,13 @@ comment on column unsent_mails.resend_id is 'Resend''s id of it; null: none is k
 comment on column unsent_mails.failure_code is 'Resend''s name of the latest error; empty: none.';
 comment on column unsent_mails.failure_message is 'The same as a sentence; empty: none.';
 comment on column unsent_mails.superseded_by is 'Always null here; as in mail_status.';
+comment on column unsent_mails.notification_status is 'The same as status, as the index of mails knows it.';
+
+comment on view times_to_readable is 'How many restores of the last 30 days took how long from the read to readable. Read by the operator''s pages.';
+comment on column times_to_readable.storage_class is 'As S3 said; empty: not known.';
+comment on column times_to_readable.tier is 'The retrieval tier; empty: not known.';
+comment on column times_to_readable.le is 'Upper bound of the bucket, in seconds; the bucket before it ends where this one begins.';
+comment on column times_to_readable.n is 'How many.';
 
 -- ----------------------------------------------------------------------------------- operators' functions
 
@@ -375,6 +382,12 @@ comment on function resolve_notification(uuid, boolean) is 'What became of a mai
 comment on function open_mail_gate() is 'Mail goes out at once. If the reason is still there, the next refusal closes the gate again.';
 comment on function close_mail_gate(interval, text) is 'No mail goes out for this long (null: until open_mail_gate), for this reason.';
 comment on function who_reads(text, text[]) is 'Whom the maps name for an access key or an ARN, and by which rule; no row: nobody. The second argument: domains whose session names count as addresses (SESSION_EMAIL_DOMAINS).';
+comment on function stuck_problems() is 'The problems of stuck_requests.';
+comment on function oldest_stuck(text, integer) is 'The oldest of stuck_requests with one problem, so many; quick however much is stuck.';
+comment on function find_by_name(text, boolean, text, uuid, integer) is 'Restores by name: bucket, whether that is its whole name or how it begins, how the key begins; the last one of the page before (or null), how many. Used by the operator''s pages.';
+comment on function find_by_address(text, uuid, integer) is 'A person''s reads, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
+comment on function find_by_reader(text[], uuid, integer) is 'What these access keys or ARNs read, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
+comment on function readers_like(text) is 'Access keys and ARNs that begin so, the first 100 of each. Used by the operator''s pages.';
 comment on function find_ids(text) is 'What an id, or its first 8 characters or more, can mean: restores, requests and mails, with what a person knows them by. Used by npm run thaw.';
 comment on function import_users(jsonb) is 'Adds and changes entries of the maps: [{"id": access key, ARN or prefix, "email": address}]. Returns how many were added and changed. Used by npm run users.';
 comment on function remove_user(text) is 'Removes an entry of the maps: an access key, an ARN, or a prefix that ends in *.';

@@ -107,7 +107,7 @@ begin
     execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
       findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
-      read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails to %I', v_object.name);
+      read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails, times_to_readable to %I', v_object.name);
     -- The views call them as the role that reads.
     execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post, old_transactions to %I', v_object.name);
   end loop;

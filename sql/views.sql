@@ -5,47 +5,85 @@
 
 -- What an operator should look at, why, and what to do about it: the same text for each row of a problem, so that it also stands
 -- for all of them in findings. Empty when all is well.
--- Recipe: row by row. Each branch reads an index on the time that it compares, so that it is quick also when it finds nothing.
+-- Recipe: row by row. Each branch reads an index on the time that it compares, the oldest first, so that it is quick also when it finds
+-- nothing; and of one problem, under the settings of oldest_stuck, a limit ends it at the first rows.
 create or replace view stuck_requests as
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text as email, q.restore_status, s.since,
          s.problem, coalesce(s.failure_code, '') as failure_code, coalesce(s.failure_message, '') as failure_message, s.what_to_do,
          null::uuid as mail_id
-    from (select r.id, r.failing_since as since, 'S3 refuses, or cannot be reached' as problem, r.failure_code, r.failure_message,
-                 'Fix what S3 says is wrong, then: npm run thaw -- retry ID' as what_to_do
-            from restores r
-           where r.closed_at is null and r.status <> 'failed' and r.failing_since < now() - interval '15 minutes'
+    from ((select r.id, r.failing_since as since, 'S3 refuses, or cannot be reached' as problem, r.failure_code, r.failure_message,
+                  'Fix what S3 says is wrong, then: npm run thaw -- retry ID' as what_to_do
+             from restores r
+            where r.closed_at is null and r.status <> 'failed' and r.failing_since < now() - interval '15 minutes'
+            order by r.failing_since)
           union all
-          select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
-                 'Is a worker running, and what does its log say? Start one: npm run worker'
-            from restores r
-           where (r.status = 'not_started' or r.head_wanted_at is not null) and r.failing_since is null and r.closed_at is null
-             and r.attempt_after < now() - interval '15 minutes'
-             and (r.head_wanted_at is null or r.head_wanted_at < now() - interval '15 minutes')
+          (select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
+                  'Is a worker running, and what does its log say? Start one: npm run worker'
+             from restores r
+            where r.status = 'not_started' and r.failing_since is null and r.closed_at is null
+              and r.attempt_after < now() - interval '15 minutes'
+              and (r.head_wanted_at is null or r.head_wanted_at < now() - interval '15 minutes')
+            order by r.attempt_after)
           union all
-          select r.id, r.accepted_at, 'S3 takes longer than it ever should', r.failure_code, r.failure_message,
-                 'Ask S3 once more: npm run thaw -- retry ID. If that does not help, look at the file in S3.'
-            from restores r
-           where r.status = 'pending' and r.accepted_at < now() - interval '60 hours') s
+          (select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
+                  'Is a worker running, and what does its log say? Start one: npm run worker'
+             from restores r
+            where r.head_wanted_at < now() - interval '15 minutes' and r.status <> 'not_started' and r.failing_since is null and r.closed_at is null
+              and r.attempt_after < now() - interval '15 minutes'
+            order by r.attempt_after)
+          union all
+          (select r.id, r.accepted_at, 'S3 takes longer than it ever should', r.failure_code, r.failure_message,
+                  'Ask S3 once more: npm run thaw -- retry ID. If that does not help, look at the file in S3.'
+             from restores r
+            where r.status = 'pending' and r.accepted_at < now() - interval '60 hours'
+            order by r.accepted_at)) s
    cross join lateral (select * from restore_requests o where o.restore_id = s.id offset 0) q
   union all
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text, q.restore_status, u.since,
-         case u.kind when 'pre' then 'the mail "being restored" is overdue' else 'the mail "ready" or "failed" is overdue' end, '', '', 'Is a worker running, and is the mail gate open? npm run thaw -- gate', null
-    from untold_requests u
+         u.problem, '', '', 'Is a worker running, and is the mail gate open? npm run thaw -- gate', null
+    from ((select o.request_id, o.since, 'the mail "being restored" is overdue' as problem from untold_pre o
+            where o.since < now() - interval '30 minutes' order by o.since)
+          union all
+          (select o.request_id, o.since, 'the mail "ready" or "failed" is overdue' from untold_post o
+            where o.since < now() - interval '30 minutes' order by o.since)) u
    cross join lateral (select * from restore_requests o where o.id = u.request_id offset 0) q
-   where u.since < now() - interval '30 minutes'
   union all
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, n.email::text, q.restore_status, n.created_at,
-         case n.status when 'sealed' then 'a mail is not sent yet' when 'failed' then 'Resend refused a mail'
-           else 'nobody knows whether a mail was sent' end,
-         coalesce(n.failure_code, ''), coalesce(n.failure_message, (select reason from mail_gate where closed_until > now()), ''),
+         n.problem, coalesce(n.failure_code, ''), coalesce(n.failure_message, (select reason from mail_gate where closed_until > now()), ''),
          case n.status when 'sealed' then 'It is tried again by itself. Is the mail gate open? npm run thaw -- gate'
            when 'failed' then 'Clear what Resend says is wrong, then: npm run thaw -- resend MAIL_ID'
            else 'See at resend.com whether it was sent, then: npm run thaw -- resolve MAIL_ID --sent (or --not-sent)' end,
          n.id
-    from notifications n
-    join restore_requests q on n.id in (q.pre_notification_id, q.post_notification_id)
-   where n.status <> 'sent' and ((n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
-      or (n.status in ('failed', 'unknown') and n.superseded_by is null and not is_erased(n.email)));
+    from ((select o.id, o.email, o.status, o.created_at, o.failure_code, o.failure_message, 'a mail is not sent yet' as problem
+             from notifications o
+            where o.status <> 'sent' and o.status = 'sealed' and o.created_at < now() - interval '15 minutes' order by o.created_at)
+          union all
+          (select o.id, o.email, o.status, o.created_at, o.failure_code, o.failure_message, 'Resend refused a mail'
+             from notifications o
+            where o.status <> 'sent' and o.status = 'failed' and o.superseded_by is null and not is_erased(o.email) order by o.created_at)
+          union all
+          (select o.id, o.email, o.status, o.created_at, o.failure_code, o.failure_message, 'nobody knows whether a mail was sent'
+             from notifications o
+            where o.status <> 'sent' and o.status = 'unknown' and o.superseded_by is null and not is_erased(o.email) order by o.created_at)) n
+   cross join lateral (select * from restore_requests o where o.pre_notification_id = n.id
+                       union all
+                       select * from restore_requests o where o.post_notification_id = n.id and o.pre_notification_id is distinct from n.id offset 0) q;
+
+-- The problems of stuck_requests.
+create or replace function stuck_problems() returns text[] language sql immutable as $$
+  select array['S3 refuses, or cannot be reached', 'no worker has asked S3 yet', 'S3 takes longer than it ever should',
+               'the mail "being restored" is overdue', 'the mail "ready" or "failed" is overdue', 'a mail is not sent yet', 'Resend refused a mail',
+               'nobody knows whether a mail was sent']
+$$;
+
+-- The oldest of stuck_requests with one problem, however many there are. Recipe: one plan, by index.
+create or replace function oldest_stuck(p_problem text, p_limit integer) returns setof stuck_requests
+language plpgsql stable set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off as $$
+begin
+  return query select * from stuck_requests q where q.problem = p_problem limit p_limit;
+end
+$$;
 
 -- Who waits for which object, and its state: one row per restore and reader.
 create or replace view request_status as
@@ -220,13 +258,11 @@ create or replace view findings as
        where g.closed_until > now() + interval '1 minute' or (g.closed_until > now() and g.closed_since < now() - interval '1 minute')
       union all
       select 3, 'stuck', p.problem || '.', s.since, s.count, s.what_to_do
-        from unnest(array['S3 refuses, or cannot be reached', 'no worker has asked S3 yet', 'S3 takes longer than it ever should',
-                          'the mail "being restored" is overdue', 'the mail "ready" or "failed" is overdue', 'a mail is not sent yet', 'Resend refused a mail',
-                          'nobody knows whether a mail was sent']) p (problem)
+        from unnest(stuck_problems()) p (problem)
        -- Problem by problem, so that the limit ends each by itself.
        cross join lateral (
          select min(o.since) as since, count(*) as count, min(o.what_to_do) as what_to_do
-           from (select q.since, q.what_to_do from stuck_requests q where q.problem = p.problem limit 1000) o) s
+           from oldest_stuck(p.problem, 1000) o) s
        where s.count > 0
       union all
       select 4, 'task_failing', 'The task ' || j.task || ' fails: ' || j.error, j.failed_at, greatest(j.failed, 1), 'Look at the worker''s log for ' || j.task || '.'

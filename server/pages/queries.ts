@@ -1,6 +1,6 @@
 /**
- * All SQL of the pages. Each query reads a bounded number of rows by an index: counts are cut off, lists go on from a key, and a
- * search looks through so many reads at a time. So a page costs the same at ten thousand rows and at ten million.
+ * All SQL of the pages. Each query reads a bounded number of rows by an index: counts are cut off, lists and searches go on from a
+ * key. So a page costs the same at ten thousand rows and at ten million.
  */
 import type { Pool, QueryResultRow } from "pg";
 
@@ -15,9 +15,6 @@ export const PAGE_ROWS = 50;
 
 /** Counts stop here: "10,000+" says as much. */
 export const COUNT_LIMIT = 10_000;
-
-/** How many reads one search looks through, some 200 ms: there is no index on addresses, keys and ARNs of all times. */
-const SEARCH_ROWS = 50_000;
 
 /** Rows of one file. More come with a narrower filter. */
 export const CSV_ROWS = 10_000;
@@ -162,11 +159,11 @@ export interface MailCount {
 
 /** Mails that are not sent. Those that an operator had sent again are done with. */
 export const openMails = (pool: Pool): Rows<MailCount> => {
-  const of = "unsent_mails m where m.status = s.status";
+  const of = "unsent_mails m where m.notification_status = s.status";
   return rows(
     pool,
-    `select s.status, ${countOf(of)} as count, (select m.created_at from ${of} order by m.created_at limit 1) as oldest
-       from unnest(array['sealed', 'failed', 'unknown']) s (status)`,
+    `select s.status::text as status, ${countOf(of)} as count, (select m.created_at from ${of} order by m.created_at limit 1) as oldest
+       from unnest('{sealed,failed,unknown}'::notification_status[]) s (status)`,
   );
 };
 
@@ -209,15 +206,10 @@ export interface Took {
 export const tookTimes = (pool: Pool): Rows<Took> =>
   rows(
     pool,
-    `with buckets as (
-       select t.labels ->> 'storage_class' as storage_class, t.labels ->> 'tier' as tier, t.le, sum(t.n) as n
-         from hourly_totals t
-        where t.hour > now() - interval '30 days' and t.metric = 'read_to_readable_seconds'
-        group by 1, 2, 3),
-     summed as (
+    `with summed as (
        select b.*, sum(b.n) over (partition by b.storage_class, b.tier order by b.le) as upto,
               sum(b.n) over (partition by b.storage_class, b.tier) as total
-         from buckets b)
+         from times_to_readable b)
      select s.storage_class, s.tier, max(s.total)::int as count,
             nullif(min(s.le) filter (where s.upto >= 0.5 * s.total), 'infinity') as half_s,
             nullif(min(s.le) filter (where s.upto >= 0.95 * s.total), 'infinity') as most_s
@@ -338,34 +330,28 @@ export interface Stuck {
   mail_id: string | null;
 }
 
-/** The oldest first; when they are too many to sort, any of them. */
-export async function stuck(pool: Pool, problem: string | undefined, limit: number): Promise<Stuck[]> {
-  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do, mail_id from stuck_requests
-    where $1::text is null or problem = $1`;
-  const values = [problem ?? null, limit];
-  try {
-    return await rows<Stuck>(pool, `${some} order by since, id limit $2`, values);
-  } catch (error) {
-    if (!isTooSlow(error)) throw error;
-    return rows<Stuck>(pool, `${some} limit $2`, values);
-  }
-}
+/** The oldest first. */
+export const stuck = (pool: Pool, problem: string | undefined, limit: number): Rows<Stuck> =>
+  rows(
+    pool,
+    `select s.id, s.restore_id, s.s3_bucket, s.s3_key, s.email, s.since, s.problem, s.failure_code, s.failure_message, s.what_to_do, s.mail_id
+       from unnest(case when $1::text is null then stuck_problems() else array[$1] end) p (problem)
+      cross join lateral oldest_stuck(p.problem, $2) s
+      order by s.since, s.id limit $2`,
+    [problem ?? null, limit],
+  );
+
+/** So many stuck requests are looked at for the restores behind them: a restore may have very many readers. */
+const STUCK_LOOKED_AT = 10 * BULK_LIMIT;
 
 /** The restores behind the stuck requests of one problem, the oldest first; when they are too many to sort, any of them. */
 export async function stuckRestores(pool: Pool, problem: string): Promise<string[]> {
-  const values = [problem, BULK_LIMIT + 1];
-  const ids = async (text: string): Promise<string[]> =>
-    (await rows<{ restore_id: string }>(pool, text, values)).map(({ restore_id }) => restore_id);
-  try {
-    return await ids(
-      "select restore_id from stuck_requests where problem = $1 group by restore_id order by min(since), restore_id limit $2",
-    );
-  } catch (error) {
-    if (!isTooSlow(error)) throw error;
-    return ids(
-      "select distinct restore_id from (select restore_id from stuck_requests where problem = $1 limit $2) s",
-    );
-  }
+  const found = await rows<{ restore_id: string }>(
+    pool,
+    "select restore_id from oldest_stuck($1, $3) group by restore_id order by min(since), restore_id limit $2",
+    [problem, BULK_LIMIT + 1, STUCK_LOOKED_AT],
+  );
+  return found.map(({ restore_id }) => restore_id);
 }
 
 // Search.
@@ -396,6 +382,27 @@ export async function findId(pool: Pool, id: string): Promise<{ restore_id?: str
   };
 }
 
+/** What a search for names means: `bucket` is the whole name of one, or how it begins. */
+export interface Name {
+  bucket: string;
+  is_whole: boolean;
+  key: string;
+}
+
+/** Restores of files whose keys begin so, by name; one row more than a page. */
+export const restoresByName = (
+  pool: Pool,
+  { bucket, is_whole, key }: Name,
+  after: string | undefined,
+): Rows<ListedRestore> =>
+  rows(
+    pool,
+    `select r.created_at as at, r.created_at::text as cursor_at, ${LISTED}
+       from find_by_name($1, $2, $3, $4, ${PAGE_ROWS + 1}) with ordinality f (id, place) join restore_details r on r.id = f.id
+      order by f.place`,
+    [bucket, is_whole, key, after ?? null],
+  );
+
 export interface FoundRead {
   id: string;
   restore_id: string;
@@ -405,56 +412,30 @@ export interface FoundRead {
   email: string | null;
   restore_status: ListState;
   requested_at: Date;
-  cursor_at: string;
 }
 
-export interface Search {
-  found: FoundRead[];
-  /** The oldest read that was looked at, when there are older ones. */
-  searched_to: (Cursor & { time: Date }) | undefined;
-}
-
-/** What a search compares; $4 is the text, and the other two parts of an s3:// path come before it. */
-const MATCHES = {
-  address: "lower(q.email) = lower($4)",
-  reader: "(q.access_key_id = $4 or q.principal = $4)",
-  reader_prefix: "(starts_with(q.principal, $4) or starts_with(q.access_key_id, $4))",
-  key_prefix: "starts_with(q.s3_key, $4)",
-  path_prefix: "starts_with('s3://' || q.s3_bucket || '/' || q.s3_key, $4)",
+/** Which function of lists.sql finds the reads; $1 is the text. */
+const READS_OF = {
+  address: "find_by_address($1, $2, $3)",
+  reader: "find_by_reader(array[$1], $2, $3)",
+  reader_prefix: "find_by_reader(array(select readers_like($1)), $2, $3)",
 } as const;
-export type Match = keyof typeof MATCHES;
+export type ReadsOf = keyof typeof READS_OF;
 
-/** Looks through the newest reads, or those before the cursor. */
-export async function searchReads(
+/** The newest first; one row more than a page. */
+export const searchReads = (
   pool: Pool,
-  match: Match,
+  of: ReadsOf,
   text: string,
-  cursor: Cursor | undefined,
-): Promise<Search> {
-  const found = await rows<FoundRead & { is_last: boolean; is_full: boolean }>(
+  after: string | undefined,
+): Rows<FoundRead> =>
+  rows(
     pool,
-    `with looked_at as materialized (
-       select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.access_key_id, q.principal, q.reader, q.email, q.restore_status, q.requested_at
-         from restore_readers q
-        where $1::timestamptz is null or (q.requested_at, q.id) < ($1, $2::uuid)
-        order by q.requested_at desc, q.id desc limit $3),
-     last as (select q.id, count(*) over () as n from looked_at q order by q.requested_at, q.id limit 1)
-     (select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text as restore_status, q.requested_at,
-             q.requested_at::text as cursor_at, false as is_last, false as is_full
-        from looked_at q where ${MATCHES[match]} order by q.requested_at desc, q.id desc limit ${PAGE_ROWS + 1})
-     union all
-     select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text, q.requested_at, q.requested_at::text, true, l.n = $3
-       from last l join looked_at q on q.id = l.id`,
-    [cursor?.at ?? null, cursor?.id ?? null, SEARCH_ROWS, text],
+    `select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text as restore_status, q.requested_at
+       from ${READS_OF[of]} with ordinality f (id, place) join restore_readers q on q.id = f.id
+      order by f.place`,
+    [text, after ?? null, PAGE_ROWS + 1],
   );
-  const matches = found.filter(({ is_last }) => !is_last);
-  const shown = matches.slice(0, PAGE_ROWS);
-  const last = matches.length > PAGE_ROWS ? shown.at(-1) : found.find((read) => read.is_last && read.is_full);
-  return {
-    found: shown,
-    searched_to: last && { at: last.cursor_at, id: last.id, time: last.requested_at },
-  };
-}
 
 // One restore.
 
@@ -563,11 +544,22 @@ export const mails = (
 ): Rows<Mail> =>
   rows(
     pool,
-    `select ${MAIL} from unsent_mails m
-      where ($1::text is null or m.status = $1)
-        and ($3::timestamptz is null or (m.created_at, m.id) > ($3, $4::uuid))
-      order by m.created_at, m.id limit $2`,
-    [status === "waiting" ? "sealed" : (status ?? null), limit + 1, cursor?.at ?? null, cursor?.id ?? null],
+    `select ${MAIL}
+       from (select o.id
+               from unnest($1::notification_status[]) s (status)
+              cross join lateral (
+                select m.id, m.created_at from unsent_mails m
+                 where m.notification_status = s.status and (m.created_at, m.id) > ($3::timestamptz, $4::uuid)
+                 order by m.created_at, m.id limit $2) o
+              order by o.created_at, o.id limit $2) p
+       join unsent_mails m on m.id = p.id
+      order by m.created_at, m.id`,
+    [
+      status === undefined ? ["sealed", "failed", "unknown"] : [status === "waiting" ? "sealed" : status],
+      limit + 1,
+      cursor?.at ?? "-infinity",
+      cursor?.id ?? "00000000-0000-0000-0000-000000000000",
+    ],
   );
 
 /** Mails that a bulk action sends again, the oldest first; one more than BULK_LIMIT when there are more. */

@@ -2,14 +2,7 @@
 import { html } from "hono/html";
 
 import { actionLink, link, stateWord, table, tag } from "./layout.ts";
-import {
-  PAGE_ROWS,
-  type FoundRead,
-  type ListedRestore,
-  type MailStatus,
-  type Search,
-  type Stuck,
-} from "./queries.ts";
+import { PAGE_ROWS, type FoundRead, type ListedRestore, type MailStatus, type Stuck } from "./queries.ts";
 import { bytes, capital, csv, plain, reason, since, time, visible, type Html } from "./text.ts";
 import { cursorText, urls, type ListQuery } from "./urls.ts";
 
@@ -152,19 +145,18 @@ const foundTable = (list: FoundRead[], now: Date): Html =>
     ]),
   );
 
-/** What a search found among the reads that it looked through. */
-export const searchPage = (q: string, { found, searched_to }: Search, now: Date): Html =>
-  html` ${foundTable(found, now)}
-    <p class="bar">
-      ${
-        searched_to === undefined
-          ? "All reads were looked through."
-          : html`Looked through the reads since ${time(searched_to.time, now)}.
-              <a class="button" rel="next" href="${urls.search(q, cursorText(searched_to))}"
-                >Look further back</a
-              >`
-      }
-    </p>`;
+const nextFound = (q: string, rows: { id: string }[]): Html | "" => {
+  const last = rows[PAGE_ROWS - 1];
+  return rows.length > PAGE_ROWS && last !== undefined
+    ? html`<p class="bar"><a class="button" rel="next" href="${urls.search(q, last.id)}">Next page</a></p>`
+    : "";
+};
+
+export const namesPage = (q: string, rows: ListedRestore[], now: Date): Html =>
+  html`${restoreTable("Files by name", rows.slice(0, PAGE_ROWS), now)} ${nextFound(q, rows)}`;
+
+export const readsPage = (q: string, rows: FoundRead[], now: Date): Html =>
+  html`${foundTable(rows.slice(0, PAGE_ROWS), now)} ${nextFound(q, rows)}`;
 
 export const restoresAsCsv = (list: ListedRestore[]): string =>
   csv([

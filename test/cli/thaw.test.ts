@@ -127,14 +127,14 @@ describe("status", () => {
 
     expect(out.split("\n")[0]).toMatch(/^3 things need you: no worker, mail gate closed, stuck\.$/);
     expect(out).toMatch(/^1\. No worker is alive.*\n {3}Start one: npm run worker$/m);
-      expect(out).toMatch(/^2\. No mail goes out: quota used up.*\n {3}.*: npm run thaw -- gate open$/m);
-      expect(out).toMatch(
-        /^3\. S3 refuses, or cannot be reached\. \(since \d{4}-.* UTC\)\n {3}.*: npm run thaw -- retry ID$/m,
-      );
-      expect(out).toMatch(
-        new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\) .* No\\.$`, "m"),
-      );
-      expect(out).toMatch(/^No mail goes out since \d{4}-.* UTC, until \d{4}-.* UTC: quota used up\.$/m);
+    expect(out).toMatch(/^2\. No mail goes out: quota used up.*\n {3}.*: npm run thaw -- gate open$/m);
+    expect(out).toMatch(
+      /^3\. S3 refuses, or cannot be reached\. \(since \d{4}-.* UTC\)\n {3}.*: npm run thaw -- retry ID$/m,
+    );
+    expect(out).toMatch(
+      new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\) .* No\\.$`, "m"),
+    );
+    expect(out).toMatch(/^No mail goes out since \d{4}-.* UTC, until \d{4}-.* UTC: quota used up\.$/m);
     expect(out).toMatch(/^S3 to accept the restore +\d{4}/m);
     expect(exit).toBe(1);
   });

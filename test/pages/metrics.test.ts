@@ -260,7 +260,7 @@ describe("a scrape", () => {
 
   test("needs what operators may read, and no table", async ({ healthy: pool }) => {
     const role = `reads_${randomUUID().replaceAll("-", "")}`;
-    await pool.query(`create role ${role}; grant select on gauges, hourly_totals to ${role};
+    await pool.query(`create role ${role}; grant select on gauges, hourly_totals, stuck_requests to ${role};
       grant execute on function is_untold_pre, is_untold_post, old_transactions to ${role};
       grant usage on schema graphile_worker to ${role}; grant select on graphile_worker.jobs to ${role}`);
     const client = await pool.connect();

@@ -203,7 +203,7 @@ test("a role that may only look is offered no action, and none works", async ({ 
   await pool.query(`do $$ begin
     if to_regrole('pages_reader') is null then create role pages_reader login password 'pages_reader'; end if; end $$`);
   await pool.query(`grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
-    findings, restore_steps, operator_actions, hourly_totals, oldest_waiting, read_silence, restore_overview, restore_details, restore_readers, unsent_mails to pages_reader;
+    findings, restore_steps, operator_actions, hourly_totals, oldest_waiting, read_silence, restore_overview, restore_details, restore_readers, unsent_mails, times_to_readable to pages_reader;
     grant execute on function old_transactions to pages_reader;
     grant usage on schema graphile_worker to pages_reader; grant select on graphile_worker.jobs to pages_reader`);
   const url = Object.assign(new URL(databaseUrl), {

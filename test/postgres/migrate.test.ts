@@ -30,6 +30,7 @@ const ALL = [
   "0012_view_names.sql",
   "0013_lists.sql",
   "0014_history_without_checks.sql",
+  "0015_search.sql",
   "0016_gate_since.sql",
   "rules.sql",
   "history.sql",

@@ -120,6 +120,7 @@ const VIEWS = [
   "restore_steps",
   "stuck_requests",
   "thaw_health",
+  "times_to_readable",
   "told_times",
   "unsent_mails",
   "untold_requests",

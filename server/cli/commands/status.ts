@@ -14,8 +14,6 @@ const upTo = (most: number, count: number): string => (count < most ? String(cou
 
 /** More do not help at 3 a.m.; the count says how many there are. */
 const STUCK_SHOWN = 10;
-/** However much is stuck, this stays quick. */
-const STUCK_READ = 1_000;
 
 export const status: Command = {
   name: "status",
@@ -149,7 +147,7 @@ async function showStuck(db: Database, terminal: Terminal): Promise<void> {
     db,
     sql<Stuck>`
       select id, mail_id, s3_bucket, s3_key, since, problem, failure_code, failure_message, what_to_do
-        from (select * from stuck_requests limit ${STUCK_READ}) s order by since limit ${STUCK_SHOWN}`,
+        from unnest(stuck_problems()) p (of) cross join lateral oldest_stuck(p.of, ${STUCK_SHOWN}) s order by since limit ${STUCK_SHOWN}`,
   );
   terminal.text("");
   terminal.table(
