@@ -508,7 +508,7 @@ test("gate close without a time holds all mail back until somebody opens it, and
   expect(closed.asked).toEqual(["Hold all mail back until somebody opens the gate? [y/N] "]);
   expect(closed.out).toBe("Closed until somebody opens it.\n");
   expect((await thaw(databaseUrl, "status")).out).toMatch(
-    /No mail goes out: maintenance\.\n {3}Once .*: npm run thaw -- gate open$/m,
+    /No mail goes out: maintenance\. \(since .*\)\n {3}Once .*: npm run thaw -- gate open$/m,
   );
   expect((await thaw(databaseUrl, "gate open --yes")).exit).toBe(0);
   expect((await thaw(databaseUrl, "gate")).out).toMatch(/^Mail goes out/);

@@ -197,7 +197,8 @@ test(
     expect(series.get('thaw_findings{finding="stuck"}')).toBe(2);
     // The alerts.
     const alerts = TROUBLES.map(({ alert }) => alert);
-    if (MISSING_PROMTOOL.length === 0) judge(before, after, 32, alerts.toSorted(), scraped_at);
+    if (MISSING_PROMTOOL.length === 0)
+      judge(before, after, 32, alerts.toSorted(), scraped_at, "thaw_mail_gate_closed_seconds");
     for (const { problem, todo, finding, alert } of TROUBLES) {
       expect(
         cards.filter((card) => card.includes(problem) && card.includes(todo)),

@@ -57,6 +57,7 @@ async function fill(owner: Pool): Promise<Record<string, string>> {
     (await insertNotification(owner, { status, failure_message: "why" }))["id"] as string;
   await read("not_started", "stuck", failing);
   await read("pending", "pending");
+  await mail("unknown");
   await owner.query("select close_mail_gate('1 hour', 'to look')");
   return {
     retry: `?id=${await read("failed", "retry")}`,
@@ -67,6 +68,7 @@ async function fill(owner: Pool): Promise<Record<string, string>> {
     open_gate: "",
     retry_all: "?problem=S3 refuses, or cannot be reached",
     give_up_all: "?state=pending",
+    resend_all: "?status=unknown",
   };
 }
 
@@ -141,7 +143,7 @@ test("thaw_operator sees every page and does every action, and each is in action
   expect(
     await query(owner, "select distinct actor, role from actions where action <> 'close the mail gate'"),
   ).toEqual([{ actor: "Ada", role: "thaw_operator" }]);
-  expect(await query(owner, "select from actions where role = 'thaw_operator'")).toHaveLength(9);
+  expect(await query(owner, "select from actions where role = 'thaw_operator'")).toHaveLength(10);
   expect(pages.process.output()).not.toMatch(/"level":"(warn|error|fatal)"/);
 });
 
