@@ -35,6 +35,10 @@ export const isLocked = (error: unknown): boolean => sqlState(error) === "55P03"
 export const isReadTimeout = (error: unknown): boolean =>
   (error as Error | null)?.message === "Query read timeout";
 
+/** All connections of the pool are in use, and none became free in time. It says nothing about Postgres. */
+export const isPoolBusy = (error: unknown): boolean =>
+  (error as Error | null)?.message === "timeout exceeded when trying to connect";
+
 /** Our time limit for a statement, enforced by Postgres or else by pg. In work on one row, the row may be the cause. */
 export const isTooSlow = (error: unknown): boolean => sqlState(error) === "57014" || isReadTimeout(error);
 

@@ -5,6 +5,7 @@
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
+import { addClosedRestores, addStuck } from "../bench/closed_restores.ts";
 import { addOpen, costOf, WORK, type Cost } from "../bench/figures/history.ts";
 import { test } from "../support/database.ts";
 
@@ -225,4 +226,62 @@ describe("each step costs the same", () => {
       expectAsCheap(await measured(), few, "as they are");
     },
   );
+  const STUCK = [
+    "S3 refuses, or cannot be reached",
+    "no worker has asked S3 yet",
+    "S3 takes longer than it ever should",
+    'the mail "ready" or "failed" is overdue',
+    "a mail is not sent yet",
+    "Resend refused a mail",
+  ];
+  const LOOKED_FOR: Record<string, string> = {
+    "restores by name": "select * from find_by_name('bucket-1', true, 'projects/1/', null, 51)",
+    "restores by name in all buckets": "select * from find_by_name('', false, 'projects/1/', null, 51)",
+    "a later page of them":
+      "select * from find_by_name('', false, 'projects/', '00000000-0000-4000-8000-000000000500', 51)",
+    "a name that nothing has": "select * from find_by_name('', false, 'nothing', null, 51)",
+    "reads of a person": "select * from find_by_address('p7@example.com', null, 51)",
+    "a later page of the reads":
+      "select * from find_by_address('p7@example.com', '00000000-0000-4000-8000-000000000047', 51)",
+    "reads by a key": "select * from find_by_reader('{AKIA0000000000000007}', null, 51)",
+    "reads by an ARN":
+      "select * from find_by_reader('{arn:aws:sts::111122223333:assumed-role/Analyst/p7}', null, 51)",
+    "readers with a prefix": "select * from readers_like('arn:aws:')",
+    "mails that are refused":
+      "select m.id from unsent_mails m where m.notification_status = 'failed' order by m.created_at, m.id limit 51",
+    ...Object.fromEntries(
+      STUCK.map((problem) => [`stuck: ${problem}`, `select * from oldest_stuck('${problem}', 51)`]),
+    ),
+  };
+
+  test("to look for something, however much is over and stuck", { timeout: 120_000 }, async ({ pool }) => {
+    const tables = ["restores", "restore_requests", "notifications", "restore_history"];
+    for (const table of tables) await pool.query(`alter table ${table} set (autovacuum_enabled = off)`);
+    const client = await pool.connect();
+    try {
+      const fill = async (closed: number, stuck: number): Promise<void> => {
+        await addClosedRestores(client, closed);
+        await addStuck(client, stuck);
+      };
+      const lookedFor = async (): Promise<Record<string, Cost>> => {
+        const found = await costs(pool, LOOKED_FOR);
+        const { buffers } = await costOf(client, "select * from findings");
+        // It also looks at jobs, of which a handful wait.
+        return { ...found, findings: { buffers, scanned: [] } };
+      };
+      // Counts of findings end at 1,000 of each.
+      await fill(2_000, 7_200);
+      await pool.query("vacuum analyze");
+      const few = await lookedFor();
+      // As if nothing had ever been in them.
+      await pool.query(`truncate ${tables.join()}, announcements`);
+      await pool.query(`analyze ${tables.join()}`);
+      await fill(MANY, MANY);
+      expectAsCheap(await lookedFor(), few, "of an empty table");
+      await pool.query("vacuum analyze");
+      expectAsCheap(await lookedFor(), few, "as they are");
+    } finally {
+      client.release(true);
+    }
+  });
 });

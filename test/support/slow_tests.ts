@@ -29,6 +29,7 @@ export const NOT_FAST = filesOf([
   "model/model",
   "pages/browser",
   "pages/metrics",
+  "pages/on_call",
   "pages/process",
   "postgres/database_problem",
   "postgres/embedded_postgres",
