@@ -2,7 +2,7 @@
  * How a mail looks as HTML.
  *
  * One column of at most 600 px; every style is inline, because some clients drop the style
- * sheet, which therefore only adds the dark colours. Nothing is loaded, nothing is a link.
+ * sheet, which therefore only adds the dark colours. Nothing is loaded; only a page of Thaw itself is a link.
  */
 import {
   displayCopy,
@@ -137,7 +137,9 @@ const words = (text: Paragraph): string =>
     .map((part) =>
       typeof part === "string"
         ? escape(part)
-        : `<bdi style="font-family:${MONO};font-size:0.92em;${part.code.length <= 30 ? `white-space:nowrap">${escape(part.code)}` : `${WRAP}">${breakable(part.code)}`}</bdi>`,
+        : "page" in part
+          ? `<a class="waiting" href="${escape(part.page)}" style="color:${TONES.waiting};${WRAP}">${breakable(part.page)}</a>`
+          : `<bdi style="font-family:${MONO};font-size:0.92em;${part.code.length <= 30 ? `white-space:nowrap">${escape(part.code)}` : `${WRAP}">${breakable(part.code)}`}</bdi>`,
     )
     .join("");
 
