@@ -48,7 +48,7 @@ interface NotificationRow {
   email: string;
   status: Generated<"sealed" | "sent" | "failed" | "unknown">;
   body: string | null;
-  notice_id: Generated<string | null>;
+  notice_id: string | null;
 }
 
 /** The columns that TypeScript names; sql/ defines the tables. */

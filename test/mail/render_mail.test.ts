@@ -61,6 +61,8 @@ function contents(
     failed_count: files.filter((file) => file.restore_status === "failed").length,
     expired_count: restored.filter(gone).length,
     waiting_count: 0,
+    held_count: 0,
+    approvers: ["ann@example.com"],
     readers: ["AKIAIOSFODNN7EXAMPLE"],
     first_read_at: at("2026-11-22T15:38"),
     now,
