@@ -428,7 +428,7 @@ create or replace function note_costs(p_ids uuid[], p_observed boolean) returns 
 language sql volatile as $$
   insert into costs (day, person, s3_bucket, folder, storage_class, tier, observed, objects, bytes, cost)
   select (now() at time zone 'UTC')::date, r.payer, r.s3_bucket, coalesce(substring(r.s3_key from '^[^/]*/'), ''),
-         coalesce(r.archive_status, r.storage_class), r.tier, p_observed, count(*), sum(coalesce(r.size_bytes, 0)), sum(coalesce(r.estimated_cost, 0))
+         coalesce(r.archive_status, r.storage_class, ''), r.tier, p_observed, count(*), sum(coalesce(r.size_bytes, 0)), sum(coalesce(r.estimated_cost, 0))
     from unnest(p_ids) k (id)
    cross join lateral (select * from restores x where x.id = k.id offset 0) r
    where r.tier is not null and r.payer is not null

@@ -19,10 +19,10 @@ export function approvalMail(contents: ApprovalContents): MailDocument {
     blocks: [
       lead(
         { code: hold.person },
-        ` ${one ? "has read a file" : `has read ${files(file_count)}`} of ${size(bytes)}. To restore ${one ? "it" : "them"} ` +
+        ` has read ${one ? "a file" : files(file_count)} of ${size(bytes)}. ` +
           (estimated_cost === null
-            ? "costs we do not know how much."
-            : `costs ${estimated(estimated_cost)}.`),
+            ? "There are no prices to estimate what a restore costs."
+            : `Restoring ${one ? "it" : "them"} costs ${estimated(estimated_cost)}.`),
       ),
       paragraph(
         `Why ${one ? "it waits" : "they wait"}: ${hold.reason}. The first has waited since ${moment(hold.opened_at)}.`,
@@ -34,7 +34,7 @@ export function approvalMail(contents: ApprovalContents): MailDocument {
         lines: ["show", "approve", "refuse"].map((action) => `npm run thaw -- hold ${action} ${hold.id}`),
       },
       paragraph(
-        `Approved, ${one ? "it is" : "they are"} restored at once, beyond the limit. Refused, or without a decision by ${moment(hold.expires_at)}, ` +
+        `Approved, ${one ? "it is" : "they are"} restored at once and counted, whatever the limits say. Refused, or without a decision by ${moment(hold.expires_at)}, ` +
           `${one ? "it is" : "they are"} not, and who reads ${one ? "it" : "them"} is told. Until then more files of the same reader may join, without another mail.`,
       ),
       {
@@ -43,6 +43,6 @@ export function approvalMail(contents: ApprovalContents): MailDocument {
         more: more(file_count, contents.files.length),
       },
     ],
-    footer: APPROVERS_FOOTER,
+    footer: [["Each approver gets this mail; the first decision counts."], ...APPROVERS_FOOTER],
   };
 }

@@ -18,11 +18,10 @@ export function heldMail(contents: HeldContents): MailDocument {
     heading: what,
     blocks: [
       lead(
-        `${one ? "It has" : "Together they have"} ${size(bytes)}` +
-          (estimated_cost === null
-            ? ""
-            : `, and to restore ${one ? "it" : "them"} costs ${estimated(estimated_cost)}`) +
-          ". Somebody has to approve that first.",
+        one
+          ? `It is ${size(bytes)}${estimated_cost === null ? "" : `; restoring it costs ${estimated(estimated_cost)}`}. `
+          : `Together they are ${size(bytes)}${estimated_cost === null ? "" : `; restoring them costs ${estimated(estimated_cost)}`}. `,
+        "Somebody has to approve that first.",
       ),
       paragraph(
         `You tried to read ${one ? "a file that lies" : "files that lie"} in archive storage. Amazon S3 can bring ${one ? "it" : "them"} back, ` +

@@ -11,7 +11,7 @@ export function warningMail(contents: WarningContents): MailDocument {
   const measures = measuresOf(contents);
   const [most] = measures.toSorted((a, b) => b.part - a.part);
   const percent = Math.floor(100 * (most?.part ?? 1));
-  const what = `${percent} % of a limit ${percent === 1 ? "is" : "are"} used`;
+  const what = `A limit is ${percent} % used up`;
   return {
     subject: `${what} ${per === "day" ? "today" : "this month"}: ${most?.words ?? ""}`,
     preheader: "What is beyond a limit waits for approval.",

@@ -84,10 +84,6 @@ function by(readers: string[]): Inline[] {
 
 /** Why an approver gets a mail. */
 export const APPROVERS_FOOTER: Paragraph[] = [
-  [
-    "Why you get this mail: your address is one of ",
-    { code: "APPROVERS" },
-    " in Thaw's settings. Each of them gets it; whoever decides first decides.",
-  ],
+  ["Why you get this mail: your address is one of ", { code: "APPROVERS" }, " in Thaw's settings."],
   ["Costs are estimates by published prices, without tax and download."],
 ];

@@ -308,13 +308,13 @@ describe("a limit that is nearly used up", () => {
     }
     await waitFor(
       "the warnings",
-      async () => subjects(thaw).filter((s) => /of a limit/.test(s)).length === 2,
+      async () => subjects(thaw).filter((s) => /A limit is/.test(s)).length === 2,
     );
     await quiet(thaw.pool);
 
     expect(subjects(thaw).filter((subject) => !subject.startsWith("jane"))).toEqual([
-      expect.stringMatching(/^ann@example\.com: [89]0 % of a limit are used today: [89] of 10 files$/),
-      expect.stringMatching(/^li@example\.com: [89]0 % of a limit are used today: [89] of 10 files$/),
+      expect.stringMatching(/^ann@example\.com: A limit is [89]0 % used up today: [89] of 10 files$/),
+      expect.stringMatching(/^li@example\.com: A limit is [89]0 % used up today: [89] of 10 files$/),
     ]);
     const mail = prose(mailTo(thaw, ANN, /limit/));
     expect(mail).toContain("by jane@example.com");
