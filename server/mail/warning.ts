@@ -37,8 +37,9 @@ export function warningMail(contents: WarningContents): MailDocument {
 
 /** "18 of 20 files", "an estimated $18.20 of $20.00": each measure that the limit has. */
 function measuresOf({ used, most }: WarningContents): { words: string; part: number }[] {
+  // A limit of 0 is used up by nothing.
   const part = (of: number | string, all: number | string): number =>
-    Number(of) / Math.max(Number(all), Number.MIN_VALUE);
+    Number(all) > 0 ? Number(of) / Number(all) : 1;
   return [
     ...(most.objects === null
       ? []
