@@ -285,7 +285,8 @@ begin
   v_is_pointless := is_pointless(v_notice);
   if not v_is_pointless and notice_due_at(v_notice, p_quiet, p_max_wait) > now() then return false; end if;
   update notices n set sealed_at = now() where n.id = p_id;
-  if not v_is_pointless then perform nudge('pre_notify'); end if;
+  -- settle_holds skips a hold that is locked here, if it was decided just before.
+  perform nudge(case when v_is_pointless then 'trigger_restores' else 'pre_notify' end);
   return not v_is_pointless;
 end
 $$;

@@ -3,7 +3,7 @@ import { describe, expect } from "vitest";
 
 import { test as base, waitFor } from "../support/database.ts";
 import { givenFiles, quiet, runNotify } from "../support/given_files.ts";
-import { query, type Row } from "../support/rows.ts";
+import { isWaitedFor, query, type Row } from "../support/rows.ts";
 import { BOB, BUCKET, JANE, startThaw, type Thaw, type ThawOptions } from "../support/thaw.ts";
 
 const ANN = "ann@example.com";
@@ -272,6 +272,8 @@ describe("a mail about a hold that is not sent for long", () => {
     await stale(thaw);
     await decide(thaw, "approve");
     await waitFor("the restores to begin", async () => thaw.s3.counts.get("RestoreObject 202") === 2);
+    // A run that is under way has looked for stale mails already.
+    await quiet(thaw.pool);
     await query(thaw.pool, "select open_mail_gate()");
     await runNotify(thaw.pool);
     await waitFor("the started mail", async () => thaw.resend.mails.length > 0);
@@ -291,6 +293,54 @@ describe("a mail about a hold that is not sent for long", () => {
     await query(thaw.pool, "update notices set sealed_at = null");
     await runNotify(thaw.pool);
     expect(thaw.resend.mails).toHaveLength(4);
+  });
+});
+
+describe("a mail about a hold", () => {
+  test("that cannot be written stays due, and keeps back no other", async ({ start }) => {
+    const thaw = await start();
+    await query(
+      thaw.pool,
+      `create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no room' using errcode = 'check_violation'; end $$`,
+    );
+    await query(
+      thaw.pool,
+      "create trigger refuse before insert on notifications for each row when (new.kind::text = 'approval') execute function refuse()",
+    );
+    await holdAll(thaw);
+    await readAll(thaw, keys(1));
+    await held(thaw, 1);
+    await runNotify(thaw.pool);
+    expect(subjects(thaw)).toEqual([expect.stringContaining("jane@example.com")]);
+    expect(await query(thaw.pool, "select kind::text from notices where sealed_at is null")).toEqual([
+      { kind: "approval" },
+    ]);
+
+    await query(thaw.pool, "drop trigger refuse on notifications");
+    await runNotify(thaw.pool);
+    expect(subjects(thaw).map((subject) => subject.split(":")[0])).toEqual([ANN, "jane@example.com", LI]);
+  });
+
+  test("is not written while somebody decides, and not at all when they have", async ({ start }) => {
+    const thaw = await start({ env: { NOTIFY_QUIET_SECONDS: "1", NOTIFY_MAX_WAIT_SECONDS: "1" } });
+    await holdAll(thaw);
+    const client = await thaw.pool.connect();
+    try {
+      await readAll(thaw, keys(1));
+      await held(thaw, 1);
+      await client.query("begin");
+      await client.query("select refuse_hold(id, 'ann') from holds");
+      await waitFor("the mail to wait for the decision", () => isWaitedFor(thaw.pool));
+      await client.query("commit");
+    } finally {
+      client.release(true);
+    }
+    await waitFor("the answer", async () => {
+      await query(thaw.pool, "select nudge('post_notify')");
+      return mailTo(thaw, "jane@example.com", /could not/) !== undefined;
+    });
+    await runNotify(thaw.pool);
+    expect(thaw.resend.mails).toHaveLength(1);
   });
 });
 
