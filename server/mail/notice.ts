@@ -34,7 +34,7 @@ export async function readNotice(
   const read = {
     held: async () => await heldContents(trx, hold_id, email ?? "", APPROVERS, now),
     approval: async () => await approvalContents(trx, hold_id, page(`/ops/holds/${hold_id}`), now),
-    warning: async () => await warningContents(trx, id, page("/ops/limits"), now),
+    warning: async () => await warningContents(trx, id, page("/ops/costs"), now),
   };
   const contents = await read[kind]();
   return contents === null ? null : { email, contents };

@@ -66,7 +66,9 @@ export function approversInWords(approvers: string[]): Inline[] {
   if (approvers.length === 0) return ["whoever looks after Thaw"];
   return approvers
     .slice(0, APPROVERS_SHOWN)
-    .flatMap((approver, index): Inline[] => [...(index === 0 ? [] : [" or "]), { code: approver }]);
+    .flatMap((approver, index): Inline[] =>
+      index === 0 ? [{ code: approver }] : [" or ", { code: approver }],
+    );
 }
 
 /** " with access key AKIA... and by arn:aws:...": whose reads these were. */
