@@ -83,7 +83,10 @@ const server = z.object({
   PORT: whole(0, 65_535).default(3000),
 });
 
-/** The operator's pages. Off without a password: they show addresses and ARNs, and act. */
+/**
+ * The operator's pages, and /metrics on the same listener. Pages are off without a password: they show addresses and ARNs, and act.
+ * Figures name nobody, so a token is not needed for them where there are pages; without either nobody has asked for the listener.
+ */
 const pages = z.object({
   OPS_PASSWORD: z
     .string()
@@ -163,8 +166,10 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   // Pages on their own need no more than their own database role.
   if (onlyPages && given["PAGES_DATABASE_URL"] !== undefined)
     given["DATABASE_URL"] = given["PAGES_DATABASE_URL"];
-  if (onlyPages && given["OPS_PASSWORD"] === undefined)
-    problems.push("  OPS_PASSWORD: is missing: without it there are no pages to serve");
+  if (onlyPages && given["OPS_PASSWORD"] === undefined && given["METRICS_TOKEN"] === undefined)
+    problems.push(
+      "  OPS_PASSWORD: is missing, and so is METRICS_TOKEN: set the first for the pages, the second for /metrics alone",
+    );
   const read = <S extends z.ZodType>(schema: S, from: object = given): z.infer<S> | undefined => {
     const result = schema.safeParse(from);
     if (result.success) return result.data;

@@ -1,4 +1,7 @@
 /** Thaw's processes: `node server/main.ts [migrate] [server] [worker] [pages]`, as package.json names them. */
+import { Hono } from "hono";
+import type { Pool } from "pg";
+
 import { createApp } from "./http/app.ts";
 import { allowClosedOutput, createLog, type Log, reasonOf } from "./log.ts";
 import { ConfigError, debounceOf, readConfig, type Config, type PagesConfig, type Role } from "./config.ts";
@@ -83,7 +86,7 @@ function main(): void {
   starting.then(
     async () => {
       // Only `migrate`: done.
-      if (!config.server && !config.worker && config.pages?.OPS_PASSWORD === undefined) await stop(0);
+      if (!config.server && !config.worker && !hasListener(config.pages)) await stop(0);
     },
     async (error: unknown) => {
       reportError(error);
@@ -118,8 +121,7 @@ interface Start {
 async function start({ config, roles, stops, log, outage, fatal }: Start): Promise<void> {
   // First: a process that cannot get its port must not migrate or restore anything.
   if (config.server) await checkPort(config.server);
-  const pages = config.pages && pagesAddress(config.pages);
-  if (pages && config.pages?.OPS_PASSWORD !== undefined) await checkPort(pages);
+  if (config.pages && hasListener(config.pages)) await checkPort(pagesAddress(config.pages));
   const databaseUrl = await openDatabase(config, stops, log);
   if (roles.includes("migrate")) await migrateDatabase(databaseUrl, log);
   // Pages alone start in any case: they say themselves what is wrong with the database.
@@ -191,6 +193,10 @@ async function startWork({
   }
 }
 
+/** Of the pages, or of /metrics alone. */
+const hasListener = (pages: PagesConfig | undefined): boolean =>
+  pages?.OPS_PASSWORD !== undefined || pages?.METRICS_TOKEN !== undefined;
+
 const pagesAddress = ({ PAGES_HOST, PAGES_PORT }: PagesConfig) => ({
   HOST: PAGES_HOST,
   PORT: PAGES_PORT,
@@ -202,24 +208,35 @@ async function startPages({
   databaseUrl,
   stops,
   log,
-  outage,
+  outage: outageOfAll,
 }: Pick<Start, "stops" | "log" | "outage"> & { config: PagesConfig; databaseUrl: string }): Promise<void> {
-  if (config.OPS_PASSWORD === undefined) {
-    log.info("the operator's pages are off; set OPS_PASSWORD to have them");
-    return;
-  }
-  const pool = createPool(
-    config.PAGES_DATABASE_URL ?? databaseUrl,
-    { name: "thaw pages", max: 5, query_timeout_ms: PAGES_QUERY_TIMEOUT_MS },
-    log,
-    outage,
-  );
-  stops.push(() => pool.end());
-  const app = createPages({ pool, password: config.OPS_PASSWORD, public_url: config.PUBLIC_URL, log });
-  app.route("/", metricsRoutes({ pool, token: config.METRICS_TOKEN, log }));
+  const password = config.OPS_PASSWORD;
+  if (password === undefined) log.info("the operator's pages are off; set OPS_PASSWORD to have them");
+  if (!hasListener(config)) return;
+  // A role of its own may be refused while all else works.
+  const outage = config.PAGES_DATABASE_URL === undefined ? outageOfAll : new Outage(log, "pages");
+  const openPool = (name: string, max: number): Pool => {
+    const pool = createPool(
+      config.PAGES_DATABASE_URL ?? databaseUrl,
+      { name, max, query_timeout_ms: PAGES_QUERY_TIMEOUT_MS },
+      log,
+      outage,
+    );
+    stops.push(() => pool.end());
+    return pool;
+  };
+  const app =
+    password === undefined
+      ? new Hono()
+      : createPages({ pool: openPool("thaw pages", 5), password, public_url: config.PUBLIC_URL, log });
+  // Connections of its own: slow pages must not make it say that the database is away. One reads, while one that is late gives up.
+  app.route("/", metricsRoutes({ pool: openPool("thaw metrics", 2), token: config.METRICS_TOKEN, log }));
   const listening = await listen(app.fetch, pagesAddress(config));
   stops.push(() => listening.close());
-  log.info({ host: config.PAGES_HOST, pages_port: listening.port }, "pages ready");
+  log.info(
+    { host: config.PAGES_HOST, pages_port: listening.port },
+    password === undefined ? "metrics ready" : "pages ready",
+  );
 }
 
 async function migrateDatabase(databaseUrl: string, log: Log): Promise<void> {

@@ -118,6 +118,7 @@ comment on column announcements.notification_id is 'The mail that tells it.';
 comment on table mail_gate is 'One row: rate limiter and circuit breaker of all mail. While it is closed no worker sends. See mail_gate_status.';
 comment on column mail_gate.only_row is 'Always true.';
 comment on column mail_gate.closed_until is 'No mail before this time; in the past: open. infinity: until somebody opens it (open_mail_gate).';
+comment on column mail_gate.closed_since is 'Since when no mail goes out, kept while refusals close the gate anew and no mail gets out between. Null: it is open.';
 comment on column mail_gate.reason is 'Why it was closed last.';
 comment on column mail_gate.calls_per_second is 'Resend''s rate limit, as its answers tell it.';
 comment on column mail_gate.next_call_at is 'The next free send slot; a moment ahead at most.';
@@ -230,7 +231,7 @@ comment on column restore_history.at is 'When: the time of the transaction.';
 comment on column restore_history.from_status is 'The status before; null: it was opened.';
 comment on column restore_history.to_status is 'The status after, or closed. The same as before: S3 began to fail, code says how.';
 comment on column restore_history.code is 'failure_code at that time; empty: no error.';
-comment on column restore_history.by is 'Who did it: the name that a page or command gave, else the database role (a worker''s, mostly).';
+comment on column restore_history.by is 'Who did it: the name that a page or command gave, which proves nothing (see actions.role), else the database role (a worker''s, mostly).';
 comment on table actions is 'What somebody did about restores, mails and people, by page, command or SQL function. Kept for RETENTION_DAYS.';
 comment on column actions.id is 'Grows with time.';
 comment on column actions.at is 'When.';
@@ -293,7 +294,7 @@ comment on column findings.finding is 'Name of the kind: no_worker, mail_gate_cl
 comment on column findings.problem is 'What is wrong, as a sentence.';
 comment on column findings.since is 'Since when; null: not known.';
 comment on column findings.count is 'How many are concerned; 1,000 means that many or more.';
-comment on column findings.what_to_do is 'What to do about it.';
+comment on column findings.what_to_do is 'What to do about it. A command of npm run thaw has a function in psql: retry_restore, resend_notification, resolve_notification, open_mail_gate.';
 
 comment on view thaw_health is 'The state of Thaw in one row, for dashboards.';
 comment on column thaw_health.last_read_at is 'When the last failed read came in; null: never.';
@@ -333,7 +334,8 @@ comment on column stuck_requests.since is 'Since when.';
 comment on column stuck_requests.problem is 'What is wrong.';
 comment on column stuck_requests.failure_code is 'S3''s or Resend''s name of the error; empty: none.';
 comment on column stuck_requests.failure_message is 'The error as a sentence; empty: none.';
-comment on column stuck_requests.what_to_do is 'What to do about it; id is the id of this row.';
+comment on column stuck_requests.what_to_do is 'What to do about it: ID is this row''s id, MAIL_ID its mail_id. In psql the functions retry_restore, resend_notification and resolve_notification do the same.';
+comment on column stuck_requests.mail_id is 'The mail that is not sent (notifications.id); null: it is not about a mail.';
 
 comment on view request_status is 'Who waits for which object, and its state: one row per restore and reader.';
 comment on column request_status.waits_for_approval is 'Whether somebody has to approve the restore first (hold_list); not_started until then.';
@@ -355,6 +357,7 @@ comment on column mail_status.requests is 'How many requests it tells of, counte
 comment on view mail_gate_status is 'One row: whether mail goes out, and if not, since what and until when.';
 comment on column mail_gate_status.is_open is 'Whether mail goes out.';
 comment on column mail_gate_status.closed_until is 'When it opens by itself; infinity: never. Null: it is open.';
+comment on column mail_gate_status.closed_since is 'Since when no mail goes out, kept while refusals close the gate anew and no mail gets out between. Null: it is open.';
 comment on column mail_gate_status.reason is 'Why it is closed; empty: it is open.';
 comment on view untold_requests is 'What each person is still to be told, and has no mail of yet.';
 comment on column untold_requests.request_id is 'The request (restore_requests.id).';
@@ -400,8 +403,8 @@ comment on view read_silence is 'One row: how long no read has come, and from wh
 comment on column read_silence.last_read_at is 'When the last failed read came in; null: never.';
 comment on column read_silence.silent_for is 'How long ago that is; null: none ever came.';
 comment on column read_silence.news_after is 'Twice the longest gap, and at least a day.';
-comment on column read_silence.longest_gap is 'The longest gap between two reads in the last 30 days, to the hour; null: fewer than two hours had any.';
-comment on column read_silence.hours is 'How many of the last 30 days'' hours had a read; the finding needs three.';
+comment on column read_silence.longest_gap is 'The longest gap between two reads in the 30 days before the last one, to the hour; null: fewer than two hours had any.';
+comment on column read_silence.hours is 'How many hours of those 30 days had a read; the finding needs three.';
 
 -- ------------------------------------------------------------------------------- views of what it may cost
 
@@ -504,6 +507,13 @@ comment on column unsent_mails.resend_id is 'Resend''s id of it; null: none is k
 comment on column unsent_mails.failure_code is 'Resend''s name of the latest error; empty: none.';
 comment on column unsent_mails.failure_message is 'The same as a sentence; empty: none.';
 comment on column unsent_mails.superseded_by is 'Always null here; as in mail_status.';
+comment on column unsent_mails.notification_status is 'The same as status, as the index of mails knows it.';
+
+comment on view times_to_readable is 'How many restores of the last 30 days took how long from the read to readable. Read by the operator''s pages.';
+comment on column times_to_readable.storage_class is 'As S3 said; empty: not known.';
+comment on column times_to_readable.tier is 'The retrieval tier; empty: not known.';
+comment on column times_to_readable.le is 'Upper bound of the bucket, in seconds; the bucket before it ends where this one begins.';
+comment on column times_to_readable.n is 'How many.';
 
 -- ----------------------------------------------------------------------------------- operators' functions
 
@@ -514,6 +524,12 @@ comment on function resolve_notification(uuid, boolean) is 'What became of a mai
 comment on function open_mail_gate() is 'Mail goes out at once. If the reason is still there, the next refusal closes the gate again.';
 comment on function close_mail_gate(interval, text) is 'No mail goes out for this long (null: until open_mail_gate), for this reason.';
 comment on function who_reads(text, text[]) is 'Whom the maps name for an access key or an ARN, and by which rule; no row: nobody. The second argument: domains whose session names count as addresses (SESSION_EMAIL_DOMAINS).';
+comment on function stuck_problems() is 'The problems of stuck_requests.';
+comment on function oldest_stuck(text, integer) is 'The oldest of stuck_requests with one problem, so many; quick however much is stuck.';
+comment on function find_by_name(text, boolean, text, uuid, integer) is 'Restores by name: bucket, whether that is its whole name or how it begins, how the key begins; the last one of the page before (or null), how many. Used by the operator''s pages.';
+comment on function find_by_address(text, uuid, integer) is 'A person''s reads, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
+comment on function find_by_reader(text[], uuid, integer) is 'What these access keys or ARNs read, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
+comment on function readers_like(text) is 'Access keys and ARNs that begin so, the first 100 of each. Used by the operator''s pages.';
 comment on function find_ids(text) is 'What an id, or its first 8 characters or more, can mean: restores, requests and mails, with what a person knows them by. Used by npm run thaw.';
 comment on function import_users(jsonb) is 'Adds and changes entries of the maps: [{"id": access key, ARN or prefix, "email": address}]. Returns how many were added and changed. Used by npm run users.';
 comment on function remove_user(text) is 'Removes an entry of the maps: an access key, an ARN, or a prefix that ends in *.';
@@ -532,3 +548,4 @@ comment on function import_prices(jsonb) is 'Adds and changes prices, all or non
 comment on function check_read(text, text, text, text[]) is 'Who a reader (access key, ARN, address) is to policies and limits, and which policy is theirs at a bucket and key. Used by npm run thaw -- policy check.';
 comment on function check_limits(text, text, text, numeric, numeric) is 'The limits that count for a bucket, key and payer (null: nobody in particular), what is left of them, and whether one more object of so many bytes and dollars is beyond them.';
 comment on function check_tiers(text, integer, bigint, text) is 'By which tier each class is restored when this one is wanted, and what so many days and bytes of it cost in dollars, by the prices of a region: an estimate.';
+comment on function old_transactions(interval) is 'Transactions of this database that have been open for that long and hold back vacuum: whose, which process, since when. Those of others only where the owner of Thaw''s tables has pg_read_all_stats.';

@@ -274,7 +274,7 @@ $$;
 
 -- Whether limits apply: it is to be restored, and not admitted yet. (A policy "ignore" that was set after the POST comes too late.)
 create or replace function is_counted(a admission) returns boolean language sql immutable as $$
-  select not a.is_admitted and (a.hold_status = 'approved' or (a.hold_status is null and a.action in ('restore', 'ignore')))
+  select not a.is_admitted and (a.hold_status is not distinct from 'approved' or (a.hold_status is null and a.action in ('restore', 'ignore')))
 $$;
 
 create or replace function is_observed(a admission) returns boolean language sql immutable as $$

@@ -102,7 +102,9 @@ language plpgsql security definer set search_path = public, pg_temp
 begin
   if not exists (select from new_rows) then return null; end if;
   with mailed as materialized (
-    select n.id, n.kind, n.status, extract(epoch from n.sent_at - f.since)::double precision as seconds, coalesce(f.twice, 0) as twice
+    -- Of what an operator says was sent, nobody knows when.
+    select n.id, n.kind, n.status, case when o.status = 'sealed' then extract(epoch from n.sent_at - f.since)::double precision end as seconds,
+           coalesce(f.twice, 0) as twice
       from new_rows n join old_rows o on o.id = n.id
       left join lateral (
         select min(q.since) as since,

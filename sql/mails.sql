@@ -510,3 +510,25 @@ begin
   if found then perform nudge('pre_notify', array[p_wait]), nudge('post_notify', array[p_wait]); end if;
 end
 $$;
+
+-- Since when no mail goes out, whoever closes the gate and opens it, a person in psql included. A gate that opened by itself and is
+-- closed again before a mail got out was not open for those who wait. (Workers try as soon as it opens, or else within the crontab's
+-- five minutes; a refusal much later is a new one.)
+create or replace function note_gate_closed() returns trigger
+language plpgsql set search_path = public, pg_temp as $$
+begin
+  new.closed_since := case
+    when new.closed_until <= now() then null
+    when old.closed_until > now() then coalesce(old.closed_since, now())
+    when old.closed_since is not null and old.closed_until > now() - interval '15 minutes'
+         and not exists (select from totals t
+                          where t.hour >= date_trunc('hour', old.closed_until, 'UTC') and t.metric = 'mails'
+                            and t.labels @> '{"status": "sent"}' and t.last_at > old.closed_until)
+      then old.closed_since
+    else now() end;
+  return new;
+end
+$$;
+
+create or replace trigger mail_gate_closed before update of closed_until on mail_gate
+  for each row execute function note_gate_closed();

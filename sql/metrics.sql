@@ -28,17 +28,14 @@ create or replace view gauges as
           union all
           select 'post', (select u.since from untold_post u order by u.since limit 1)) o
   union all
-  select 'mails', jsonb_build_object('status', s.status), coalesce(c.n, 0)
-    from (values ('sealed'), ('failed'), ('unknown')) s (status)
-    left join (select 'sealed' as status, count(*) as n from (select from notifications where status = 'sealed' limit 10000) c
-               union all
-               select c.status::text, count(*)
-                 from (select n.status from notifications n
-                        where n.status <> 'sent' and n.status in ('failed', 'unknown') and n.superseded_by is null
-                        order by n.created_at desc limit 10000) c
-                group by c.status) c on c.status = s.status
+  select 'mails', jsonb_build_object('status', s.status),
+         (select count(*) from (select from notifications n
+                                 where n.status <> 'sent' and n.status = s.status and (n.status = 'sealed' or n.superseded_by is null) limit 10000) c)
+    from unnest('{sealed,failed,unknown}'::notification_status[]) s (status)
   union all
   select 'mail_gate_closed', '{}', case when g.is_open then 0 else 1 end from mail_gate_status g
+  union all
+  select 'mail_gate_closed_seconds', '{}', coalesce(extract(epoch from now() - g.closed_since), 0) from mail_gate_status g
   union all
   select 'workers_alive', '{}', count(*) from worker_status w where w.is_alive
   union all

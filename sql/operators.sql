@@ -165,14 +165,21 @@ end
 $$;
 
 -- No mail goes out for this long (null: until somebody opens the gate), to look at something first: before a worker starts on a
--- restored database, for example.
+-- restored database, for example. It never lets mail out earlier than somebody else has said.
 create or replace function close_mail_gate(p_wait interval, p_reason text) returns text
 language plpgsql volatile as $$
 declare
   v_gate mail_gate;
   v_until timestamptz := coalesce(now() + p_wait, 'infinity');
 begin
+  if p_wait <= interval '0' then
+    raise exception 'that is no time to come: %', p_wait using errcode = 'invalid_parameter_value', hint = 'Write how long, like 2 hours.';
+  end if;
   select g.* into v_gate from mail_gate g for update;
+  if v_gate.closed_until > v_until and v_gate.sender is null then
+    raise exception 'the mail gate is closed for longer already, until %: %', utc_minute(v_gate.closed_until), v_gate.reason
+      using errcode = 'object_not_in_prerequisite_state', hint = 'If mail may go out earlier, open it first.';
+  end if;
   update mail_gate g set closed_until = v_until, reason = p_reason, sender = null;
   perform note_action('close the mail gate', 'mail_gate', null,
     jsonb_build_object('closed_until', v_gate.closed_until, 'reason', v_gate.reason), jsonb_build_object('closed_until', v_until, 'reason', p_reason));
@@ -253,14 +260,58 @@ $$;
 create or replace function erased_address() returns email_address language sql immutable as $$ select 'erased@erased.invalid'::email_address $$;
 create or replace function is_erased(p_address text) returns boolean language sql immutable as $$ select p_address = erased_address()::text $$;
 
+-- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN, or a prefix that ends in *. Unknown readers are
+-- looked up again at once. The row in actions has the first hundred entries that changed, with the addresses as address_hash.
+create or replace function import_users(p_users jsonb) returns table (added integer, changed integer)
+language sql volatile as $$
+  with users as (
+    select distinct on (c.id) c.id, c.email from check_users(p_users) c order by c.id, c.ord desc),
+  changes as (
+    select without_address(u.id, u.email) as id, u.email, o.email::text as old
+      from users u
+      left join lateral (
+        select m.email from aws_key_user_map m where m.access_key_id = u.id
+        union all
+        select m.email from aws_principal_user_map m where m.principal = u.id) o on true
+     where o.email is distinct from u.email order by u.id limit 100),
+  keys as (
+    insert into aws_key_user_map as m (access_key_id, email) select u.id, u.email from users u where u.id not like 'arn:%'
+        on conflict (access_key_id) do update set email = excluded.email where m.email <> excluded.email
+    returning m.xmax = 0 as is_new),
+  principals as (
+    insert into aws_principal_user_map as m (principal, email) select u.id, u.email from users u where u.id like 'arn:%'
+        on conflict (principal) do update set email = excluded.email where m.email <> excluded.email
+    returning m.xmax = 0 as is_new),
+  again as (
+    update second_look s set started_at = '-infinity', after = null where s.only_row),
+  done as (
+    select count(*) filter (where is_new)::integer as added, count(*) filter (where not is_new)::integer as changed
+      from (select is_new from keys union all select is_new from principals) t),
+  noted as (
+    insert into actions (actor, action, target, before, after)
+    select actor(), 'import users', 'the maps',
+           (select coalesce(jsonb_object_agg(c.id, address_hash(c.old)), '{}') from changes c where c.old is not null),
+           jsonb_build_object('added', d.added, 'changed', d.changed,
+             'entries', (select coalesce(jsonb_object_agg(c.id, address_hash(c.email)), '{}') from changes c))
+      from done d where d.added + d.changed > 0)
+  select d.added, d.changed from done d
+$$;
+
 -- Erases an address: it leaves the maps, the requests (with a session of that name), the outbox and what operators did. Restores and
--- totals stay. Mails that were not sent are not sent any more. Call it until it returns 0: a page of each table at a time, because
--- reads and mails wait for rows that it has locked. Each call reads the tables from end to end, for nothing else looks for all rows
--- of a person. It changes nothing while a mail to them is being sent.
+-- totals stay. Mails that were not sent are not sent any more. Call it until it returns 0: a page of rows at a time, because reads and
+-- mails wait for what it has locked. It finds the page first and locks it then: to find all rows of a person it reads tables from end to
+-- end, some three seconds for each million restores. (With an index on lower(email) a new request took half as long again; that is too
+-- much for so rare an act.) It changes nothing while a mail to them is being sent.
 create or replace function erase_person(p_address text, p_limit integer default 500) returns integer
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_person text := lower(p_address);
+  v_requests uuid[];
+  v_announced tid[];
+  v_mails uuid[];
+  v_steps bigint[];
+  v_actions bigint[];
+  v_left integer := p_limit;
   v_changed integer;
   v_all integer := 0;
 begin
@@ -273,6 +324,26 @@ begin
       using errcode = 'object_not_in_prerequisite_state',
             hint = 'Wait for it to be sent, failed or unknown. If the mail gate is closed, that takes until it opens: see mail_gate_status.';
   end if;
+
+  v_requests := array(
+    select o.id from restore_requests o
+     where lower(o.email) = v_person or lower(o.source_identity) = v_person
+        or (o.principal <> '' and right(lower(o.principal), length(v_person) + 1) = '/' || v_person)
+     limit v_left);
+  v_left := v_left - cardinality(v_requests);
+  -- These have no id of their own. One that is moved meanwhile is found again by the next call.
+  v_announced := array(select o.ctid from announcements o where o.person = v_person limit v_left);
+  v_left := v_left - cardinality(v_announced);
+  v_mails := array(select o.id from notifications o where lower(o.email) = v_person limit v_left);
+  v_left := v_left - cardinality(v_mails);
+  v_steps := array(select o.id from restore_history o where lower(o.by) = v_person limit v_left);
+  v_left := v_left - cardinality(v_steps);
+  v_actions := array(
+    select o.id from actions o
+     where without_address(o.actor, v_person) <> o.actor or without_address(o.target, v_person) <> o.target
+        or without_address(o.before::text, v_person) <> o.before::text or without_address(o.after::text, v_person) <> o.after::text
+     limit v_left);
+  v_left := v_left - cardinality(v_actions);
 
   delete from aws_key_user_map m where lower(m.email) = v_person;
   get diagnostics v_changed = row_count;
@@ -287,52 +358,39 @@ begin
          resolved_by = case when lower(q.email) = v_person then null else q.resolved_by end, user_resolved = true,
          principal = without_address(q.principal, v_person, 'erased-' || left(q.id::text, 8)),
          source_identity = without_address(q.source_identity, v_person)
-   where q.id = any (array(
-     select o.id from restore_requests o
-      where lower(o.email) = v_person or lower(o.source_identity) = v_person
-         or (o.principal <> '' and right(lower(o.principal), length(v_person) + 1) = '/' || v_person)
-      limit p_limit for update skip locked));
+   where q.id = any (array(select o.id from restore_requests o where o.id = any (v_requests) for update skip locked));
   get diagnostics v_changed = row_count;
   v_all := v_all + v_changed;
 
-  -- The next table only when this one is done: to look for the rest costs as much as all of it.
-  if v_all < p_limit then
-    update announcements a set person = 'erased-' || a.notification_id
-     where a.ctid = any (array(select o.ctid from announcements o where o.person = v_person limit p_limit for update skip locked));
-    get diagnostics v_changed = row_count;
-    v_all := v_all + v_changed;
-  end if;
+  update announcements a set person = 'erased-' || a.notification_id
+   where a.person = v_person
+     and a.ctid = any (array(select o.ctid from announcements o where o.ctid = any (v_announced) and o.person = v_person for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
 
-  if v_all < p_limit then
-    update notifications n
-       set email = erased_address(), body = '{}', failure_code = case when n.status <> 'sent' then 'erased' end,
-           status = case when n.status = 'sent' then n.status else 'failed' end,
-           failure_message = case when n.status <> 'sent' then 'Its person was erased.' end
-     where n.id = any (array(
-       select o.id from notifications o
-        where lower(o.email) = v_person and (o.status <> 'sealed' or (o.body is not null and o.claim_id is null and o.uncertain_since is null))
-        limit p_limit for update skip locked));
-    get diagnostics v_changed = row_count;
-    v_all := v_all + v_changed;
-  end if;
+  update notifications n
+     set email = erased_address(), body = '{}', failure_code = case when n.status <> 'sent' then 'erased' end,
+         status = case when n.status = 'sent' then n.status else 'failed' end,
+         failure_message = case when n.status <> 'sent' then 'Its person was erased.' end
+   where n.id = any (array(
+     select o.id from notifications o
+      where o.id = any (v_mails) and lower(o.email) = v_person
+        and (o.status <> 'sealed' or (o.body is not null and o.claim_id is null and o.uncertain_since is null))
+        for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
 
-  if v_all < p_limit then
-    update restore_history h set by = 'erased'
-     where h.id = any (array(select o.id from restore_history o where lower(o.by) = v_person limit p_limit for update skip locked));
-    get diagnostics v_changed = row_count;
-    v_all := v_all + v_changed;
+  update restore_history h set by = 'erased'
+   where h.id = any (array(select o.id from restore_history o where o.id = any (v_steps) for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
 
-    update actions a
-       set actor = without_address(a.actor, v_person), target = without_address(a.target, v_person),
-           before = without_address(a.before::text, v_person)::jsonb, after = without_address(a.after::text, v_person)::jsonb
-     where a.id = any (array(
-       select o.id from actions o
-        where without_address(o.actor, v_person) <> o.actor or without_address(o.target, v_person) <> o.target
-           or without_address(o.before::text, v_person) <> o.before::text or without_address(o.after::text, v_person) <> o.after::text
-        limit p_limit for update skip locked));
-    get diagnostics v_changed = row_count;
-    v_all := v_all + v_changed;
-  end if;
+  update actions a
+     set actor = without_address(a.actor, v_person), target = without_address(a.target, v_person),
+         before = without_address(a.before::text, v_person)::jsonb, after = without_address(a.after::text, v_person)::jsonb
+   where a.id = any (array(select o.id from actions o where o.id = any (v_actions) for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
 
   update task_runs t set error = 'erased' where position(v_person in lower(t.error)) > 0;
   update mail_gate g set reason = 'erased' where position(v_person in lower(g.reason)) > 0;
@@ -341,7 +399,7 @@ begin
     -- Not note_action: the operator may be that person.
     insert into actions (actor, action, target, after)
     values (without_address(actor(), v_person), 'erase a person', address_hash(v_person), jsonb_build_object('rows', v_all));
-  elsif exists (select from restore_requests q where lower(q.email) = v_person) or exists (select from notifications n where lower(n.email) = v_person) then
+  elsif v_left < p_limit then
     raise exception 'rows of this person are locked by others' using errcode = 'lock_not_available', hint = 'Call it again.';
   end if;
   return v_all;

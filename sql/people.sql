@@ -180,28 +180,3 @@ language sql immutable as $$
     from rows from (jsonb_to_recordset(p_users) as (id text, email text)) with ordinality as u (id, email, ord)
    order by u.ord
 $$;
-
--- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN, or a prefix that ends in *. Unknown readers are
--- looked up again at once.
-create or replace function import_users(p_users jsonb) returns table (added integer, changed integer)
-language sql volatile as $$
-  with users as (
-    select distinct on (c.id) c.id, c.email from check_users(p_users) c order by c.id, c.ord desc),
-  keys as (
-    insert into aws_key_user_map as m (access_key_id, email) select u.id, u.email from users u where u.id not like 'arn:%'
-        on conflict (access_key_id) do update set email = excluded.email where m.email <> excluded.email
-    returning m.xmax = 0 as is_new),
-  principals as (
-    insert into aws_principal_user_map as m (principal, email) select u.id, u.email from users u where u.id like 'arn:%'
-        on conflict (principal) do update set email = excluded.email where m.email <> excluded.email
-    returning m.xmax = 0 as is_new),
-  again as (
-    update second_look s set started_at = '-infinity', after = null where s.only_row),
-  done as (
-    select count(*) filter (where is_new)::integer as added, count(*) filter (where not is_new)::integer as changed
-      from (select is_new from keys union all select is_new from principals) t),
-  noted as (
-    insert into actions (actor, action, target, after)
-    select actor(), 'import users', 'the maps', jsonb_build_object('added', d.added, 'changed', d.changed) from done d where d.added + d.changed > 0)
-  select d.added, d.changed from done d
-$$;

@@ -19,6 +19,8 @@ declare
     'open_mail_gate', 'close_mail_gate', 'approve_hold', 'refuse_hold', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
     'find_ids',
     'set_policy', 'remove_policy', 'import_policies', 'set_limit', 'remove_limit', 'import_prices', 'check_read', 'check_limits', 'check_tiers'];
+  -- What the views call with the owner's rights.
+  v_reader text[] := array['old_transactions'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
   v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history', 'limits_keep_their_kind'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
@@ -28,7 +30,7 @@ declare
 begin
   for v_object in
     select p.oid::regprocedure as signature, p.proname as name from pg_proc p
-     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker || v_operator || v_triggers)
+     where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.proname = any (v_server || v_worker || v_operator || v_reader || v_triggers)
   loop
     execute format('alter function %s security definer set search_path = public, pg_temp', v_object.signature);
     execute format('revoke all on function %s from public', v_object.signature);
@@ -48,7 +50,7 @@ begin
   for v_object in
     select p.oid::regprocedure as signature from pg_proc p
      where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole and p.prosecdef
-       and p.proname <> all (v_server || v_worker || v_operator)
+       and p.proname <> all (v_server || v_worker || v_operator || v_reader)
        and exists (select from aclexplode(p.proacl) a where a.grantee in (to_regrole('thaw_server'), to_regrole('thaw_worker'), to_regrole('thaw_operator')))
   loop
     execute format('alter function %s security invoker reset search_path', v_object.signature);
@@ -106,11 +108,11 @@ begin
     execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
       findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
-      read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails, hold_overview to %I', v_object.name);
+      read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails, times_to_readable, hold_overview to %I', v_object.name);
     execute format('grant select on policy_list, limit_list, limit_status, hold_list, held_restores, price_list,
       cost_by_person, cost_by_bucket, cost_by_prefix, cost_by_class, cost_by_month to %I', v_object.name);
     -- The views call them as the role that reads.
-    execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post to %I', v_object.name);
+    execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post, old_transactions to %I', v_object.name);
   end loop;
 end
 $$;

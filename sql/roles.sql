@@ -29,9 +29,10 @@ alter role thaw_reader set statement_timeout = '60s';
 alter role thaw_reader set default_transaction_read_only = on;
 alter role thaw_operator set idle_in_transaction_session_timeout = '60s';
 -- Since when a transaction of somebody else is open, and so keeps vacuum from its work, is shown to these only (finding
--- old_transaction). Since Postgres 16 it takes a superuser to grant it, and without it all else works.
+-- old_transaction). The owner of the function that the view calls needs it, not who looks: it shows what everybody runs, in all
+-- databases. Since Postgres 16 it takes a superuser to grant it, and without it all else works.
 do $$ begin
-  grant pg_read_all_stats to thaw_operator;
+  grant pg_read_all_stats to thaw_migrator;
 exception when insufficient_privilege then
-  raise notice 'Let a superuser run: grant pg_read_all_stats to thaw_operator';
+  raise notice 'Let a superuser run: grant pg_read_all_stats to thaw_migrator';
 end $$;

@@ -3,45 +3,87 @@
 -- A migration locks all of these views (server/postgres/migrate.ts), and with each whatever relation it names: so a view names our own
 -- alone, and asks Postgres's catalogue and graphile-worker's tables through functions. A lock on pg_database would keep everybody out.
 
--- What an operator should look at, why, and what to do about it. Empty when all is well.
--- Recipe: row by row. Each branch reads an index on the time that it compares, so that it is quick also when it finds nothing.
+-- What an operator should look at, why, and what to do about it: the same text for each row of a problem, so that it also stands
+-- for all of them in findings. Empty when all is well.
+-- Recipe: row by row. Each branch reads an index on the time that it compares, the oldest first, so that it is quick also when it finds
+-- nothing; and of one problem, under the settings of oldest_stuck, a limit ends it at the first rows.
 create or replace view stuck_requests as
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text as email, q.restore_status, s.since,
-         s.problem, coalesce(s.failure_code, '') as failure_code, coalesce(s.failure_message, '') as failure_message, s.what_to_do
-    from (select r.id, r.failing_since as since, 'S3 refuses, or cannot be reached' as problem, r.failure_code, r.failure_message,
-                 'fix what failure_message says, then: select retry_restore(id)' as what_to_do
-            from restores r
-           where r.closed_at is null and r.status <> 'failed' and r.failing_since < now() - interval '15 minutes'
+         s.problem, coalesce(s.failure_code, '') as failure_code, coalesce(s.failure_message, '') as failure_message, s.what_to_do,
+         null::uuid as mail_id
+    from ((select r.id, r.failing_since as since, 'S3 refuses, or cannot be reached' as problem, r.failure_code, r.failure_message,
+                  'Fix what S3 says is wrong, then: npm run thaw -- retry ID' as what_to_do
+             from restores r
+            where r.closed_at is null and r.status <> 'failed' and r.failing_since < now() - interval '15 minutes'
+            order by r.failing_since)
           union all
-          select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
-                 'is a worker running? see worker_status and job_status'
-            from restores r
-           where (r.status = 'not_started' or r.head_wanted_at is not null) and r.failing_since is null and r.closed_at is null
-             and r.attempt_after < now() - interval '15 minutes'
-             and (r.head_wanted_at is null or r.head_wanted_at < now() - interval '15 minutes')
+          (select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
+                  'Is a worker running, and what does its log say? Start one: npm run worker'
+             from restores r
+            where r.status = 'not_started' and r.failing_since is null and r.closed_at is null
+              and r.attempt_after < now() - interval '15 minutes'
+              and (r.head_wanted_at is null or r.head_wanted_at < now() - interval '15 minutes')
+            order by r.attempt_after)
           union all
-          select r.id, r.accepted_at, 'S3 takes longer than it ever should', r.failure_code, r.failure_message,
-                 'select retry_restore(id) asks S3; else look at the object in S3'
-            from restores r
-           where r.status = 'pending' and r.accepted_at < now() - interval '60 hours') s
+          (select r.id, greatest(r.status_at, r.head_wanted_at), 'no worker has asked S3 yet', r.failure_code, r.failure_message,
+                  'Is a worker running, and what does its log say? Start one: npm run worker'
+             from restores r
+            where r.head_wanted_at < now() - interval '15 minutes' and r.status <> 'not_started' and r.failing_since is null and r.closed_at is null
+              and r.attempt_after < now() - interval '15 minutes'
+            order by r.attempt_after)
+          union all
+          (select r.id, r.accepted_at, 'S3 takes longer than it ever should', r.failure_code, r.failure_message,
+                  'Ask S3 once more: npm run thaw -- retry ID. If that does not help, look at the file in S3.'
+             from restores r
+            where r.status = 'pending' and r.accepted_at < now() - interval '60 hours'
+            order by r.accepted_at)) s
    cross join lateral (select * from restore_requests o where o.restore_id = s.id offset 0) q
   union all
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.email::text, q.restore_status, u.since,
-         'the ' || u.kind || ' mail is overdue', '', '', 'is a worker running? see worker_status; is the gate closed? see mail_gate_status'
-    from untold_requests u
+         u.problem, '', '', 'Is a worker running, and is the mail gate open? npm run thaw -- gate', null
+    from ((select o.request_id, o.since, 'the mail "being restored" is overdue' as problem from untold_pre o
+            where o.since < now() - interval '30 minutes' order by o.since)
+          union all
+          (select o.request_id, o.since, 'the mail "ready" or "failed" is overdue' from untold_post o
+            where o.since < now() - interval '30 minutes' order by o.since)) u
    cross join lateral (select * from restore_requests o where o.id = u.request_id offset 0) q
-   where u.since < now() - interval '30 minutes'
   union all
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, n.email::text, q.restore_status, n.created_at,
-         case n.status when 'sealed' then 'a mail is not sent yet' when 'failed' then 'Resend refused a mail'
-           else 'nobody knows whether a mail was sent' end,
-         coalesce(n.failure_code, ''), coalesce(n.failure_message, (select reason from mail_gate where closed_until > now()), ''),
-         case n.status when 'sealed' then 'see mail_gate_status; it is tried again by itself'
-           else format('select resend_notification(%L)', n.id) end
-    from notifications n
-    join restore_requests q on n.id in (q.pre_notification_id, q.post_notification_id)
-   where n.status <> 'sent' and ((n.status = 'sealed' and n.created_at < now() - interval '15 minutes')
-      or (n.status in ('failed', 'unknown') and n.superseded_by is null and not is_erased(n.email)));
+         n.problem, coalesce(n.failure_code, ''), coalesce(n.failure_message, (select reason from mail_gate where closed_until > now()), ''),
+         case n.status when 'sealed' then 'It is tried again by itself. Is the mail gate open? npm run thaw -- gate'
+           when 'failed' then 'Clear what Resend says is wrong, then: npm run thaw -- resend MAIL_ID'
+           else 'See at resend.com whether it was sent, then: npm run thaw -- resolve MAIL_ID --sent (or --not-sent)' end,
+         n.id
+    from ((select o.id, o.email, o.status, o.created_at, o.failure_code, o.failure_message, 'a mail is not sent yet' as problem
+             from notifications o
+            where o.status <> 'sent' and o.status = 'sealed' and o.created_at < now() - interval '15 minutes' order by o.created_at)
+          union all
+          (select o.id, o.email, o.status, o.created_at, o.failure_code, o.failure_message, 'Resend refused a mail'
+             from notifications o
+            where o.status <> 'sent' and o.status = 'failed' and o.superseded_by is null and not is_erased(o.email) order by o.created_at)
+          union all
+          (select o.id, o.email, o.status, o.created_at, o.failure_code, o.failure_message, 'nobody knows whether a mail was sent'
+             from notifications o
+            where o.status <> 'sent' and o.status = 'unknown' and o.superseded_by is null and not is_erased(o.email) order by o.created_at)) n
+   cross join lateral (select * from restore_requests o where o.pre_notification_id = n.id
+                       union all
+                       select * from restore_requests o where o.post_notification_id = n.id and o.pre_notification_id is distinct from n.id offset 0) q;
+
+-- The problems of stuck_requests.
+create or replace function stuck_problems() returns text[] language sql immutable as $$
+  select array['S3 refuses, or cannot be reached', 'no worker has asked S3 yet', 'S3 takes longer than it ever should',
+               'the mail "being restored" is overdue', 'the mail "ready" or "failed" is overdue', 'a mail is not sent yet', 'Resend refused a mail',
+               'nobody knows whether a mail was sent']
+$$;
+
+-- The oldest of stuck_requests with one problem, however many there are. Recipe: one plan, by index.
+create or replace function oldest_stuck(p_problem text, p_limit integer) returns setof stuck_requests
+language plpgsql stable set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off as $$
+begin
+  return query select * from stuck_requests q where q.problem = p_problem limit p_limit;
+end
+$$;
 
 -- Who waits for which object, and its state: one row per restore and reader.
 create or replace view request_status as
@@ -162,11 +204,14 @@ create or replace view job_status as
     left join task_runs r on r.task = t.task
    cross join lateral jobs_of(t.task) j;
 
--- Transactions that have been open for p_age and hold back vacuum, with whose they are, for those who may see that of others.
+-- Transactions of this database that have been open for p_age and hold back vacuum, and whose they are. It runs with its owner's rights
+-- (privileges.sql), so that those who look need no right to see what others run, in this database and all others. (A vacuum of
+-- autovacuum's holds back no other.)
 create or replace function old_transactions(p_age interval)
 returns table (username name, pid integer, since timestamptz) language sql stable as $$
   select a.usename, a.pid, a.xact_start from pg_stat_activity a
    where a.datname = current_database() and a.xact_start < now() - p_age and (a.backend_xmin is not null or a.backend_xid is not null)
+     and a.backend_type <> 'autovacuum worker'
 $$;
 
 -- Each step of each restore, also those made by hand, and by whom.
@@ -185,7 +230,7 @@ create or replace view hourly_totals as
 create or replace view mail_gate_status as
   select g.closed_until <= now() as is_open, case when g.closed_until > now() then g.closed_until end as closed_until,
          case when g.closed_until > now() then g.reason else '' end as reason, case when g.closed_until > now() then g.sender end as sender,
-         g.calls_per_second, g.next_call_at
+         g.calls_per_second, g.next_call_at, case when g.closed_until > now() then g.closed_since end as closed_since
     from mail_gate g;
 
 -- When reads, events, accepted restores and sent mails were counted last. Recipe: in the order of totals_by_hour.
@@ -196,15 +241,16 @@ create or replace view last_times as
          (select t.last_at from totals t where t.metric = 'mails' and t.labels @> '{"status": "sent"}'
            order by t.hour desc, t.last_at desc limit 1) as mail_at;
 
--- How long no read may have come before that is news: twice the longest gap of the last thirty days, and at least a day.
+-- How long no read may have come before that is news: twice the longest gap of the thirty days before the last read, and at least a
+-- day. (Not of the last thirty days: after a month of silence there would be no gap to compare it with. The hours are kept for 90 days.)
 create or replace view read_silence as
   select r.last_read_at, now() - r.last_read_at as silent_for, greatest(interval '1 day', 2 * g.longest_gap) as news_after,
          g.longest_gap, g.hours
     from (select greatest((select l.read_at from last_times l), (select max(q.requested_at) from restore_requests q)) as last_read_at) r
-   cross join (
+   cross join lateral (
     select max(h.hour - h.before) as longest_gap, count(*) as hours
       from (select t.hour, lag(t.hour) over (order by t.hour) as before
-              from (select distinct t.hour from totals t where t.metric = 'reads' and t.hour > now() - interval '30 days') t) h) g;
+              from (select distinct t.hour from totals t where t.metric = 'reads' and t.hour > r.last_read_at - interval '30 days') t) h) g;
 
 -- What needs somebody: one row per kind of problem, the worst first (rank). Empty when all is well. `thaw status`, the pages, metrics
 -- and alerts all read this. A count ends at 1,000: however much is stuck, this stays quick.
@@ -215,20 +261,19 @@ create or replace view findings as
              (select max(t.succeeded_at) from task_runs t) as since, 1::bigint as count, 'Start one: npm run worker' as what_to_do
        where not exists (select from worker_status w where w.is_alive)
       union all
-      select 2, 'mail_gate_closed', 'No mail goes out' || coalesce(' from ' || g.sender, '') || ': ' || g.reason, null, 1,
-             case when isfinite(g.closed_until) then 'It opens at ' || utc_minute(g.closed_until) || '. Or now, once the reason is gone: ' else 'Open it: ' end
-               || 'select open_mail_gate()'
-        from mail_gate g where g.closed_until > now() + interval '1 minute'
+      select 2, 'mail_gate_closed', 'No mail goes out' || coalesce(' from ' || g.sender, '') || ': ' || g.reason, g.closed_since, 1,
+             case when isfinite(g.closed_until) then 'It opens at ' || utc_minute(g.closed_until) || '. Or now, once the reason is gone: '
+               else 'Once the reason is gone: ' end || 'npm run thaw -- gate open'
+        from mail_gate g
+       -- Not for a rate limit that ends in a moment, unless one follows the other.
+       where g.closed_until > now() + interval '1 minute' or (g.closed_until > now() and g.closed_since < now() - interval '1 minute')
       union all
       select 3, 'stuck', p.problem || '.', s.since, s.count, s.what_to_do
-        from unnest(array['S3 refuses, or cannot be reached', 'no worker has asked S3 yet', 'S3 takes longer than it ever should',
-                          'the pre mail is overdue', 'the post mail is overdue', 'a mail is not sent yet', 'Resend refused a mail',
-                          'nobody knows whether a mail was sent']) p (problem)
+        from unnest(stuck_problems()) p (problem)
        -- Problem by problem, so that the limit ends each by itself.
        cross join lateral (
-         select min(o.since) as since, count(*) as count,
-                case when count(distinct o.what_to_do) = 1 then min(o.what_to_do) else 'See stuck_requests.' end as what_to_do
-           from (select q.since, q.what_to_do from stuck_requests q where q.problem = p.problem limit 1000) o) s
+         select min(o.since) as since, count(*) as count, min(o.what_to_do) as what_to_do
+           from oldest_stuck(p.problem, 1000) o) s
        where s.count > 0
       union all
       select 4, 'task_failing', 'The task ' || j.task || ' fails: ' || j.error, j.failed_at, greatest(j.failed, 1), 'Look at the worker''s log for ' || j.task || '.'
@@ -240,7 +285,7 @@ create or replace view findings as
        where coalesce(j.succeeded_at, '-infinity') < now() - 3 * j.runs_every and exists (select from task_runs)
          and exists (select from worker_status w where w.is_alive and w.started_at < now() - 3 * j.runs_every)
       union all
-      select 6, 'no_reads', format('No read has come for %s hours; in the last 30 days the longest gap was %s hours.',
+      select 6, 'no_reads', format('No read has come for %s hours; in the 30 days before, the longest gap was %s hours.',
                floor(extract(epoch from s.silent_for) / 3600), ceil(extract(epoch from s.longest_gap) / 3600)),
              s.last_read_at, 1, 'Does the trail still log data events? See the queue, its dead-letter queue and the function''s log (lambdas/README.md).'
         from read_silence s where s.hours >= 3 and s.silent_for > s.news_after

@@ -309,7 +309,7 @@ base(
     expect(resend.mails.flatMap(({ to }) => to).toSorted()).toEqual(["bob@example.com", "carl@example.com"]);
     expect(await query(pool, "select from graphile_worker.jobs where last_error is not null")).toEqual([]);
     expect(await query(pool, "select email, problem from stuck_requests")).toEqual([
-      { email: "ann@example.com", problem: "the post mail is overdue" },
+      { email: "ann@example.com", problem: 'the mail "ready" or "failed" is overdue' },
     ]);
 
     await pool.query("alter table notifications drop constraint poison");

@@ -5,6 +5,7 @@ import { test, waitFor } from "./support/database.ts";
 import { launch } from "./support/processes.ts";
 import { startResendStandIn } from "./stand_ins/resend.ts";
 import { startS3StandIn } from "./stand_ins/s3.ts";
+import { SPENDING_IS_WRONG } from "./support/cost.ts";
 import { know } from "./support/rows.ts";
 import { BUCKET, JANE, SECRET, requestBody, settingsFor, startThaw } from "./support/thaw.ts";
 
@@ -225,4 +226,60 @@ test("6. bad input changes nothing, a wrong secret gets a bare 401, and no log h
     expect(everything).not.toContain(secret);
   await s3.close();
   await resend.close();
+});
+
+test("7. beyond a limit no RestoreObject is sent that nobody approved, whatever S3 answers", async ({
+  databaseUrl,
+}) => {
+  const thaw = await startThaw(databaseUrl, { worker: false, s3: { restore_ms: 60_000 } });
+  await thaw.pool.query("insert into limits (scope, per, max_objects) values ('person', 'day', 20)");
+  const keys = Array.from({ length: 50 }, (_, index) => `scan/${index}`);
+  for (const key of keys) thaw.archive(key);
+  for (const fault of ["slow_down", "access_denied", "internal_error", "drop_after_accept", "reset"] as const)
+    thaw.s3.fail({ operation: "RestoreObject", with: fault, times: 3, probability: 0.5 });
+  for (let worker = 0; worker < 3; worker++) await thaw.startWorker({ S3_CONCURRENCY: 5 });
+  await Promise.all(
+    keys.map((key, index) =>
+      thaw.post(
+        "/restore/request",
+        // A scanner has a session and a key for each file; it is one all the same.
+        requestBody(key, {
+          access_key_id: `ASIA${index}`,
+          principal_arn: `arn:aws:sts::123456789012:assumed-role/scanner/${index}`,
+        }),
+      ),
+    ),
+  );
+  const accepted = (): number[] =>
+    keys.map((key) => thaw.s3.look({ bucket: BUCKET, key })?.restores_accepted ?? 0);
+  const allAre = (what: string): Promise<unknown> =>
+    waitFor(
+      what,
+      async () => {
+        await thaw.pool.query(
+          "update restores set attempt_after = now() where failure_code is not null and claim_id is null",
+        );
+        await thaw.pool.query("select nudge('trigger_restores')");
+        return (
+          (
+            await thaw.pool.query(
+              "select from restores where status = 'not_started' and attempt_after < 'infinity'",
+            )
+          ).rowCount === 0
+        );
+      },
+      25_000,
+    );
+  await allAre("pending or held");
+  expect(accepted().filter((times) => times === 1)).toHaveLength(20);
+  expect(accepted().filter((times) => times > 1)).toEqual([]);
+  expect((await thaw.pool.query("select objects::integer from holds")).rows).toEqual([{ objects: 30 }]);
+
+  await thaw.pool.query("select approve_hold(id, 'ann', 30) from holds");
+  await waitFor("all to be accepted", async () => {
+    await allAre("pending");
+    return accepted().every((times) => times === 1);
+  });
+  expect((await thaw.pool.query(SPENDING_IS_WRONG)).rows).toEqual([]);
+  await thaw.stop();
 });

@@ -56,10 +56,32 @@ export const acting = <T>(
     return work(trx);
   });
 
-/** The result of one SQL function that changes something. */
-export const call = <T>(db: Database, terminal: Terminal, work: RawBuilder<T>): Promise<T> =>
+/**
+ * The result of one SQL function that changes something. `confirmed` is what it must have found (actions.before), or nothing is
+ * changed: while somebody reads the question, Thaw and other operators go on.
+ */
+export const call = <T>(
+  db: Database,
+  terminal: Terminal,
+  work: RawBuilder<T>,
+  confirmed: Record<string, string> = {},
+): Promise<T> =>
   acting(db, terminal, async (trx) => {
     const { rows } = await sql<{ result: T }>`select ${work} as result`.execute(trx);
+    if (Object.keys(confirmed).length > 0) {
+      // The time of a row in actions is that of its transaction.
+      const { rows: others } = await sql`
+        select from operator_actions
+         where at = now() and actor = current_setting('thaw.actor') and not before @> ${JSON.stringify(confirmed)}::jsonb`.execute(
+        trx,
+      );
+      if (others.length > 0) {
+        throw new CommandError(
+          EXIT.wrong_state,
+          "It has changed since the question was asked. Nothing was changed: look at it again.",
+        );
+      }
+    }
     return (rows[0] as { result: T }).result;
   });
 

@@ -13,9 +13,12 @@ import { notFound, PageProblem } from "./problem.ts";
 import {
   act,
   BULK_LIMIT,
+  databaseTime,
   gate,
   mailsById,
+  matchingMails,
   matchingRestores,
+  mayBeResent,
   restore,
   stuckRestores,
   type Mail,
@@ -71,6 +74,10 @@ async function theMail(pool: Pool, given: Given): Promise<Mail> {
 const nothingDone = (said: string | undefined): PageProblem =>
   new PageProblem(409, "Nothing was done", said ?? "Nothing matches any more.");
 
+/** The state that the page named which was confirmed. */
+const confirmedState = ({ status }: Given): Record<string, string> =>
+  status === undefined ? {} : { status };
+
 const onRestore = (title: string, button: string, call: string, will: (of: Restore) => string[]): Action => ({
   async confirm(pool, given) {
     const found = await theRestore(pool, given);
@@ -78,13 +85,19 @@ const onRestore = (title: string, button: string, call: string, will: (of: Resto
       title,
       subject: html`<p>${objectLink(found)} ${tag(stateOf(found))}</p>`,
       will: will(found),
-      fields: [["id", found.id]],
+      fields: [
+        ["id", found.id],
+        ["status", found.restore_status],
+      ],
       button,
     };
   },
   async run(pool, given, actor) {
     const id = idOf(given);
-    const { said, action } = await act(pool, actor, call, [id]);
+    const {
+      said,
+      actions: [action],
+    } = await act(pool, actor, call, [id], confirmedState(given));
     if (action === undefined) throw nothingDone(said[0]);
     return { said: said[0] ?? "", to: urls.restore(id, { done: action }) };
   },
@@ -99,13 +112,20 @@ const onMail = (title: string, button: string, call: string, will: string[]): Ac
         ${link(urls.mail(mail.id), "The mail")} to ${visible(mail.email)} ${tag(mail.status)}
       </p>`,
       will,
-      fields: [["id", mail.id]],
+      fields: [
+        ["id", mail.id],
+        ["status", mail.status],
+      ],
       button,
     };
   },
   async run(pool, given, actor) {
     const id = idOf(given);
-    const { said, action } = await act(pool, actor, call, [id]);
+    // resolve_notification, false: it leaves a second row, of the mail that goes out again.
+    const {
+      said,
+      actions: [action],
+    } = await act(pool, actor, call, [id], confirmedState(given));
     if (action === undefined) throw nothingDone(said[0]);
     return { said: said[0] ?? "", to: urls.mail(id, { done: action }) };
   },
@@ -143,7 +163,10 @@ const onHold = (
   async run(pool, given, actor) {
     const id = idOf(given);
     const seen = /^\d{1,15}$/.test(given["seen"] ?? "") ? Number(given["seen"]) : 0;
-    const { said, action } = await act(pool, actor, ...callOf(id, seen));
+    const {
+      said,
+      actions: [action],
+    } = await act(pool, actor, ...callOf(id, seen));
     if (action === undefined) throw nothingDone(said[0]);
     return { said: said[0] ?? "", to: urls.hold(id, { done: action }) };
   },
@@ -171,19 +194,21 @@ const retryWill = (of: Restore): string[] => {
   }
 };
 
-/** The restores that a bulk action is for: those of a list, or those behind a problem. */
+/** What a bulk action is for: all restores or mails of a list, or the restores behind a problem. */
 interface Bulk {
+  thing: "restore" | "mail";
   words: Html | string;
   fields: [string, string][];
   back: string;
   ids(pool: Pool): Promise<string[]>;
 }
 
-function bulkOf(given: Given): Bulk {
+function manyRestores(given: Given): Bulk {
   const { problem, state } = given;
   if (problem !== undefined && problem !== "") {
     if (!isAboutS3(problem) || plain(problem) !== problem) throw notFound();
     return {
+      thing: "restore",
       words: html`stuck, because: ${visible(problem)}`,
       fields: [["problem", problem]],
       back: urls.stuck(problem),
@@ -193,38 +218,62 @@ function bulkOf(given: Given): Bulk {
   if (state === undefined || !isListState(state) || state === "closed" || state === "held") throw notFound();
   const query = { state, from: parseDay(given["from"]), to: parseDay(given["to"]) };
   return {
+    thing: "restore",
     words: `${state === "open" ? "open" : stateWord(state)}${query.from ? ` since ${query.from}` : ""}${query.to ? ` until ${query.to}` : ""}`,
     fields: Object.entries(query).flatMap(([name, value]): [string, string][] =>
       value ? [[name, value]] : [],
     ),
     back: urls.restores(query),
-    ids: (pool) => matchingRestores(pool, query),
+    ids: (pool) => matchingRestores(pool, query, given["as_of"]),
+  };
+}
+
+function manyMails({ status }: Given): Bulk {
+  if (!mayBeResent(status)) throw notFound();
+  return {
+    thing: "mail",
+    words: tag(status),
+    fields: [["status", status]],
+    back: urls.mails(status),
+    ids: (pool) => matchingMails(pool, status),
   };
 }
 
 /** Short transactions: each locks its rows until it ends. */
 const CHUNK = 50;
 
-const onMany = (title: string, call: string, will: string[]): Action => ({
+/** A chunk in the order in which everybody locks restores (lock_restores), or there could be a deadlock with a worker. */
+const inOrder = (call: string, where: string): string =>
+  `select ${call}(o.id) as said
+     from (select r.id from restore_details r where r.id = any ($1::uuid[]) ${where}
+            order by r.s3_bucket, r.s3_key, r.version_id, r.id offset 0) o`;
+
+const onMany = (
+  bulkOf: (given: Given) => Bulk,
+  title: (what: string) => string,
+  call: string,
+  will: string[],
+): Action => ({
   async confirm(pool, given) {
     const bulk = bulkOf(given);
+    const as_of = await databaseTime(pool);
     const found = await bulk.ids(pool);
     const n = Math.min(found.length, BULK_LIMIT);
     if (n === 0) throw nothingDone(undefined);
     return {
-      title: `${title} ${things(n, "restore")}`,
+      title: `${title(things(n, bulk.thing))}?`,
       subject: html`<p>
-        ${link(bulk.back, "The restores")} that are ${bulk.words}:
+        ${link(bulk.back, `The ${bulk.thing}s`)} that are ${bulk.words}:
         <b
-          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; the oldest ${BULK_LIMIT} are done at once` : things(n, "restore")}</b
+          >${found.length > BULK_LIMIT ? `more than ${BULK_LIMIT}; the oldest ${BULK_LIMIT} are done at once` : things(n, bulk.thing)}</b
         >.
       </p>`,
       will: [
         ...will,
-        "They are counted again when you confirm. If more match by then, nothing is done, and you are asked again.",
+        "They are counted again when you confirm. What has come into this state since now is left out; if more match all the same, nothing is done, and you are asked again.",
       ],
-      fields: [...bulk.fields, ["count", String(n)]],
-      button: `${title} ${things(n, "restore")}`,
+      fields: [...bulk.fields, ["count", String(n)], ["as_of", as_of]],
+      button: title(things(n, bulk.thing)),
     };
   },
   async run(pool, given, actor) {
@@ -235,13 +284,13 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
       throw new PageProblem(
         409,
         "Nothing was done",
-        `Now ${things(ids.length, "restore")} match; the page that you confirmed said ${expected}. Look at the list again.`,
+        `Now ${things(ids.length, bulk.thing)} match; the page that you confirmed said ${expected}. Look at the list again.`,
       );
     }
     let done = 0;
     let last: string | undefined;
     for (let from = 0; from < ids.length; from += CHUNK) {
-      const { said, action } = await act(pool, actor, call, [ids.slice(from, from + CHUNK)]).catch(
+      const { actions } = await act(pool, actor, call, [ids.slice(from, from + CHUNK)]).catch(
         (error: unknown) => {
           if (done === 0) throw error;
           throw new PageProblem(
@@ -251,11 +300,12 @@ const onMany = (title: string, call: string, will: string[]): Action => ({
           );
         },
       );
-      done += said.length;
-      last = action ?? last;
+      // One for each: what somebody else has done meanwhile leaves none.
+      done += actions.length;
+      last = actions[0] ?? last;
     }
     if (last === undefined) throw nothingDone(undefined);
-    return { said: things(done, "restore"), to: urls.actions({ done: last }) };
+    return { said: things(done, bulk.thing), to: urls.actions({ done: last }) };
   },
 });
 
@@ -318,25 +368,44 @@ export const ACTIONS: Record<string, Action> = {
         will: [
           "Mail goes out again at once. If the reason is still there, the next refusal closes the gate again.",
         ],
-        fields: [],
+        // Not another closing: somebody may hold mail back on purpose by now.
+        fields: found.closed_until_text === null ? [] : [["closed_until", found.closed_until_text]],
         button: "Open the gate",
       };
     },
-    async run(pool, _given, actor) {
-      const { said, action } = await act(pool, actor, "select open_mail_gate() as said", []);
+    async run(pool, { closed_until }, actor) {
+      const {
+        said,
+        actions: [action],
+      } = await act(
+        pool,
+        actor,
+        "select open_mail_gate() as said",
+        [],
+        closed_until === undefined ? {} : { closed_until },
+      );
       if (action === undefined) throw nothingDone(said[0]);
       return { said: said[0] ?? "", to: urls.actions({ done: action }) };
     },
   },
-  retry_all: onMany("Retry", "select retry_restore(i) as said from unnest($1::uuid[]) i", [
+  retry_all: onMany(manyRestores, (what) => `Retry ${what}`, inOrder("retry_restore", ""), [
     "Of each that waits, S3 is asked at once. For each that failed a new restore begins: S3 charges for it, and its readers are told.",
   ]),
   give_up_all: onMany(
-    "Give up",
-    `select give_up_restore(r.id) as said from restore_details r
-      where r.id = any ($1::uuid[]) and r.closed_at is null and r.restore_status in ('not_started', 'pending')`,
+    manyRestores,
+    (what) => `Give up ${what}`,
+    inOrder("give_up_restore", "and r.closed_at is null and r.restore_status in ('not_started', 'pending')"),
     [
       "Thaw stops asking S3, and the restores have failed. All their readers are told by mail that an administrator ended them.",
+    ],
+  ),
+  resend_all: onMany(
+    manyMails,
+    (what) => `Send ${what} again`,
+    `select 'sent again, as ' || resend_notification(m.id) as said from unsent_mails m
+      where m.id = any ($1::uuid[]) and m.status in ('failed', 'unknown')`,
+    [
+      "The same text of each goes out once more, under a new id. Resend cannot know that it is the same: whoever got the first one gets it twice. Of mails that were perhaps sent, look in Resend's log first.",
     ],
   ),
 };

@@ -20,7 +20,7 @@ import { createSnapshots, headline, overview } from "./overview.ts";
 import { notFound, PageProblem, problemOf, problemPage } from "./problem.ts";
 import * as queries from "./queries.ts";
 import { actionTable, doneNote, restorePage } from "./restore.ts";
-import { listPage, restoresAsCsv, restoreTable, searchPage, stuckPage } from "./restores.ts";
+import { listPage, namesPage, readsPage, restoresAsCsv, restoreTable, stuckPage } from "./restores.ts";
 import { searchOf } from "./search.ts";
 import { signIn, type PagesEnv } from "./sign_in.ts";
 import { plain, visible } from "./text.ts";
@@ -220,9 +220,16 @@ export function createPages({ pool, password, public_url, log }: PagesOptions): 
     });
   });
 
+  /** The last row of the page before. */
+  const afterOf = (c: Context): string | undefined => {
+    const after = c.req.query("after") ?? "";
+    return isId(after) ? after : undefined;
+  };
+
   app.get(`${BASE}/search`, async (c) => {
     const q = (c.req.query("q") ?? "").trim();
     const search = searchOf(q);
+    const after = afterOf(c);
     const now = new Date();
     const page = { title: q === "" ? "Search" : `Search: ${plain(q)}`, search: q };
     switch (search.kind) {
@@ -256,15 +263,22 @@ export function createPages({ pool, password, public_url, log }: PagesOptions): 
                 </p>`,
         });
       }
-      case "reads": {
-        const found = await queries.searchReads(
-          pool,
-          search.match,
-          search.text,
-          parseCursor(c.req.query("after")),
-        );
-        return send(c, { ...page, main: searchPage(q, found, now) });
-      }
+      case "names":
+        return send(c, {
+          ...page,
+          main: namesPage(q, await queries.restoresByName(pool, search, after), now),
+        });
+      case "reads":
+        return send(c, {
+          ...page,
+          main: html`${
+            search.of === "reader_prefix"
+              ? html`<p>
+                  Of the first 100 readers whose names begin so. Type more of the name to see others.
+                </p>`
+              : ""
+          }${readsPage(q, await queries.searchReads(pool, search.of, search.text, after), now)}`,
+        });
     }
   });
 

@@ -31,7 +31,7 @@ export async function expose(figures: Figures | null, build: Labels): Promise<st
     {
       name: "thaw_database_up",
       type: "gauge",
-      help: "1 if the database answered this process within two seconds. 0: all that comes from it is missing, rather than out of date.",
+      help: "1 if the database gave this process the figures within two seconds. 0: it is away, too slow or refuses (see the log), and all that comes from it is missing, rather than out of date.",
     },
     [{ labels: {}, value: figures === null ? 0 : 1 }],
   );

@@ -107,9 +107,10 @@ const STATE_WORDS: Record<string, readonly [string, string]> = {
   unknown: ["perhaps sent", "bad"],
 };
 
-/** A state as a word; its colour says the same once more. */
-export function tag(state: string): Html {
-  const [word, kind] = STATE_WORDS[state] ?? [plain(state), ""];
+/** A state as a word; its colour says the same once more, unless nothing is in that state. */
+export function tag(state: string, count = 1): Html {
+  const [word, colour] = STATE_WORDS[state] ?? [plain(state), ""];
+  const kind = count === 0 ? "" : colour;
   return html`<span class="tag ${kind}">${word}</span>`;
 }
 
@@ -117,7 +118,8 @@ export const stateWord = (state: string): string => STATE_WORDS[state]?.[0] ?? p
 
 /** A table whose rows become cards on a phone. The first cell of a row names it. */
 export function table(caption: string, columns: string[], body: unknown[][]): Html {
-  if (body.length === 0) return html`<p class="quiet">${caption}: none.</p>`;
+  if (body.length === 0)
+    return html`<p class="quiet">${caption}${caption.endsWith(".") ? " There are none." : ": none."}</p>`;
   return html`<table class="rows">
     <caption>
       ${caption}
@@ -132,7 +134,10 @@ export function table(caption: string, columns: string[], body: unknown[][]): Ht
         ([first, ...cells]) =>
           html`<tr>
             <th scope="row">${first}</th>
-            ${cells.map((cell, index) => html`<td data-label="${columns[index + 1] ?? ""}">${cell}</td>`)}
+            ${cells.map((cell, index) =>
+              // On a phone an empty cell is no line.
+              cell === "" ? html`<td></td>` : html`<td data-label="${columns[index + 1] ?? ""}">${cell}</td>`,
+            )}
           </tr>`,
       )}
     </tbody>
@@ -143,7 +148,7 @@ export function table(caption: string, columns: string[], body: unknown[][]): Ht
 export const facts = (entries: [string, unknown][]): Html =>
   html`<dl>
     ${entries
-      .filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false)
+      .filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "")
       .map(
         ([name, value]) =>
           html`<dt>${name}</dt>

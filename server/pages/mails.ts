@@ -5,6 +5,7 @@ import { actionLink, facts, link, table, tag } from "./layout.ts";
 import { gateFacts } from "./overview.ts";
 import {
   MAIL_STATUSES,
+  mayBeResent,
   PAGE_ROWS,
   type Done,
   type Gate,
@@ -38,6 +39,7 @@ export function mailsPage(
     <p class="bar">
       ${rows.length > PAGE_ROWS && last !== undefined ? html`<a class="button" rel="next" href="${urls.mails(status, cursorText({ at: last.cursor_at, id: last.id }))}">Next page</a>` : ""}
       <a href="${urls.mailsCsv(status)}">As CSV</a>
+      ${may_act && list.length > 0 && mayBeResent(status) ? actionLink(urls.confirm("resend_all", { status }), "Send all of these again ...") : ""}
     </p>`;
 }
 

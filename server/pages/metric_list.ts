@@ -70,6 +70,10 @@ export const METRICS: readonly Metric[] = [
     "Mails that are written and not sent (sealed), and those that need an operator: refused by Resend (failed), perhaps sent (unknown).",
   ),
   gauge("mail_gate_closed", "1 while no mail goes out: a limit, a quota, a revoked key, or an operator."),
+  gauge(
+    "mail_gate_closed_seconds",
+    "How long no mail has gone out for a closed gate, kept while refusals close it anew; 0: it is open.",
+  ),
   gauge("workers_alive", "Workers that hold their lock. 0: nothing is restored, and no mail goes out."),
   gauge(
     "task_last_success_timestamp_seconds",

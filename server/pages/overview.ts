@@ -2,7 +2,7 @@
 import { html } from "hono/html";
 import type { Pool } from "pg";
 
-import { isTooSlow } from "../postgres/errors.ts";
+import { isPoolBusy, isTooSlow } from "../postgres/errors.ts";
 import { cached } from "./cached.ts";
 import { hourChart } from "./chart.ts";
 import { actionLink, facts, link, table, tag } from "./layout.ts";
@@ -20,7 +20,7 @@ import {
   type Finding,
   type Gate,
 } from "./queries.ts";
-import { capital, count, duration, inPageWords, plain, things, time, visible, type Html } from "./text.ts";
+import { capital, count, duration, plain, things, time, visible, type Html } from "./text.ts";
 import { urls } from "./urls.ts";
 
 /** Charts show two days. */
@@ -35,7 +35,7 @@ const part = <T>(query: Promise<T>): Promise<Part<T>> =>
   query.then(
     (value) => ({ value }),
     (error: unknown) => {
-      if (isTooSlow(error)) return { too_slow: true };
+      if (isTooSlow(error) || isPoolBusy(error)) return { too_slow: true };
       throw error;
     },
   );
@@ -98,7 +98,7 @@ function whereTo({ finding, problem }: Finding, may_act: boolean): Html | "" {
     case "stuck":
       return link(
         urls.stuck(problem.startsWith("So many") ? undefined : problem.replace(/\.$/, "")),
-        "Show them, and what can be done",
+        "Show them",
       );
     case "mail_gate_closed":
       return html`${may_act ? html`${actionLink(urls.confirm("open_gate"), "Open the gate ...")} ` : ""}${link(urls.mails(), "Mails that wait")}`;
@@ -120,7 +120,7 @@ const findingCard = (found: Finding, now: Date, may_act: boolean): Html =>
     <h2>${visible(capital(found.problem))}</h2>
     <p>
       ${found.count > 1 ? html`<b>${count(found.count)}</b> of them. ` : ""}${found.since === null ? "" : html`Since ${time(found.since, now)}. `}
-      <b>What to do:</b> ${visible(inPageWords(found.what_to_do))} ${whereTo(found, may_act)}
+      <b>What to do:</b> ${visible(found.what_to_do)} ${whereTo(found, may_act)}
     </p>
   </li>`;
 
@@ -150,7 +150,7 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
                 state.restore_status === "held"
                   ? urls.holds()
                   : urls.restores({ state: state.restore_status, order: "oldest" }),
-                tag(state.restore_status),
+                tag(state.restore_status, state.count),
               ),
               count(state.count, COUNT_LIMIT),
               time(state.oldest, now),
@@ -168,7 +168,8 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
           const dead = list.length - alive.length;
           return html`<p>
             ${alive.length === 0 ? html`<span class="tag bad">none is alive</span>` : html`<span class="tag good">${count(alive.length)} alive</span>`}
-            ${alive[0] === undefined ? "" : html` the newest since ${time(alive[0].started_at, now)}`}${dead > 0 ? html`, ${things(dead, "dead one")} not cleaned up yet` : ""}.
+            ${alive[0] === undefined ? "" : html` the newest since ${time(alive[0].started_at, now)}.`}
+            ${dead > 0 ? `${things(dead, "dead one")} not cleaned up yet.` : ""}
             ${link(urls.workers(), "All of them")}
           </p>`;
         })}
@@ -188,7 +189,10 @@ export function overview(snapshot: Snapshot, may_act: boolean): Html {
             "Not sent",
             ["state", "mails", "the oldest"],
             list.map((mail) => [
-              link(urls.mails(mail.status === "sealed" ? "waiting" : mail.status), tag(mail.status)),
+              link(
+                urls.mails(mail.status === "sealed" ? "waiting" : mail.status),
+                tag(mail.status, mail.count),
+              ),
               count(mail.count, COUNT_LIMIT),
               time(mail.oldest, now),
             ]),
@@ -238,10 +242,12 @@ export const taskJobs = ({ waiting, failed }: { waiting: number; failed: number 
 export const gateFacts = (gate: Gate, now: Date, may_act: boolean): Html =>
   gate.is_open
     ? html`<p>
-        <span class="tag good">The gate is open</span> at ${gate.calls_per_second.toFixed(1)} mails a second.
+        <span class="tag good">The gate is open</span> at
+        ${gate.calls_per_second.toLocaleString("en", { maximumFractionDigits: 1 })} mails a second.
       </p>`
     : html`<p>
           <span class="tag bad">The gate is closed</span>
+          ${gate.closed_since === null ? "" : html`since ${time(gate.closed_since, now)},`}
           ${gate.closed_until === null ? "until somebody opens it" : html`until ${time(gate.closed_until, now)}`}${
             gate.sender === null ? "" : html`, for mails from ${visible(gate.sender)}`
           }.

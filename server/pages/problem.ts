@@ -3,8 +3,16 @@ import { html } from "hono/html";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 
-import { isBadValue, isForbidden, isReadOnly, isTooSlow, isUnavailable } from "../postgres/errors.ts";
+import {
+  isBadValue,
+  isForbidden,
+  isPoolBusy,
+  isReadOnly,
+  isTooSlow,
+  isUnavailable,
+} from "../postgres/errors.ts";
 import { link } from "./layout.ts";
+import { Changed } from "./queries.ts";
 import { visible, type Html } from "./text.ts";
 import { urls } from "./urls.ts";
 
@@ -48,6 +56,12 @@ export function problemOf(error: unknown): PageProblem {
           "The browser sent something else than a form of these pages.",
         );
   }
+  if (error instanceof Changed)
+    return new PageProblem(
+      409,
+      "Nothing was done",
+      "It has changed since the page that you confirmed: look at it again. Somebody else may have acted, or Thaw has gone on with it.",
+    );
   // A NUL byte in an address, say.
   if (isBadValue(error))
     return new PageProblem(400, "Not found", "The database cannot hold such a text, so nothing has it.");
@@ -60,6 +74,12 @@ export function problemOf(error: unknown): PageProblem {
       503,
       "This took too long",
       "Postgres did not answer within 3 seconds. It may be busy, or somebody keeps a table or a row locked; or this list needs a narrower filter. Reload to try again.",
+    );
+  if (isPoolBusy(error))
+    return new PageProblem(
+      503,
+      "Too many pages at once",
+      "All connections of these pages are in use, perhaps by lists that take long. Postgres may be well. Reload to try again.",
     );
   if (isReadOnly(error))
     return new PageProblem(

@@ -1,6 +1,6 @@
 /**
- * All SQL of the pages. Each query reads a bounded number of rows by an index: counts are cut off, lists go on from a key, and a
- * search looks through so many reads at a time. So a page costs the same at ten thousand rows and at ten million.
+ * All SQL of the pages. Each query reads a bounded number of rows by an index: counts are cut off, lists and searches go on from a
+ * key. So a page costs the same at ten thousand rows and at ten million.
  */
 import type { Pool, QueryResultRow } from "pg";
 
@@ -15,9 +15,6 @@ export const PAGE_ROWS = 50;
 
 /** Counts stop here: "10,000+" says as much. */
 export const COUNT_LIMIT = 10_000;
-
-/** How many reads one search looks through, some 200 ms: there is no index on addresses, keys and ARNs of all times. */
-const SEARCH_ROWS = 50_000;
 
 /** Rows of one file. More come with a narrower filter. */
 export const CSV_ROWS = 10_000;
@@ -77,7 +74,7 @@ const TOO_MANY: Finding = {
   problem: "So many requests are stuck that counting them takes longer than 3 seconds",
   since: null,
   count: 1,
-  what_to_do: "look at some of them",
+  what_to_do: "Look at some of them, and at what they have in common.",
 };
 
 export async function findings(pool: Pool): Promise<Finding[]> {
@@ -147,13 +144,17 @@ export interface Gate {
   reason: string;
   sender: string | null;
   calls_per_second: number;
+  closed_since: Date | null;
+  /** As it stands in actions; null: open. */
+  closed_until_text: string | null;
 }
 
 export const gate = async (pool: Pool): Promise<Gate | undefined> =>
   (
     await rows<Gate>(
       pool,
-      `select is_open, case when isfinite(closed_until) then closed_until end as closed_until, reason, sender, calls_per_second
+      `select is_open, case when isfinite(closed_until) then closed_until end as closed_until, reason, sender, calls_per_second,
+              closed_since, to_jsonb(closed_until) #>> '{}' as closed_until_text
          from mail_gate_status`,
     )
   )[0];
@@ -166,11 +167,11 @@ export interface MailCount {
 
 /** Mails that are not sent. Those that an operator had sent again are done with. */
 export const openMails = (pool: Pool): Rows<MailCount> => {
-  const of = "unsent_mails m where m.status = s.status";
+  const of = "unsent_mails m where m.notification_status = s.status";
   return rows(
     pool,
-    `select s.status, ${countOf(of)} as count, (select m.created_at from ${of} order by m.created_at limit 1) as oldest
-       from unnest(array['sealed', 'failed', 'unknown']) s (status)`,
+    `select s.status::text as status, ${countOf(of)} as count, (select m.created_at from ${of} order by m.created_at limit 1) as oldest
+       from unnest('{sealed,failed,unknown}'::notification_status[]) s (status)`,
   );
 };
 
@@ -213,15 +214,10 @@ export interface Took {
 export const tookTimes = (pool: Pool): Rows<Took> =>
   rows(
     pool,
-    `with buckets as (
-       select t.labels ->> 'storage_class' as storage_class, t.labels ->> 'tier' as tier, t.le, sum(t.n) as n
-         from hourly_totals t
-        where t.hour > now() - interval '30 days' and t.metric = 'read_to_readable_seconds'
-        group by 1, 2, 3),
-     summed as (
+    `with summed as (
        select b.*, sum(b.n) over (partition by b.storage_class, b.tier order by b.le) as upto,
               sum(b.n) over (partition by b.storage_class, b.tier) as total
-         from buckets b)
+         from times_to_readable b)
      select s.storage_class, s.tier, max(s.total)::int as count,
             nullif(min(s.le) filter (where s.upto >= 0.5 * s.total), 'infinity') as half_s,
             nullif(min(s.le) filter (where s.upto >= 0.95 * s.total), 'infinity') as most_s
@@ -316,18 +312,26 @@ export function listRestores(
   );
 }
 
-/** Ids that a bulk action works on, the oldest first; one more than BULK_LIMIT when there are more. Holds are decided as a whole. */
+/** By Postgres's clock, which all times are of. */
+export const databaseTime = async (pool: Pool): Promise<string> =>
+  (await rows<{ now: string }>(pool, "select now()::text as now"))[0]?.now ?? "";
+
+/**
+ * Ids that a bulk action works on, the oldest first; one more than BULK_LIMIT when there are more. What has come into its state after
+ * `as_of` is left out. Holds are decided as a whole.
+ */
 export async function matchingRestores(
   pool: Pool,
   query: Omit<ListQuery, "after" | "order">,
+  as_of: string | undefined,
 ): Promise<string[]> {
   const { time, where, values } = filterOf(query);
   const found = await rows<{ id: string }>(
     pool,
     `select o.id from unnest($1::restore_status[]) s (status)
-      cross join lateral (select r.id, ${time} as at from restore_details r where ${where} order by ${time}, r.id limit $4) o
+      cross join lateral (select r.id, ${time} as at from restore_details r where ${where} and ($5::timestamptz is null or ${time} <= $5) order by ${time}, r.id limit $4) o
       order by o.at, o.id limit $4`,
-    [...values, BULK_LIMIT + 1],
+    [...values, BULK_LIMIT + 1, as_of ?? null],
   );
   return found.map(({ id }) => id);
 }
@@ -343,27 +347,29 @@ export interface Stuck {
   failure_code: string;
   failure_message: string;
   what_to_do: string;
+  mail_id: string | null;
 }
 
-/** The oldest first; when they are too many to sort, any of them. */
-export async function stuck(pool: Pool, problem: string | undefined, limit: number): Promise<Stuck[]> {
-  const some = `select id, restore_id, s3_bucket, s3_key, email, since, problem, failure_code, failure_message, what_to_do from stuck_requests
-    where $1::text is null or problem = $1`;
-  const values = [problem ?? null, limit];
-  try {
-    return await rows<Stuck>(pool, `${some} order by since, id limit $2`, values);
-  } catch (error) {
-    if (!isTooSlow(error)) throw error;
-    return rows<Stuck>(pool, `${some} limit $2`, values);
-  }
-}
+/** The oldest first. */
+export const stuck = (pool: Pool, problem: string | undefined, limit: number): Rows<Stuck> =>
+  rows(
+    pool,
+    `select s.id, s.restore_id, s.s3_bucket, s.s3_key, s.email, s.since, s.problem, s.failure_code, s.failure_message, s.what_to_do, s.mail_id
+       from unnest(case when $1::text is null then stuck_problems() else array[$1] end) p (problem)
+      cross join lateral oldest_stuck(p.problem, $2) s
+      order by s.since, s.id limit $2`,
+    [problem ?? null, limit],
+  );
 
-/** The restores behind the stuck requests of one problem. */
+/** So many stuck requests are looked at for the restores behind them: a restore may have very many readers. */
+const STUCK_LOOKED_AT = 10 * BULK_LIMIT;
+
+/** The restores behind the stuck requests of one problem, the oldest first; when they are too many to sort, any of them. */
 export async function stuckRestores(pool: Pool, problem: string): Promise<string[]> {
   const found = await rows<{ restore_id: string }>(
     pool,
-    "select restore_id from stuck_requests where problem = $1 group by restore_id order by min(since), restore_id limit $2",
-    [problem, BULK_LIMIT + 1],
+    "select restore_id from oldest_stuck($1, $3) group by restore_id order by min(since), restore_id limit $2",
+    [problem, BULK_LIMIT + 1, STUCK_LOOKED_AT],
   );
   return found.map(({ restore_id }) => restore_id);
 }
@@ -400,6 +406,27 @@ export async function findId(
   };
 }
 
+/** What a search for names means: `bucket` is the whole name of one, or how it begins. */
+export interface Name {
+  bucket: string;
+  is_whole: boolean;
+  key: string;
+}
+
+/** Restores of files whose keys begin so, by name; one row more than a page. */
+export const restoresByName = (
+  pool: Pool,
+  { bucket, is_whole, key }: Name,
+  after: string | undefined,
+): Rows<ListedRestore> =>
+  rows(
+    pool,
+    `select r.created_at as at, r.created_at::text as cursor_at, ${LISTED}
+       from find_by_name($1, $2, $3, $4, ${PAGE_ROWS + 1}) with ordinality f (id, place) join restore_details r on r.id = f.id
+      order by f.place`,
+    [bucket, is_whole, key, after ?? null],
+  );
+
 export interface FoundRead {
   id: string;
   restore_id: string;
@@ -412,59 +439,32 @@ export interface FoundRead {
   closed_at: Date | null;
   failure_code: string | null;
   requested_at: Date;
-  cursor_at: string;
 }
 
-export interface Search {
-  found: FoundRead[];
-  /** The oldest read that was looked at, when there are older ones. */
-  searched_to: (Cursor & { time: Date }) | undefined;
-}
-
-/** What a search compares; $4 is the text, and the other two parts of an s3:// path come before it. */
-const MATCHES = {
-  address: "lower(q.email) = lower($4)",
-  reader: "(q.access_key_id = $4 or q.principal = $4)",
-  reader_prefix: "(starts_with(q.principal, $4) or starts_with(q.access_key_id, $4))",
-  key_prefix: "starts_with(q.s3_key, $4)",
-  path_prefix: "starts_with('s3://' || q.s3_bucket || '/' || q.s3_key, $4)",
+/** Which function of lists.sql finds the reads; $1 is the text. */
+const READS_OF = {
+  address: "find_by_address($1, $2, $3)",
+  reader: "find_by_reader(array[$1], $2, $3)",
+  reader_prefix: "find_by_reader(array(select readers_like($1)), $2, $3)",
 } as const;
-export type Match = keyof typeof MATCHES;
+export type ReadsOf = keyof typeof READS_OF;
 
-/** Looks through the newest reads, or those before the cursor. */
-export async function searchReads(
+/** The newest first; one row more than a page. */
+export const searchReads = (
   pool: Pool,
-  match: Match,
+  of: ReadsOf,
   text: string,
-  cursor: Cursor | undefined,
-): Promise<Search> {
-  const found = await rows<FoundRead & { is_last: boolean; is_full: boolean }>(
+  after: string | undefined,
+): Rows<FoundRead> =>
+  rows(
     pool,
-    `with looked_at as materialized (
-       select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.access_key_id, q.principal, q.reader, q.email, q.restore_status, q.requested_at
-         from restore_readers q
-        where $1::timestamptz is null or (q.requested_at, q.id) < ($1, $2::uuid)
-        order by q.requested_at desc, q.id desc limit $3),
-     last as (select q.id, count(*) over () as n from looked_at q order by q.requested_at, q.id limit 1)
-     (select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text as restore_status, q.requested_at,
-             q.requested_at::text as cursor_at, r.is_held, r.closed_at, r.failure_code, false as is_last, false as is_full
-        from (select * from looked_at q where ${MATCHES[match]} order by q.requested_at desc, q.id desc limit ${PAGE_ROWS + 1}) q
-       cross join lateral (select r.is_held, r.closed_at, r.failure_code from restore_details r where r.id = q.restore_id offset 0) r
-       order by q.requested_at desc, q.id desc)
-     union all
-     select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text, q.requested_at, q.requested_at::text,
-            false, null, null, true, l.n = $3
-       from last l join looked_at q on q.id = l.id`,
-    [cursor?.at ?? null, cursor?.id ?? null, SEARCH_ROWS, text],
+    `select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.reader, q.email, q.restore_status::text as restore_status, q.requested_at,
+            r.is_held, r.closed_at, r.failure_code
+       from ${READS_OF[of]} with ordinality f (id, place) join restore_readers q on q.id = f.id
+      cross join lateral (select r.is_held, r.closed_at, r.failure_code from restore_details r where r.id = q.restore_id offset 0) r
+      order by f.place`,
+    [text, after ?? null, PAGE_ROWS + 1],
   );
-  const matches = found.filter(({ is_last }) => !is_last);
-  const shown = matches.slice(0, PAGE_ROWS);
-  const last = matches.length > PAGE_ROWS ? shown.at(-1) : found.find((read) => read.is_last && read.is_full);
-  return {
-    found: shown,
-    searched_to: last && { at: last.cursor_at, id: last.id, time: last.requested_at },
-  };
-}
 
 // One restore.
 
@@ -564,6 +564,10 @@ const MAIL = `m.id, m.kind, m.email, m.status, m.created_at, m.created_at::text 
 export const MAIL_STATUSES = ["waiting", "failed", "unknown"] as const;
 export type MailStatus = (typeof MAIL_STATUSES)[number];
 
+/** resend_notification refuses a mail that still waits: it is tried again by itself. */
+export const mayBeResent = (status: string | undefined): status is "failed" | "unknown" =>
+  status === "failed" || status === "unknown";
+
 /** Mails that are not sent, the oldest first. Sent ones are found by their restore. */
 export const mails = (
   pool: Pool,
@@ -573,12 +577,33 @@ export const mails = (
 ): Rows<Mail> =>
   rows(
     pool,
-    `select ${MAIL} from unsent_mails m
-      where ($1::text is null or m.status = $1)
-        and ($3::timestamptz is null or (m.created_at, m.id) > ($3, $4::uuid))
-      order by m.created_at, m.id limit $2`,
-    [status === "waiting" ? "sealed" : (status ?? null), limit + 1, cursor?.at ?? null, cursor?.id ?? null],
+    `select ${MAIL}
+       from (select o.id
+               from unnest($1::notification_status[]) s (status)
+              cross join lateral (
+                select m.id, m.created_at from unsent_mails m
+                 where m.notification_status = s.status and (m.created_at, m.id) > ($3::timestamptz, $4::uuid)
+                 order by m.created_at, m.id limit $2) o
+              order by o.created_at, o.id limit $2) p
+       join unsent_mails m on m.id = p.id
+      order by m.created_at, m.id`,
+    [
+      status === undefined ? ["sealed", "failed", "unknown"] : [status === "waiting" ? "sealed" : status],
+      limit + 1,
+      cursor?.at ?? "-infinity",
+      cursor?.id ?? "00000000-0000-0000-0000-000000000000",
+    ],
   );
+
+/** Mails that a bulk action sends again, the oldest first; one more than BULK_LIMIT when there are more. */
+export async function matchingMails(pool: Pool, status: MailStatus): Promise<string[]> {
+  const found = await rows<{ id: string }>(
+    pool,
+    "select m.id from unsent_mails m where m.status = $1 order by m.created_at, m.id limit $2",
+    [status, BULK_LIMIT + 1],
+  );
+  return found.map(({ id }) => id);
+}
 
 export const mailsById = (pool: Pool, ids: string[]): Rows<Mail> =>
   rows(
@@ -597,8 +622,9 @@ export interface Told {
 export const filesOfMail = (pool: Pool, id: string): Rows<Told> =>
   rows(
     pool,
-    `select restore_id, s3_bucket, s3_key from restore_readers where pre_notification_id = $1
-     union select restore_id, s3_bucket, s3_key from restore_readers where post_notification_id = $1
+    // Each part by itself: a mail may tell of a hundred thousand files.
+    `(select restore_id, s3_bucket, s3_key from restore_readers where pre_notification_id = $1 limit ${PAGE_ROWS + 1})
+     union (select restore_id, s3_bucket, s3_key from restore_readers where post_notification_id = $1 limit ${PAGE_ROWS + 1})
      limit ${PAGE_ROWS + 1}`,
     [id],
   );
@@ -618,9 +644,9 @@ export interface Done {
   after: string;
 }
 
-// As text: a parsed object must never get into a template.
-const DONE =
-  "a.id::text as id, a.at, a.at::text as cursor_at, a.actor, a.role, a.action, a.target, a.restore_id, a.before::text, a.after::text";
+// As text: a parsed object must never get into a template. What a function said is a sentence already.
+const DONE = `a.id::text as id, a.at, a.at::text as cursor_at, a.actor, a.role, a.action, a.target, a.restore_id,
+  coalesce(nullif(a.before::text, '{}'), '') as before, coalesce(a.after ->> 'did', nullif(a.after::text, '{}'), '') as after`;
 
 export const actionsOn = (pool: Pool, targets: string[], restore_id: string | null): Rows<Done> =>
   rows(
@@ -641,16 +667,25 @@ export const actions = (pool: Pool, cursor: Cursor | undefined): Rows<Done> =>
     [cursor?.at ?? null, cursor?.id ?? null],
   );
 
+/** It changed between the look and the click: nothing was done. */
+export class Changed extends Error {
+  override name = "Changed";
+}
+
 /**
- * Calls one of the operators' functions for somebody: `call` is its call with $2 on as `values`. Returns what it said, and the
- * row that it left in actions.
+ * Calls one of the operators' functions for somebody: `call` is its call with `values`. Returns what it said, and the rows that it
+ * left in actions, the newest first. `confirmed` is what each of these must have found (actions.before); else nothing is done: somebody
+ * confirmed to ask S3 again, and by now that would start a restore that costs money.
+ *
+ * @throws Changed
  */
 export async function act(
   pool: Pool,
   actor: string,
   call: string,
   values: unknown[],
-): Promise<{ said: string[]; action: string | undefined }> {
+  confirmed: Record<string, string> = {},
+): Promise<{ said: string[]; actions: string[] }> {
   const client = await pool.connect();
   let broken = true;
   try {
@@ -658,13 +693,15 @@ export async function act(
     await client.query("select set_config('thaw.actor', $1, true)", [actor]);
     const { rows: said } = await client.query<{ said: string }>(call, values);
     // The time of a row in actions is that of its transaction.
-    const { rows: left } = await client.query<{ id: string }>(
-      "select id::text as id from operator_actions where at = now() and actor = $1 order by id desc limit 1",
-      [actor],
+    const { rows: left } = await client.query<{ id: string; is_as_confirmed: boolean }>(
+      `select id::text as id, before @> $2::jsonb as is_as_confirmed from operator_actions
+        where at = now() and actor = $1 order by operator_actions.id desc`,
+      [actor, JSON.stringify(confirmed)],
     );
+    if (left.some(({ is_as_confirmed }) => !is_as_confirmed)) throw new Changed();
     await client.query("commit");
     broken = false;
-    return { said: said.map((row) => row.said), action: left[0]?.id };
+    return { said: said.map((row) => row.said), actions: left.map(({ id }) => id) };
   } catch (error) {
     await client.query("rollback").then(
       () => (broken = false),

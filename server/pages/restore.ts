@@ -6,7 +6,7 @@ import { size } from "../wording/sizes.ts";
 import { clockInWords, expectation } from "../wording/times.ts";
 import { actionLink, facts, link, stateWord, table, tag } from "./layout.ts";
 import { PAGE_ROWS, type Done, type Mail, type Reader, type Restore, type Step } from "./queries.ts";
-import { count, plain, time, visible, type Html } from "./text.ts";
+import { count, plain, reason, time, visible, visibleUnlessEmpty, type Html } from "./text.ts";
 import { stateOf } from "./restores.ts";
 import { isId, urls } from "./urls.ts";
 
@@ -94,7 +94,7 @@ export const mailTable = (caption: string, list: Mail[], now: Date): Html =>
       html`${tag(mail.status)}${mail.superseded_by === null ? "" : html` <small>${link(urls.mail(mail.superseded_by), "sent again")}</small>`}`,
       time(mail.created_at, now),
       time(mail.sent_at, now),
-      html`<b>${visible(mail.failure_code)}</b> ${visible(mail.failure_message)}`,
+      reason(mail),
     ]),
   );
 
@@ -105,7 +105,7 @@ const stepTable = (list: Step[], now: Date): Html =>
     list.map((step) => [
       time(step.at, now),
       html`${step.from_status === null ? "" : html`${stateWord(step.from_status)} → `}${step.from_status === step.to_status ? "trouble" : stateWord(step.to_status)}`,
-      visible(step.code),
+      visibleUnlessEmpty(step.code),
       visible(step.by),
     ]),
   );
@@ -196,5 +196,3 @@ export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html
       ${actionTable("The newest first", of.actions, now)}
     </section>`;
 }
-
-const visibleUnlessEmpty = (text: string): Html | "" => (text === "" ? "" : visible(text));

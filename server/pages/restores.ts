@@ -2,10 +2,10 @@
 import { html } from "hono/html";
 
 import { actionLink, link, stateWord, table, tag } from "./layout.ts";
-import { PAGE_ROWS, type FoundRead, type ListedRestore, type Search, type Stuck } from "./queries.ts";
+import { PAGE_ROWS, type FoundRead, type ListedRestore, type MailStatus, type Stuck } from "./queries.ts";
 import { csv } from "../wording/csv.ts";
 import { size } from "../wording/sizes.ts";
-import { inPageWords, plain, since, time, visible, type Html } from "./text.ts";
+import { capital, plain, reason, since, time, visible, type Html } from "./text.ts";
 import { cursorText, LIST_STATES, urls, type ListQuery } from "./urls.ts";
 
 /** "s3://bucket/key" as a link to the restore. */
@@ -100,13 +100,36 @@ export function listPage(query: ListQuery, rows: ListedRestore[], now: Date, may
 /** Only then a retry of the restore helps; mails have a list of their own. */
 export const isAboutS3 = (problem: string): boolean => problem.includes("S3");
 
-export const stuckPage = (problem: string | undefined, rows: Stuck[], now: Date, may_act: boolean): Html =>
-  html`<p>
+/** Where the mails of a problem are listed, each with what can be done. */
+const MAILS_OF: Record<string, MailStatus> = {
+  "a mail is not sent yet": "waiting",
+  "Resend refused a mail": "failed",
+  "nobody knows whether a mail was sent": "unknown",
+};
+
+/** A problem: what to do about it, by hand and here. */
+const problemCard = (problem: string, what_to_do: string, may_act: boolean): Html =>
+  html`<li class="finding">
+    <h2>${visible(capital(problem))}</h2>
+    <p>
+      <b>What to do:</b> ${visible(what_to_do)}
+      ${may_act && isAboutS3(problem) ? actionLink(urls.confirm("retry_all", { problem }), "Retry the restores of all these ...") : ""}
+      ${MAILS_OF[problem] === undefined ? "" : link(urls.mails(MAILS_OF[problem]), "These mails, one by one or all at once")}
+    </p>
+  </li>`;
+
+export function stuckPage(problem: string | undefined, rows: Stuck[], now: Date, may_act: boolean): Html {
+  // One text for each problem.
+  const problems = new Map(rows.map((row) => [row.problem, row.what_to_do]));
+  return html`<p>
       ${problem === undefined ? "What an operator should look at, the oldest first. One row for each reader." : html`Only: <b>${visible(problem)}</b>. ${link(urls.stuck(), "Show all")}`}
     </p>
+    <ul class="findings">
+      ${[...problems].map(([name, what_to_do]) => problemCard(name, what_to_do, may_act))}
+    </ul>
     ${table(
       problem === undefined ? "Stuck" : plain(problem),
-      ["file", "problem", "since", "reader", "what S3 or Resend says", "what to do"],
+      ["file", "problem", "since", "reader", "what S3 or Resend says"],
       rows
         .slice(0, PAGE_ROWS)
         .map((row) => [
@@ -114,13 +137,11 @@ export const stuckPage = (problem: string | undefined, rows: Stuck[], now: Date,
           link(urls.stuck(row.problem), visible(row.problem)),
           time(row.since, now),
           row.email === null ? "nobody known" : visible(row.email),
-          html`<b>${visible(row.failure_code)}</b> ${visible(row.failure_message)}`,
-          visible(inPageWords(row.what_to_do)),
+          html`${reason(row)} ${row.mail_id === null ? "" : link(urls.mail(row.mail_id), "The mail")}`,
         ]),
     )}
-    ${problem !== undefined && /mail/.test(problem) ? html`<p>${link(urls.mails(), "Mails that are not sent, each with what can be done")}</p>` : ""}
-    ${rows.length > PAGE_ROWS ? html`<p>There are more. When these are solved, the next ones show.</p>` : ""}
-    ${problem !== undefined && isAboutS3(problem) && may_act && rows.length > 0 ? html`<p>${actionLink(urls.confirm("retry_all", { problem }), "Retry the restores of all these ...")}</p>` : ""}`;
+    ${rows.length > PAGE_ROWS ? html`<p>There are more. When these are solved, the next ones show.</p>` : ""}`;
+}
 
 const foundTable = (list: FoundRead[], now: Date): Html =>
   table(
@@ -135,19 +156,18 @@ const foundTable = (list: FoundRead[], now: Date): Html =>
     ]),
   );
 
-/** What a search found among the reads that it looked through. */
-export const searchPage = (q: string, { found, searched_to }: Search, now: Date): Html =>
-  html` ${foundTable(found, now)}
-    <p class="bar">
-      ${
-        searched_to === undefined
-          ? "All reads were looked through."
-          : html`Looked through the reads since ${time(searched_to.time, now)}.
-              <a class="button" rel="next" href="${urls.search(q, cursorText(searched_to))}"
-                >Look further back</a
-              >`
-      }
-    </p>`;
+const nextFound = (q: string, rows: { id: string }[]): Html | "" => {
+  const last = rows[PAGE_ROWS - 1];
+  return rows.length > PAGE_ROWS && last !== undefined
+    ? html`<p class="bar"><a class="button" rel="next" href="${urls.search(q, last.id)}">Next page</a></p>`
+    : "";
+};
+
+export const namesPage = (q: string, rows: ListedRestore[], now: Date): Html =>
+  html`${restoreTable("Files by name", rows.slice(0, PAGE_ROWS), now)} ${nextFound(q, rows)}`;
+
+export const readsPage = (q: string, rows: FoundRead[], now: Date): Html =>
+  html`${foundTable(rows.slice(0, PAGE_ROWS), now)} ${nextFound(q, rows)}`;
 
 export const restoresAsCsv = (list: ListedRestore[]): string =>
   csv([

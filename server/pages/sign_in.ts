@@ -24,8 +24,8 @@ const NAME = /^(?=.*\S)[^\p{C}]{1,100}$/u;
 export function signIn(password: string, log: Log): MiddlewareHandler<PagesEnv> {
   let pause: Promise<unknown> = Promise.resolve();
   let waiting = 0;
+  let untold = 0;
   const slowDown = async (): Promise<void> => {
-    if (waiting >= MOST_WAITING) return;
     waiting++;
     pause = pause.then(() => sleep(PAUSE_MS));
     await pause;
@@ -40,10 +40,21 @@ export function signIn(password: string, log: Log): MiddlewareHandler<PagesEnv> 
       // People type a password into the wrong field.
       const shown =
         name.includes(password) || name.includes(given) ? "(not shown)" : plain(name).slice(0, 100);
+      // Nobody may fill the disk with lines: what is not slowed down is counted.
+      if (waiting >= MOST_WAITING) {
+        untold++;
+        return false;
+      }
       log.warn(
-        { user: shown, address: addressOf(c), wrong: isRight ? "user name" : "password" },
+        {
+          user: shown,
+          address: addressOf(c),
+          wrong: isRight ? "user name" : "password",
+          ...(untold > 0 && { others_since_the_last_line: untold }),
+        },
         "a log-in to the pages failed",
       );
+      untold = 0;
       await slowDown();
       return false;
     },

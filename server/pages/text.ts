@@ -8,8 +8,12 @@ export type Html = ReturnType<typeof html>;
 
 export { plain };
 
+/** An address or an access key that fits on a line of a phone is not broken. */
+const SHORT = /^(?!s3:)\S{12,22}$/;
+
 /** For the body of a page. The text stands in its own direction, so that it does not reorder what is around it. */
 export function visible(text: string): Html {
+  if (SHORT.test(text) && plain(text) === text) return html`<bdi class="short">${text}</bdi>`;
   const parts: (string | Html)[] = [];
   let from = 0;
   for (const { 0: found, index } of text.matchAll(INVISIBLE)) {
@@ -18,6 +22,14 @@ export function visible(text: string): Html {
   }
   return html`<bdi>${[...parts, text.slice(from)]}</bdi>`;
 }
+
+export const visibleUnlessEmpty = (text: string): Html | "" => (text === "" ? "" : visible(text));
+
+/** What S3 or Resend said. */
+export const reason = (of: { failure_code: string; failure_message: string }): Html | "" =>
+  of.failure_code === "" && of.failure_message === ""
+    ? ""
+    : html`<b>${visible(of.failure_code)}</b> ${visible(of.failure_message)}`;
 
 /** "1,234"; a count that was cut off there: "10,000+". */
 export function count(n: number, cut_at = Infinity): string {
@@ -29,18 +41,6 @@ export const things = (n: number, one: string, many = `${one}s`): string =>
   `${count(n)} ${n === 1 ? one : many}`;
 
 export const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
-
-/** What the views tell somebody in psql to do; here the same is done by buttons. */
-export const inPageWords = (what_to_do: string): string =>
-  capital(
-    what_to_do
-      .replace(/: select open_mail_gate\(\)/, "")
-      .replace(/select retry_restore\(id\) asks S3/, "a retry asks S3")
-      .replace(/, then: select retry_restore\(id\)/, ", then retry it")
-      .replace(/select resend_notification\('[^']*'\)/, "look at the mail, and send it again")
-      .replace("failure_message", "S3")
-      .replace(/^See stuck_requests\.$/, "look at each of them"),
-  );
 
 const SPANS = [
   ["d", 86_400],

@@ -4,7 +4,7 @@ import { html } from "hono/html";
 import { table } from "./layout.ts";
 import { taskJobs } from "./overview.ts";
 import type { Task, Worker } from "./queries.ts";
-import { time, visible, type Html } from "./text.ts";
+import { time, visible, visibleUnlessEmpty, type Html } from "./text.ts";
 
 export const workersPage = (workers: Worker[], tasks: Task[], now: Date): Html =>
   html` ${workers.some(({ is_alive }) => is_alive) ? "" : html`<p class="card note"><b>No worker is alive.</b> Nothing is restored, and no mail goes out. Start one: <code>npm run worker</code>, or see why the service does not run: <code>systemctl status thaw-worker</code>.</p>`}
@@ -27,6 +27,6 @@ export const workersPage = (workers: Worker[], tasks: Task[], now: Date): Html =
         time(task.failed_at, now),
         taskJobs(task),
         time(task.waiting_since, now),
-        visible(task.error),
+        visibleUnlessEmpty(task.error),
       ]),
     )}`;

@@ -6,16 +6,16 @@ const sqlState = (error: unknown): string => {
   return typeof code === "string" && /^(?!E)[0-9A-Z]{5}$/.test(code) ? code : "";
 };
 
-/**
- * Concurrent transactions collided, and a retry will succeed: deadlock, serialisation failure, or a status that changed
- * between read and insert (`restore_requests_follow_restore`).
- */
+/** Between read and insert a status may change, and a limit may be removed. */
+const MAY_VANISH = new Set(["restore_requests_follow_restore", "spending_limit_id_fkey"]);
+
+/** Concurrent transactions collided, and a retry will succeed: deadlock, serialisation failure, or what was read is gone. */
 export function isConflict(error: unknown): boolean {
   const state = sqlState(error);
   return (
     state === "40P01" ||
     state === "40001" ||
-    (state === "23503" && (error as { constraint?: string }).constraint === "restore_requests_follow_restore")
+    (state === "23503" && MAY_VANISH.has((error as { constraint?: string }).constraint ?? ""))
   );
 }
 
@@ -34,6 +34,10 @@ export const isLocked = (error: unknown): boolean => sqlState(error) === "55P03"
 /** pg gave up waiting (query_timeout); Postgres may still work on the query. pg gives this error no code. */
 export const isReadTimeout = (error: unknown): boolean =>
   (error as Error | null)?.message === "Query read timeout";
+
+/** All connections of the pool are in use, and none became free in time. It says nothing about Postgres. */
+export const isPoolBusy = (error: unknown): boolean =>
+  (error as Error | null)?.message === "timeout exceeded when trying to connect";
 
 /** Our time limit for a statement, enforced by Postgres or else by pg. In work on one row, the row may be the cause. */
 export const isTooSlow = (error: unknown): boolean => sqlState(error) === "57014" || isReadTimeout(error);

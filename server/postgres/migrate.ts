@@ -19,8 +19,8 @@ export class MigrationError extends Error {
 }
 
 /**
- * Brings graphile-worker's schema and ours up to date, all of ours in one transaction. Safe to repeat and to
- * run from several processes at once. Returns the names of the files it ran.
+ * Brings graphile-worker's schema and ours up to date, all of ours in one transaction, and then the comments in another. Safe to
+ * repeat and to run from several processes at once. Returns the names of the files it ran.
  *
  * A text that was applied before is not applied again, so that an older process which restarts in the middle
  * of a deploy does not put its own functions back. To return to an earlier text, change its comment.
@@ -46,17 +46,22 @@ async function migrateAll(pool: pg.Pool, directory: string, wait_ms: number): Pr
   await runMigrations({ pgPool: pool });
   const client = await pool.connect();
   try {
-    await client.query("begin");
-    await client.query(`set local lock_timeout = ${wait_ms}`);
-    await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]).catch(async (error: unknown) => {
-      throw isLocked(error) ? new MigrationError(await whoMigrates(pool, wait_ms)) : error;
-    });
-    // Behind a waiting table lock every other query on the table waits too: better to fail, and be restarted.
-    await client.query("set local lock_timeout = '5s'");
-    await client.query(`create table if not exists thaw_migrations (
-      name text not null, sha256 text not null, applied_at timestamptz not null default now(), primary key (name, sha256))`);
-    const ran = await applyFiles(client, directory);
-    await client.query("commit");
+    const files = sqlFiles(directory);
+    // Some 400 comments: servers and workers need not wait for them, as they do for what is locked until the first commit.
+    const ran = [
+      ...(await inTransaction(
+        client,
+        pool,
+        wait_ms,
+        files.filter((file) => !file.is_comment),
+      )),
+      ...(await inTransaction(
+        client,
+        pool,
+        wait_ms,
+        files.filter((file) => file.is_comment),
+      )),
+    ];
     // Without statistics add_job's cached plan scans the whole table: 1.5 ms at 500 jobs, 15 ms at 50,000.
     if (ran.length > 0) await client.query("vacuum analyze graphile_worker._private_jobs");
     return ran;
@@ -66,6 +71,27 @@ async function migrateAll(pool: pg.Pool, directory: string, wait_ms: number): Pr
   } finally {
     client.release();
   }
+}
+
+/** Applies those of the files that are new; all of them, or none. */
+async function inTransaction(
+  client: pg.PoolClient,
+  pool: pg.Pool,
+  wait_ms: number,
+  files: SqlFile[],
+): Promise<string[]> {
+  await client.query("begin");
+  await client.query(`set local lock_timeout = ${wait_ms}`);
+  await client.query("select pg_advisory_xact_lock($1)", [MIGRATION_LOCK]).catch(async (error: unknown) => {
+    throw isLocked(error) ? new MigrationError(await whoMigrates(pool, wait_ms)) : error;
+  });
+  // Behind a waiting table lock every other query on the table waits too: better to fail, and be restarted.
+  await client.query("set local lock_timeout = '5s'");
+  await client.query(`create table if not exists thaw_migrations (
+    name text not null, sha256 text not null, applied_at timestamptz not null default now(), primary key (name, sha256))`);
+  const ran = await applyFiles(client, files);
+  await client.query("commit");
+  return ran;
 }
 
 /** Every role that may connect can take this lock and so block all migrations: the message names the holder. */
@@ -82,10 +108,9 @@ async function whoMigrates(pool: pg.Pool, waited_ms: number): Promise<string> {
   );
 }
 
-async function applyFiles(client: pg.PoolClient, directory: string): Promise<string[]> {
+async function applyFiles(client: pg.PoolClient, files: SqlFile[]): Promise<string[]> {
   const applied = await appliedFiles(client, "thaw_migrations");
   const ran: string[] = [];
-  const files = sqlFiles(directory);
   const isNew = ({ name, sha256 }: SqlFile) => applied.get(name)?.has(sha256) !== true;
   const next = files.find((file) => isNew(file) && (file.runs === "once" || viewsOf([file]).length > 0));
   if (next !== undefined) {
@@ -102,12 +127,7 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
         `sql/${file.name} was edited after it was applied. Put it back and add a new file.`,
       );
     }
-    for (const statement of statementsOf(file.text)) {
-      await client.query(statement.text).catch((error: unknown) => {
-        const place = `sql/${file.name}:${lineOf(error, statement)}`;
-        throw new MigrationError(`${place}: ${reasonOf(error)}`, { cause: error });
-      });
-    }
+    if (file.runs === "once" || !(await applyAtOnce(client, file))) await applyEach(client, file);
     if (isKnown) continue;
     await client.query("insert into thaw_migrations (name, sha256) values ($1, $2)", [
       file.name,
@@ -116,6 +136,31 @@ async function applyFiles(client: pg.PoolClient, directory: string): Promise<str
     ran.push(file.name);
   }
   return ran;
+}
+
+async function applyEach(client: pg.PoolClient, file: SqlFile): Promise<void> {
+  for (const statement of statementsOf(file.text)) {
+    await client.query(statement.text).catch((error: unknown) => {
+      const place = `sql/${file.name}:${lineOf(error, statement)}`;
+      throw new MigrationError(`${place}: ${reasonOf(error)}`, { cause: error });
+    });
+  }
+}
+
+/**
+ * A page in one round trip: everybody waits while its tables are locked, and on a busy machine each round trip takes a while. False:
+ * a statement failed, and nothing was done; of many sent together Postgres rarely says which one.
+ */
+async function applyAtOnce(client: pg.PoolClient, { text }: SqlFile): Promise<boolean> {
+  try {
+    await client.query(`savepoint page;\n${text}\n;release savepoint page`);
+    return true;
+  } catch (error) {
+    await client.query("rollback to savepoint page").catch(() => {
+      throw error;
+    });
+    return false;
+  }
 }
 
 /**

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Pool } from "pg";
 
 import { type Log, reasonOf } from "../log.ts";
-import { isReadOnly, isUnavailable } from "./errors.ts";
+import { isPoolBusy, isReadOnly, isUnavailable } from "./errors.ts";
 
 /** Between two checks whether Postgres is back; the logged duration is as exact. */
 const CHECK_EVERY_MS = 1_000;
@@ -94,7 +94,4 @@ export class Outage {
 type ConnectCallback = (error: Error | undefined, ...rest: unknown[]) => void;
 
 /** Neither a pool whose connections are all in use, which has a time-out of its own, nor a read-only Postgres. */
-const isAway = (error: unknown): boolean =>
-  isUnavailable(error) &&
-  !isReadOnly(error) &&
-  (error as Error | null)?.message !== "timeout exceeded when trying to connect";
+const isAway = (error: unknown): boolean => isUnavailable(error) && !isReadOnly(error) && !isPoolBusy(error);

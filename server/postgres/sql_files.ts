@@ -12,6 +12,8 @@ export interface SqlFile {
    * time: replaced objects have lost theirs, and roles may have been added since.
    */
   runs: "once" | "when_changed" | "always";
+  /** Comments change nothing that a process calls: they have a transaction of their own, after all else. */
+  is_comment: boolean;
 }
 
 /** One per subject, in order of dependency. */
@@ -30,22 +32,28 @@ const PAGES = [
   "views",
   "cost_views",
   "metrics",
-  "comments",
 ];
 
-/** The files of `sql/` in the order they run: numbered migrations, pages, privileges. */
+/** The files of `sql/` in the order they run: numbered migrations, pages, privileges, comments. */
 export function sqlFiles(directory: string): SqlFile[] {
   const numbered = readdirSync(directory)
     .filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name))
     .sort();
   const file = (name: string, runs: SqlFile["runs"]): SqlFile => {
     const text = readFileSync(`${directory}/${name}`, "utf8");
-    return { name, text, sha256: createHash("sha256").update(text).digest("hex"), runs };
+    return {
+      name,
+      text,
+      sha256: createHash("sha256").update(text).digest("hex"),
+      runs,
+      is_comment: name === "comments.sql",
+    };
   };
   return [
     ...numbered.map((name) => file(name, "once")),
     ...PAGES.map((name) => file(`${name}.sql`, "when_changed")),
     file("privileges.sql", "always"),
+    file("comments.sql", "when_changed"),
   ];
 }
 

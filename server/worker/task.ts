@@ -92,6 +92,8 @@ export function task(
         while (runs.again && !abortSignal.aborted) {
           runs.again = false;
           await run({ ...context, count }, abortSignal);
+          // Not only at the end: while nudges keep coming there is none, and the task would look late.
+          if (runs.again && !abortSignal.aborted) await noteRun(context.db, job.task_identifier, null);
         }
       } finally {
         // Without an await after the last look at `again`: a nudge that came in between would be lost.

@@ -6,6 +6,7 @@ import { jit } from "./figures/jit.ts";
 import { largeMap } from "./figures/map.ts";
 import { mails } from "./figures/mails.ts";
 import { manyPeople } from "./figures/many_people.ts";
+import { pages } from "./figures/pages.ts";
 import { poll } from "./figures/poll.ts";
 import { reaction } from "./figures/reaction.ts";
 import { burst, restores } from "./figures/restores.ts";
@@ -42,4 +43,5 @@ export const FIGURES: Figure[] = [
   { numbers: [14], what: "reads taken in by a packaged Postgres, with JIT", measure: jit },
   { numbers: [15], what: "reads taken in with a large map", measure: largeMap },
   { numbers: [16], what: "a soak", measure: soak },
+  { numbers: [17], what: "the operator's pages with a long history, and with much stuck", measure: pages },
 ];

@@ -18,6 +18,7 @@ export function audit(evidence: Evidence): string[] {
     ...evidence.surprises,
     ...acceptedReads(evidence),
     ...restores(evidence),
+    ...money(evidence),
     ...mails(evidence),
     ...announcements(evidence),
     ...leftovers(evidence),
@@ -80,6 +81,24 @@ function* isReadable(object: StormObject, row: Rows[number], state: string | und
   }
 }
 
+/** 7. Nobody's restores beyond their limit but those that somebody approved; the counters are the sums; nothing is held for ever. */
+function* money({ rows, objects, looks }: Evidence): Generator<string> {
+  for (const row of rows.wrong_spending)
+    yield `what a limit has spent is not what was charged: ${JSON.stringify(row)}`;
+  for (const row of rows.held_for_ever) yield `restore ${row["id"]}: held, and nobody will decide`;
+  for (const { payer, charged, allowed, approved } of rows.payers)
+    if (charged > allowed + approved)
+      yield `${payer}: ${charged} restores, beyond the limit of ${allowed} and ${approved} that were approved`;
+  // Of an object that was read once, and that nobody else asked for, it is Thaw's own.
+  const own = Map.groupBy(rows.restores, (row) => row["s3_key"] as string);
+  for (const [index, object] of objects.entries()) {
+    const of_it = own.get(object.key) ?? [];
+    const is_ours = looks[index]?.restores_accepted === 1 && object.begun_by_others === 0;
+    if (is_ours && of_it.length > 0 && !of_it.some((row) => row["charged"] !== null))
+      yield `${object.key}: accepted by S3, and charged to nobody`;
+  }
+}
+
 /** 2. What went out is what is noted as sent, each mail once. */
 function* mails({ mails, mailCalls, rows }: Evidence): Generator<string> {
   const delivered = Map.groupBy(mails, (mail) => notificationOf(mail));
@@ -113,6 +132,8 @@ function* announcements({ accepted, people, objects, mails, rows }: Evidence): G
   for (const mail of mails) {
     const id = notificationOf(mail);
     const kind = notificationById.get(id)?.["kind"] as string | undefined;
+    // Mails about holds and limits announce nothing.
+    if (kind !== undefined && kind !== "pre" && kind !== "post") continue;
     const announced = (announcedBy.get(id) ?? []).map((row) => restoreOf.get(row["restore_id"]) ?? {});
     for (const restore of announced) {
       const name = `${mail.to.join()} ${kind} ${nameOf(restore as never)}`;

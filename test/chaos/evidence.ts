@@ -5,6 +5,7 @@ import type { DeliveredMail, ResendRequest } from "../stand_ins/resend.ts";
 import type { S3Look } from "../stand_ins/s3.ts";
 import type { Accepted } from "./callers.ts";
 import type { StormObject } from "./objects.ts";
+import { HELD_FOR_EVER, SPENDING_IS_WRONG } from "../support/cost.ts";
 
 // oxlint-disable-next-line typescript/no-explicit-any -- rows, as Postgres has them.
 export type Rows = Record<string, any>[];
@@ -28,6 +29,11 @@ export interface Evidence {
     locked_jobs: Rows;
     stuck: Rows;
     workers: Rows;
+    /** Where counters and charges differ. */
+    wrong_spending: Rows;
+    held_for_ever: Rows;
+    /** How much each payer was charged, and how much somebody has approved. */
+    payers: Rows;
     gate_is_shut: boolean;
   };
   /** How the processes ended when they were asked to, at last. */
@@ -51,6 +57,13 @@ export async function rowsOf(pool: Pool): Promise<Evidence["rows"]> {
     locked_jobs: await table("select * from graphile_worker.jobs where locked_at is not null"),
     stuck: await table("select * from stuck_requests"),
     workers: await table("select * from workers"),
+    wrong_spending: await table(SPENDING_IS_WRONG),
+    held_for_ever: await table(HELD_FOR_EVER),
+    payers: await table(
+      `select r.payer, count(*)::integer as charged, l.max_objects::integer as allowed,
+              coalesce((select sum(h.objects)::integer from holds h where h.person = r.payer and h.status = 'approved'), 0) as approved
+         from restores r join limits l on l.id = any (r.charged) group by r.payer, l.max_objects`,
+    ),
     gate_is_shut: (await table("select from mail_gate where closed_until > now()")).length > 0,
   };
 }

@@ -51,6 +51,20 @@ export const MUTANTS: Mutant[] = [
     to: "set status = 'restored', status_at = now(), restore_expires_at = now() + interval '7 days',\n           attempt_after = case when r.claim_id is not null",
     caught: /called restored/,
   },
+  {
+    name: "sends what it should hold",
+    file: "sql/cost.sql",
+    from: "if v_over is null then",
+    to: "if true then",
+    caught: /beyond the limit/,
+  },
+  {
+    name: "gives back what S3 has started",
+    file: "tasks/trigger_restores.ts",
+    from: "return { ...pending, tier };",
+    to: "return { ...pending, tier, gives_back: true };",
+    caught: /accepted by S3, and charged to nobody/,
+  },
 ];
 
 /** A checkout with that mutant in it. */

@@ -28,6 +28,7 @@ import {
   type Row,
 } from "../support/rows.ts";
 import { runCommand } from "../support/run_command.ts";
+import { startTcpProxy } from "../support/tcp_proxy.ts";
 import { JANE } from "../support/thaw.ts";
 import { jsonLines, thaw, type Ended } from "../support/thaw_command.ts";
 import { withFile } from "../support/users_command.ts";
@@ -112,11 +113,14 @@ describe("status", () => {
 
     expect(out.split("\n")[0]).toMatch(/^3 things need you: no worker, mail gate closed, stuck\.$/);
     expect(out).toMatch(/^1\. No worker is alive.*\n {3}Start one: npm run worker$/m);
-    expect(out).toMatch(/^2\. No mail goes out: quota used up.*\n {3}\S.*open/m);
-    expect(out).toMatch(/^3\. S3 refuses, or cannot be reached\. \(since \d{4}-.* UTC\)\n {3}\S/m);
-    expect(out).toMatch(new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\)`, "m"));
-    expect(out).toMatch(/^No mail goes out until \d{4}-.* UTC: quota used up\.$/m);
-    expect(out).toMatch(/^Here: npm run thaw -- retry ID, .*gate open/m);
+    expect(out).toMatch(/^2\. No mail goes out: quota used up.*\n {3}.*: npm run thaw -- gate open$/m);
+    expect(out).toMatch(
+      /^3\. S3 refuses, or cannot be reached\. \(since \d{4}-.* UTC\)\n {3}.*: npm run thaw -- retry ID$/m,
+    );
+    expect(out).toMatch(
+      new RegExp(`^${request["id"]}  s3://archive/film\\.mov  .*\\(AccessDenied\\) .* No\\.$`, "m"),
+    );
+    expect(out).toMatch(/^No mail goes out since \d{4}-.* UTC, until \d{4}-.* UTC: quota used up\.$/m);
     expect(out).toMatch(/^S3 to accept the restore +\d{4}/m);
     expect(exit).toBe(1);
   });
@@ -189,7 +193,7 @@ test("names from outside are shown on one line, and neither move nor turn what a
   expect(status.out).toContain(
     "s3://archive/a\\u{a}0. All is well.\\u{1b}[2J\\u{9b}31m\\u{202e}gnp.exe\\u{2066}\\u{ad}\\u{200b}\\u{9}日本 é  ",
   );
-  expect(status.out).toContain("No mail goes out until somebody opens it: see\\u{a}\\u{202e}\\u{1b}]0;x.");
+  expect(status.out).toContain("until somebody opens it: see\\u{a}\\u{202e}\\u{1b}]0;x.");
   expect(status.out).not.toMatch(/^0\. All is well/m);
 
   const json = await thaw(databaseUrl, "status --json");
@@ -288,6 +292,71 @@ describe("retry", () => {
   });
 });
 
+describe("two operators at once", () => {
+  /** Anna is asked; before she says yes, `meanwhile` happens. */
+  const thawWhile = (databaseUrl: string, words: string, meanwhile: () => Promise<unknown>): Promise<Ended> =>
+    thaw(databaseUrl, words, {
+      ask: async () => {
+        await meanwhile();
+        return "y";
+      },
+    });
+
+  test("change what the other has been asked about: nothing more is done", async ({ databaseUrl, pool }) => {
+    const { restore } = await insertRead(pool, "pending");
+    const mail = await insertNotification(pool, {
+      status: "unknown",
+      failure_code: "x",
+      failure_message: "x",
+    });
+    await pool.query("select pause_mail('10 minutes', 'rate limit')");
+    for (const [words, change] of [
+      [`retry ${restore["id"]}`, `select give_up_restore('${restore["id"]}')`],
+      [`resend ${mail["id"]}`, `select resolve_notification('${mail["id"]}', true)`],
+      ["gate open", "select close_mail_gate(null, 'restored from a backup')"],
+    ] as const) {
+      const { exit, out, err } = await thawWhile(databaseUrl, words, () => pool.query(change));
+      expect([exit, out], words).toEqual([4, ""]);
+      expect(err).toContain("It has changed since the question was asked. Nothing was changed");
+    }
+    expect(await reload(pool, restore)).toMatchObject({ status: "failed", closed_at: null });
+    expect(await query(pool, "select from notifications")).toHaveLength(1);
+    expect(await one(pool, "select reason from mail_gate_status")).toEqual({
+      reason: "restored from a backup",
+    });
+    expect((await actions(pool)).map(({ actor }) => actor)).not.toContain(await actorOf(pool));
+  });
+
+  test("give one restore up: it ends once, and the second hears so", async ({ databaseUrl, pool }) => {
+    const { restore } = await insertRead(pool, "pending");
+    const ended = await Promise.all([
+      thaw(databaseUrl, `give-up ${restore["id"]} --yes`),
+      thaw(databaseUrl, `give-up ${restore["id"]} --yes`),
+    ]);
+    expect(ended.map(({ exit }) => exit).toSorted()).toEqual([0, 4]);
+    expect(await actions(pool)).toHaveLength(1);
+    expect(await query(pool, "select from restore_steps where to_status = 'failed'")).toHaveLength(1);
+  });
+});
+
+test("Postgres goes away at the question: it ends with 5, and nothing was changed", async ({
+  databaseUrl,
+  pool,
+}) => {
+  const proxy = await startTcpProxy(databaseUrl);
+  const { restore } = await insertRead(pool, "pending");
+  const { exit, err } = await thaw(proxy.url, `give-up ${restore["id"]}`, {
+    ask: async () => {
+      await proxy[Symbol.asyncDispose]();
+      return "y";
+    },
+  });
+  expect(err).toMatch(/^Postgres cannot be used: .*Check DATABASE_URL/);
+  expect(exit).toBe(5);
+  expect(await reload(pool, restore)).toMatchObject({ status: "pending" });
+  expect(await actions(pool)).toEqual([]);
+});
+
 test("give-up ends a restore, once", async ({ databaseUrl, pool }) => {
   const { restore, request } = await insertRead(pool, "pending");
   const { exit, out } = await thaw(databaseUrl, `give-up ${request["id"]}`, { answer: "y" });
@@ -379,10 +448,10 @@ test("gate shows, closes and opens the mail gate", async ({ databaseUrl, pool })
     out: expect.stringMatching(/^Mail goes out, at most \d+ a second\.\n$/),
   });
   for (const [words, message] of [
-    ["gate close --reason x --yes", /^Say for how long: --for 30m/],
     ["gate close --for 2weeks --reason x --yes", /^Say for how long/],
     ["gate close --for 0h --reason x --yes", /^Say for how long/],
     ["gate close --for 2h --yes", /^Say why/],
+    ["gate close --yes", /^Say why/],
   ] as const) {
     const { exit, err } = await thaw(databaseUrl, words);
     expect(err).toMatch(message);
@@ -398,7 +467,7 @@ test("gate shows, closes and opens the mail gate", async ({ databaseUrl, pool })
   );
   expect(hours).toBe(2);
   expect((await thaw(databaseUrl, "gate")).out).toMatch(
-    /^No mail goes out until \S+ \S+ UTC: maintenance\.\n$/,
+    /^No mail goes out since \S+ \S+ UTC, until \S+ \S+ UTC: maintenance\.\n$/,
   );
   expect(jsonLines((await thaw(databaseUrl, "gate --json")).out)).toEqual([
     expect.objectContaining({
@@ -409,13 +478,26 @@ test("gate shows, closes and opens the mail gate", async ({ databaseUrl, pool })
   ]);
 
   const opened = await thaw(databaseUrl, "gate open", { answer: "yes" });
-  expect(opened.asked[0]).toMatch(/^No mail goes out until .*: maintenance\. Open it\? \[y\/N\] $/);
+  expect(opened.asked[0]).toMatch(/^No mail goes out since .*, until .*: maintenance\. Open it\? \[y\/N\] $/);
   expect(opened.out).toMatch(/^Opened; it was shut until .*maintenance\.\n$/);
   expect((await thaw(databaseUrl, "gate --json")).out).toContain('"is_open":true');
   expect(await actions(pool)).toMatchObject([
     { actor: await actorOf(pool), action: "close the mail gate" },
     { actor: await actorOf(pool), action: "open the mail gate" },
   ]);
+});
+
+test("gate close without a time holds all mail back until somebody opens it, and status tells of it", async ({
+  databaseUrl,
+}) => {
+  const closed = await thaw(databaseUrl, "gate close --reason maintenance", { answer: "y" });
+  expect(closed.asked).toEqual(["Hold all mail back until somebody opens the gate? [y/N] "]);
+  expect(closed.out).toBe("Closed until somebody opens it.\n");
+  expect((await thaw(databaseUrl, "status")).out).toMatch(
+    /No mail goes out: maintenance\. \(since .*\)\n {3}Once .*: npm run thaw -- gate open$/m,
+  );
+  expect((await thaw(databaseUrl, "gate open --yes")).exit).toBe(0);
+  expect((await thaw(databaseUrl, "gate")).out).toMatch(/^Mail goes out/);
 });
 
 describe("users", () => {

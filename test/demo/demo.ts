@@ -11,6 +11,7 @@ import { Client } from "pg";
 import { listen } from "../../server/http/listen.ts";
 import { allowClosedOutput, createLog } from "../../server/log.ts";
 import { createPages } from "../../server/pages/app.ts";
+import { metricsRoutes } from "../../server/pages/metrics.ts";
 import { PAGES_QUERY_TIMEOUT_MS } from "../../server/pages/queries.ts";
 import { startEmbeddedPostgres } from "../../server/postgres/embedded/start.ts";
 import { createPool } from "../../server/postgres/pool.ts";
@@ -91,7 +92,9 @@ async function main(): Promise<void> {
     `  S3        ${thaw.s3.url}   ${dim(`a restore takes ${RESTORE_MS / 1000} seconds here; S3 takes hours`)}`,
   );
   const pages = await startPages(databaseUrl);
-  say(`  pages     ${pages.url}   ${dim(`any name, password ${pages.password}`)}`);
+  say(
+    `  pages     ${pages.url}   ${dim(`for operators: any name, password ${pages.password}; metrics at /metrics`)}`,
+  );
   say(`  logs      .data/demo/`);
   say();
 
@@ -112,7 +115,8 @@ async function startPages(databaseUrl: string): Promise<{ url: string; password:
     log,
   );
   stops.push(() => pool.end());
-  const listening = await listen(createPages({ pool, password, log }).fetch, { HOST: "127.0.0.1", PORT: 0 });
+  const app = createPages({ pool, password, log }).route("/", metricsRoutes({ pool, token: undefined, log }));
+  const listening = await listen(app.fetch, { HOST: "127.0.0.1", PORT: 0 });
   stops.push(() => listening.close());
   return { url: `http://127.0.0.1:${listening.port}/ops`, password };
 }
@@ -242,7 +246,8 @@ async function tellSummary(thaw: Thaw): Promise<void> {
 function tellWhatNext(thaw: Thaw, databaseUrl: string): void {
   say();
   say(`Still serving until Ctrl-C. The mails as people see them: ${bold(thaw.resend.inboxUrl)}`);
-  say("What operators see: the pages' address is above.");
+  say("What operators see: the pages' address is above, and in another terminal");
+  say(dim(`  DATABASE_URL='${databaseUrl}' npm run thaw -- status`));
   say("Tell Thaw of another failed read, as the lambda does:");
   say(
     dim(

@@ -9,8 +9,12 @@ export type Command =
       object: number;
       as: "told" | "forged" | "wrong version" | "expired" | "old" | "without expiry";
     }
-  /** How far the worker gets: it may die with its claim, or report only after others have claimed the row. */
-  | { do: "trigger" | "poll"; gets: "done" | "dead" | "late" }
+  /** How far the worker gets: it may die with its claim, or report only after others have claimed the row; S3 may refuse RestoreObject. */
+  | { do: "trigger" | "poll"; gets: "done" | "dead" | "late" | "refused" }
+  /** At most so many restores a month; null: no limit. */
+  | { do: "limit"; max: number | null }
+  | { do: "policy"; action: "hold" | "observe" | null }
+  | { do: "decide"; as: "approve" | "refuse" }
   | {
       do: "s3";
       object: number;
@@ -65,7 +69,10 @@ export const commands = fc.array(
       6,
     ),
     command<Extract<Command, { do: "trigger" | "poll" }>>(
-      { do: is("trigger", "poll", "poll"), gets: is("done", "done", "done", "dead", "late") },
+      {
+        do: is("trigger", "poll", "poll"),
+        gets: is("done", "done", "done", "done", "dead", "late", "refused"),
+      },
       8,
     ),
     command<Extract<Command, { do: "s3" }>>(
@@ -88,6 +95,18 @@ export const commands = fc.array(
         ),
       },
       7,
+    ),
+    command<Extract<Command, { do: "limit" }>>(
+      { do: is("limit"), max: fc.constantFrom(null, null, 0, 1, 3) },
+      1,
+    ),
+    command<Extract<Command, { do: "policy" }>>(
+      { do: is("policy"), action: fc.constantFrom(null, null, null, "hold", "observe") },
+      1,
+    ),
+    command<Extract<Command, { do: "decide" }>>(
+      { do: is("decide"), as: is("approve", "approve", "refuse") },
+      2,
     ),
     command<Extract<Command, { do: "learn" }>>({ do: is("learn"), reader }, 1),
     command<Extract<Command, { do: "resolve" }>>({ do: is("resolve") }, 1),

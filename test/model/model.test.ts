@@ -9,6 +9,7 @@ import { expect } from "vitest";
 import { test } from "../support/database.ts";
 import { commands, READERS, type Command } from "./commands.ts";
 import { next, type Restore } from "./model.ts";
+import { HELD_FOR_EVER, SPENDING_IS_WRONG } from "../support/cost.ts";
 import { nameOf, objectOf, Play } from "./play.ts";
 import { query, type Row } from "../support/rows.ts";
 
@@ -20,7 +21,7 @@ const ms = (time: unknown): number | null => (time instanceof Date ? time.getTim
 const restoresOf = (pool: Pool): Promise<Row[]> =>
   query(
     pool,
-    `select r.*, exists (select from restore_requests q where q.restore_id = r.id and q.post_notification_id is null
+    `select r.*, exists (select from restore_requests q where q.restore_id = r.id and q.post_notification_id is null and not q.observed
                             and (q.email is not null or r.status_at > now() - interval '7 days')) as has_untold
        from restores r order by r.created_at, r.id`,
   );
@@ -113,11 +114,20 @@ const ALWAYS: [string, string][] = [
     "somebody waits at a closed restore although there is an open one",
     `select from restore_requests q join restores o on o.id = q.restore_id and o.closed_at is not null
        join restores n on n.s3_key = o.s3_key and n.closed_at is null
-      where q.post_notification_id is null and q.email is not null
+      where q.post_notification_id is null and q.email is not null and not q.observed
         and not exists (select from announcements a where a.restore_id = o.id and a.kind = 'post' and a.person = lower(q.email))
         and not exists (select from restore_requests t where t.restore_id = n.id and lower(t.email) = lower(q.email))`,
   ],
 ];
+
+ALWAYS.push(
+  ["what a limit has spent is not what was charged", SPENDING_IS_WRONG],
+  ["held, and nobody will decide", HELD_FOR_EVER],
+  [
+    "a mail to somebody who was only observed",
+    "select from restore_requests where observed and (pre_notification_id is not null or post_notification_id is not null)",
+  ],
+);
 
 /** Which arrows were met, over all runs. */
 const seen = new Set<string>();
@@ -130,6 +140,8 @@ const ARROWS = [
   "trigger: not_started -> pending",
   "trigger: not_started -> failed",
   "trigger: not_started -> not_started",
+  "trigger: not_started -> closed",
+  "settle: not_started -> failed",
   "poll: pending -> restored",
   "poll: pending -> not_started",
   "poll: pending -> failed",
@@ -199,7 +211,7 @@ async function playAndCheck(pool: Pool, list: Command[]): Promise<void> {
       pool,
       `select q.s3_key, q.reader, q.restore_status::text as status, q.post_notification_id from restore_requests q
          join restores r on r.id = q.restore_id left join notifications n on n.id = q.post_notification_id
-        where r.closed_at is null and q.email is not null and not q.post_notified and coalesce(n.status, 'sealed') not in ('failed', 'unknown')`,
+        where r.closed_at is null and q.email is not null and not q.observed and not q.post_notified and coalesce(n.status, 'sealed') not in ('failed', 'unknown')`,
     ),
     "at the end nobody waits for a mail",
   ).toEqual([]);

@@ -31,11 +31,34 @@ export interface Restore {
   has_untold: boolean;
 }
 
+/** What is known when an archived object is to be restored. */
+export interface Request {
+  /** It was admitted before; a worker died, or S3 failed. */
+  is_admitted: boolean;
+  hold: "open" | "approved" | "refused" | "expired" | null;
+  /** Of its policy now; none: restore. All its readers may have been observed when they read. */
+  action: "restore" | "hold" | "observe";
+  /** Whether the limit allows one more; without a limit always. */
+  has_room: boolean;
+}
+export type Decision = "go" | "held" | "observed" | "refused";
+
+/** Whether RestoreObject may be sent. */
+export function decide({ is_admitted, hold, action, has_room }: Request): Decision {
+  if (is_admitted || hold === "approved") return "go";
+  if (hold === "open") return "held";
+  if (hold !== null) return "refused";
+  if (action === "observe") return "observed";
+  return action === "hold" || !has_room ? "held" : "go";
+}
+
 export type Event =
   | { what: "read"; at: number }
   /** An event that calls it complete, whoever wrote it and whatever it says: it has S3 asked, no more. */
   | { what: "completed" }
-  | { what: "trigger"; truth: Truth }
+  | { what: "trigger"; truth: Truth; decision?: Decision }
+  /** A worker ends what a decided hold keeps. */
+  | { what: "settle" }
   | { what: "poll"; truth: Truth }
   | { what: "sweep" }
   /** An operator's wish. */
@@ -67,7 +90,9 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
     case "read":
       return !restore.is_doubtful && Math.min(event.at, now) > overAt(restore) ? ["closed"] : stays;
     case "trigger":
-      return status === "not_started" ? triggered(restore, event.truth, now) : stays;
+      return status === "not_started" ? triggered(restore, event, now) : stays;
+    case "settle":
+      return ["failed"];
     case "poll":
       return status === "pending" || (status === "restored" && restore.is_doubtful)
         ? polled(restore, event.truth, now)
@@ -85,9 +110,21 @@ export function next(restore: Restore, event: Event, now: number): (Status | "cl
   }
 }
 
-function triggered(restore: Restore, truth: Truth, now: number): (Status | "closed")[] {
+const DECIDED: Record<Decision, Status | "closed"> = {
+  go: "pending",
+  held: "not_started",
+  observed: "closed",
+  refused: "failed",
+};
+
+function triggered(
+  restore: Restore,
+  { truth, decision = "go" }: Extract<Event, { what: "trigger" }>,
+  now: number,
+): (Status | "closed")[] {
   switch (truth.state) {
     case "archived":
+      return [DECIDED[decision]];
     case "restoring":
       return ["pending"];
     case "readable":

@@ -5,7 +5,7 @@ import type { Pool } from "pg";
 
 import { query, sealMail, WAITS, type Row } from "../support/rows.ts";
 import { OBJECTS, READERS, type Command } from "./commands.ts";
-import { GIVE_UP_TRIES, type Event, type Truth } from "./model.ts";
+import { decide, GIVE_UP_TRIES, type Decision, type Event, type Truth } from "./model.ts";
 
 const DAYS_7 = 7 * 86_400_000;
 
@@ -22,7 +22,11 @@ interface Reality {
 /** What a worker has claimed and not reported. */
 interface Claimed {
   row: Row;
-  event: Event;
+  event: Extract<Event, { truth: Truth }>;
+  /** It was not admitted before. */
+  is_new?: boolean;
+  /** S3 has refused RestoreObject. */
+  is_refused?: boolean;
 }
 
 /** What an object's restore has met by a command. Of two reports on it either may have come first. */
@@ -52,7 +56,7 @@ export class Play {
 
   async begin(): Promise<void> {
     await this.pool.query(
-      "truncate restores, restore_requests, notifications, announcements, restore_history, actions, totals, aws_key_user_map, aws_principal_user_map, workers",
+      "truncate limits, policies, spending, holds, notices, costs, restores, restore_requests, notifications, announcements, restore_history, actions, totals, aws_key_user_map, aws_principal_user_map, workers",
     );
     await this.pool.query(
       "update mail_gate set closed_until = '-infinity', next_call_at = '-infinity', calls_per_second = 1000000",
@@ -86,6 +90,15 @@ export class Play {
       case "trigger":
       case "poll":
         return this.#ask(command.do, command.gets);
+      case "limit":
+        await this.#limit(command.max);
+        return other;
+      case "policy":
+        await this.#policy(command.action);
+        return other;
+      case "decide":
+        await this.pool.query(`select ${command.as}_hold(id, 'somebody') from holds where status = 'open'`);
+        return other;
       case "s3":
         this.#turn(command.object, command.turns);
         return other;
@@ -146,36 +159,124 @@ export class Play {
   }
 
   /** A worker's run: everything due is claimed, asked about and reported; or it dies, or comes late. */
-  async #ask(task: "trigger" | "poll", gets: "done" | "dead" | "late"): Promise<Met> {
+  async #ask(task: "trigger" | "poll", gets: Extract<Command, { gets: string }>["gets"]): Promise<Met> {
+    const ended = task === "trigger" ? await this.#settleHolds() : new Set<string>();
     const claim =
       task === "trigger" ? "claim_restores_to_trigger(100)" : "claim_restores_to_poll(100, '23 hours')";
-    const claimed = (await query(this.pool, `select * from ${claim}`)).map((row) => ({
+    const claimed = (await query(this.pool, `select * from ${claim}`)).map((row): Claimed => ({
       row,
-      event: { what: task, truth: this.truthOf(objectOf(row)) } satisfies Event,
+      event: { what: task, truth: this.truthOf(objectOf(row)) },
     }));
     const late = this.#late;
-    this.#late = gets === "late" ? claimed : [];
-    for (const one of claimed) {
-      // S3 has taken the order, whatever becomes of who gave it.
+    // Also one who dies then has asked whether it may.
+    const settled = task === "trigger" ? await this.#admit(claimed) : [];
+    const going = claimed.filter((one) => !settled.includes(one));
+    this.#late = gets === "late" ? going : [];
+    for (const one of going) {
+      if (task !== "trigger" || one.event.truth.state !== "archived") continue;
       const reality = this.realities[objectOf(one.row)] as Reality;
-      if (task === "trigger" && gets !== "dead" && one.event.truth.state === "archived")
-        reality.truth = { state: "restoring" };
+      // S3 has taken the order, whatever becomes of who gave it.
+      if (gets === "done" || gets === "late") reality.truth = { state: "restoring" };
+      if (gets === "refused") {
+        one.is_refused = true;
+        one.event = { what: "trigger", truth: { state: "silent" } };
+      }
     }
     // Reports of an earlier claim: facts count, news that may have grown old does not.
     for (const one of late) await this.#report(one);
-    if (gets === "done") for (const one of claimed) await this.#report(one);
-    const reported = [...late, ...(gets === "done" ? claimed : [])];
+    const is_reported = gets === "done" || gets === "refused";
+    if (is_reported) for (const one of going) await this.#report(one);
+    const reported = [...late, ...settled, ...(is_reported ? going : [])];
     return (_, restore) => {
+      if (ended.has(restore["id"])) return [{ what: "settle" }];
       const events = reported.filter(({ row }) => row["id"] === restore["id"]).map(({ event }) => event);
       return events.length > 0 ? events : [{ what: "other" }];
     };
   }
 
-  async #report({ row, event }: Claimed): Promise<void> {
-    if (event.what !== "trigger" && event.what !== "poll") return;
-    const object = objectOf(row);
+  /** As the task does it first; returns which restores it ends. */
+  async #settleHolds(): Promise<Set<string>> {
+    const rows = await query(
+      this.pool,
+      `select r.id from restores r join holds h on h.id = r.hold_id
+        where r.status = 'not_started' and r.attempt_after = 'infinity'
+          and (h.status in ('refused', 'expired') or (h.status = 'open' and h.opened_at <= now() - hold_lasts()))`,
+    );
+    for (let moved = 1; moved > 0;) {
+      const [row] = await query(this.pool, "select settle_holds(1) as moved");
+      moved = row?.["moved"] ?? 0;
+    }
+    return new Set(rows.map((row) => row["id"] as string));
+  }
+
+  /** Asks whether what is archived may be restored, as a page; returns what was settled by that. */
+  async #admit(claimed: Claimed[]): Promise<Claimed[]> {
+    const archived = claimed
+      .filter(({ event }) => event.what === "trigger" && event.truth.state === "archived")
+      .toSorted((a, b) => objectOf(a.row) - objectOf(b.row));
+    if (archived.length === 0) return [];
+    const [policy] = await query(this.pool, "select action from policies");
+    const [limit] = await query(
+      this.pool,
+      `select max_objects::integer as max, coalesce((select sum(s.objects)::integer from spending s where s.limit_id = l.id and s.period = period_of('month', now())), 0) as spent
+         from limits l`,
+    );
+    let room = limit === undefined ? Infinity : limit["max"] - limit["spent"];
+    const expected = new Map<string, Decision>();
+    for (const { row } of archived) {
+      const [known] = await query(
+        this.pool,
+        `select r.admitted_at is not null as is_admitted, h.status::text as hold,
+                not exists (select from restore_requests q where q.restore_id = r.id and not q.observed) as is_observed
+           from restores r left join holds h on h.id = r.hold_id where r.id = $1`,
+        [row["id"]],
+      );
+      const request = {
+        is_admitted: known?.["is_admitted"],
+        hold: known?.["hold"],
+        action: known?.["is_observed"] ? ("observe" as const) : (policy?.["action"] ?? "restore"),
+        has_room: room > 0,
+      };
+      const decision = decide(request);
+      if (decision === "go" && !request.is_admitted) room--;
+      expected.set(row["id"], decision);
+    }
+    const admitted = await query(this.pool, "select * from admit_restores($1, 'Standard', 7)", [
+      JSON.stringify(archived.map(({ row }) => archivedFacts(row, this.#etagOf(row)))),
+    ]);
+    const found = new Map(admitted.map((row) => [row["id"] as string, row]));
+    for (const one of archived) {
+      const admission = found.get(one.row["id"]);
+      if (admission?.["decision"] !== expected.get(one.row["id"]))
+        this.wrongs.push(
+          `${one.row["s3_key"]} is ${admission?.["decision"]}, and not ${expected.get(one.row["id"])}`,
+        );
+      one.is_new = admission?.["is_new"];
+      one.event = { what: "trigger", truth: { state: "archived" }, decision: admission?.["decision"] };
+    }
+    return archived.filter(({ event }) => event.what === "trigger" && event.decision !== "go");
+  }
+
+  #etagOf = (row: Row): string => `"${(this.realities[objectOf(row)] as Reality).content}"`;
+
+  async #limit(max: number | null): Promise<void> {
+    if (max === null) await this.pool.query("delete from limits");
+    else
+      await this.pool.query(
+        "insert into limits (scope, per, max_objects) values ('all', 'month', $1) on conflict (scope, s3_bucket, key_prefix, per) do update set max_objects = excluded.max_objects",
+        [max],
+      );
+  }
+
+  async #policy(action: "hold" | "observe" | null): Promise<void> {
+    await this.pool.query("delete from policies");
+    if (action !== null)
+      await this.pool.query("insert into policies (s3_bucket, action) values ('model', $1)", [action]);
+  }
+
+  async #report({ row, event, is_new, is_refused }: Claimed): Promise<void> {
     const { truth } = event;
-    const content = `"${(this.realities[object] as Reality).content}"`;
+    const content = this.#etagOf(row);
     const outcome = {
       id: row["id"],
       claim_id: row["claim_id"],
@@ -191,6 +292,12 @@ export class Play {
       ]);
     };
     const gone = { code: "object_not_found", message: "The file is no longer there." };
+    if (is_refused)
+      return settle("note_restore_troubles", {
+        code: "AccessDenied",
+        message: "S3 refuses.",
+        gives_back: is_new,
+      });
     if (truth.state === "silent")
       return settle("note_restore_troubles", { code: "Timeout", message: "S3 did not answer." });
     if (row["status"] === "restored") {
@@ -207,7 +314,11 @@ export class Play {
     }
     if (truth.state === "readable")
       return settle("mark_restores_restored", { restore_expires_at: iso(truth.expires_at) });
-    if (event.what === "trigger") return settle("mark_restores_pending", { tier: "Standard" });
+    // Somebody else's, unless it was admitted before.
+    if (event.what === "trigger")
+      return settle("mark_restores_pending", {
+        tier: event.decision === undefined && row["admitted_at"] === null ? null : "Standard",
+      });
     return truth.state === "restoring" ? settle("note_restores_checked") : settle("mark_restores_lost");
   }
 
@@ -332,7 +443,9 @@ export class Play {
       client,
       `select table_name as "table", array_agg(column_name::text) as columns from information_schema.columns
         where table_schema = 'public' and data_type = 'timestamp with time zone' and is_generated = 'NEVER'
-          and table_name in ('restores', 'restore_requests', 'notifications', 'mail_gate') group by 1`,
+          -- What was charged to a month stays charged to it.
+          and column_name <> 'admitted_at'
+          and table_name in ('restores', 'restore_requests', 'notifications', 'mail_gate', 'holds') group by 1`,
     );
     for (const { table, columns: names } of columns) {
       const set = (names as string[]).map((name) => `${name} = ${name} - interval '${minutes} minutes'`);
@@ -357,6 +470,7 @@ export class Play {
   async drain(): Promise<void> {
     for (let object = 0; object < OBJECTS; object++) this.#turn(object, "speaks");
     for (let round = 0; round < 8; round++) {
+      await this.do({ do: "decide", as: "approve" });
       for (const task of ["trigger", "poll"] as const) await this.do({ do: task, gets: "done" });
       for (let object = 0; object < OBJECTS; object++) this.#turn(object, "finishes");
       // Longer than any back-off and any quiet window; polls are due after a day.
@@ -366,6 +480,18 @@ export class Play {
     }
   }
 }
+
+/** HEAD's word about a claimed row. */
+const archivedFacts = (row: Row, etag: string): Row => ({
+  id: row["id"],
+  claim_id: row["claim_id"],
+  region: "us-east-1",
+  storage_class: "GLACIER",
+  size_bytes: 1,
+  etag,
+  pinned_version_id: "",
+  has_expedited: true,
+});
 
 export const nameOf = (object: number): { s3_bucket: string; s3_key: string } => ({
   s3_bucket: "model",

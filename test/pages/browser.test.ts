@@ -1,5 +1,5 @@
 /** The pages in a real browser: on a phone, in the dark, without JavaScript, by keyboard, and to who cannot see them. */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, statSync } from "node:fs";
 
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import type { Pool } from "pg";
@@ -32,10 +32,19 @@ const PICTURES = `${ROOT}/.data/pages`;
 const WIDTHS = [320, 700, 1280];
 const SCHEMES = ["light", "dark"] as const;
 
+/** Of each picture in README.md: it is read over slow lines, too. */
+const MOST_BYTES = 150_000;
+
 /** What makes a page wider than its screen. */
 const TOO_WIDE = `document.documentElement.scrollWidth <= window.innerWidth ? [] : [...document.querySelectorAll("body *")]
   .filter((element) => element.getBoundingClientRect().right > window.innerWidth)
   .map((element) => element.outerHTML.slice(0, 120)).concat(String(document.documentElement.scrollWidth))`;
+
+/** What sticks out of its section, into its neighbour or the margin. */
+const STICKS_OUT = `[...document.querySelectorAll("main section, main .card")].flatMap((section) =>
+  [...section.querySelectorAll("*")]
+    .filter((element) => element.getBoundingClientRect().right > section.getBoundingClientRect().right + 1)
+    .map((element) => element.outerHTML.slice(0, 120)))`;
 
 let browser: Browser | undefined;
 let missing = "";
@@ -173,6 +182,93 @@ async function makeHolds(pool: Pool): Promise<string> {
   return String(hold?.["id"]);
 }
 
+/** A night to photograph: five things need somebody, and one restore has had its trouble and is readable. Its id. */
+async function makePictures(pool: Pool): Promise<string> {
+  for (const [key, hours] of [
+    ["surveys/2019/aerial photos.zip", 3],
+    ["surveys/2019/north.pdf", 2],
+  ] as const)
+    await insertRead(pool, "not_started", {
+      restore: {
+        s3_key: key,
+        failing_since: ago(`${hours} hours`),
+        failure_code: "AccessDenied",
+        failure_message: "S3 does not let Thaw restore this file.",
+      },
+    });
+  const began = await insertNotification(pool, { kind: "pre", status: "sent", sent_at: ago("298 minutes") });
+  const ready = await insertNotification(pool, { status: "sent", sent_at: ago("38 minutes") });
+  await pool.query("update notifications set created_at = sent_at");
+  const told = { pre_notified: true, pre_notification_id: began["id"] };
+  for (let reel = 1; reel <= 12; reel++)
+    await insertRead(pool, "pending", {
+      restore: { s3_key: `films/2021/reel-${reel}.mov`, size_bytes: 3_820_000_000, tier: "Standard" },
+      request: told,
+    });
+  const refused = await insertNotification(pool, {
+    status: "failed",
+    email: "bob@example.com",
+    created_at: ago("40 minutes"),
+    failure_code: "validation_error",
+    failure_message: "Resend refuses the address: the domain does not exist.",
+  });
+  await insertRead(pool, "restored", {
+    restore: { s3_key: "scans/box-07/0001.tif" },
+    request: { access_key_id: JOHN, email: "bob@example.com", post_notification_id: refused["id"] },
+  });
+  const { restore } = await insertRead(pool, "restored", {
+    restore: {
+      s3_key: "films/1998/wedding (1+2).mov",
+      size_bytes: 12_400_000_000,
+      tier: "Standard",
+      created_at: ago("7 hours"),
+      status_at: ago("40 minutes"),
+      accepted_at: ago("5 hours"),
+      last_checked_at: ago("40 minutes"),
+    },
+    request: {
+      ...told,
+      requested_at: ago("7 hours"),
+      read_count: 3,
+      post_notified: true,
+      post_notification_id: ready["id"],
+    },
+  });
+  const id = String(restore["id"]);
+  await pool.query("delete from restore_history where restore_id = $1", [id]);
+  for (const [at, from_status, to_status, code, by] of [
+    ["420 minutes", null, "not_started", "", "thaw_server"],
+    ["419 minutes", "not_started", "not_started", "AccessDenied", "thaw_worker"],
+    ["300 minutes", "not_started", "pending", "", "thaw_worker"],
+    ["40 minutes", "pending", "restored", "", "thaw_worker"],
+  ] as const)
+    await pool.query(
+      "insert into restore_history (restore_id, at, from_status, to_status, code, by) values ($1, $2, $3, $4, $5, $6)",
+      [id, ago(at), from_status, to_status, code, by],
+    );
+  await pool.query(
+    `insert into actions (at, actor, action, target, restore_id, before, after)
+       values ($2, 'Ada', 'retry', $1::uuid::text, $1::uuid, '{"status": "not_started", "failure_code": "AccessDenied"}', '{"did": "S3 is asked again now"}')`,
+    [id, ago("301 minutes")],
+  );
+  await pool.query(`
+    insert into workers (id, started_at) values ('worker-a4f1', now() - interval '2 days');
+    insert into task_runs (task, succeeded_at)
+      select t, now() - interval '12 minutes' from unnest(array['resolve_users', 'trigger_restores', 'poll_pending_restores', 'pre_notify', 'post_notify']) t;
+    update mail_gate set closed_until = now() + interval '90 minutes', reason = 'Resend''s daily quota is used up';
+    delete from totals;
+    insert into totals (hour, metric, n) values (date_trunc('hour', now()) - interval '2 hours', 'completions_lost', 4);
+    insert into totals (hour, metric, labels, n, last_at)
+      select date_trunc('hour', now()) - make_interval(hours => h), m.metric, m.labels::jsonb, m.n * (1 + (h * 7) % 11), now() - make_interval(hours => h)
+        from generate_series(0, 40) h,
+             (values ('reads', '{}', 14), ('reads_opened', '{}', 12), ('restores', '{"result": "restored"}', 10), ('restores', '{"result": "failed"}', 1),
+                     ('mails', '{"status": "sent"}', 4)) m (metric, labels, n);
+    insert into totals (metric, labels, le, n)
+      values ('read_to_readable_seconds', '{"storage_class": "GLACIER", "tier": "Standard"}', 14400, 30),
+             ('read_to_readable_seconds', '{"storage_class": "GLACIER", "tier": "Standard"}', 21600, 70)`);
+  return id;
+}
+
 const test = base.extend<{ site: Site; open: (options?: Partial<ContextOptions>) => Promise<BrowserPage> }>({
   site: async ({ pool }, use) => {
     const made = await makeTrouble(pool);
@@ -216,6 +312,7 @@ describe.for(SCHEMES)("in the %s", (colorScheme) => {
       for (const [name, path] of Object.entries(site.paths)) {
         await page.goto(site.url + path);
         expect(await page.evaluate(TOO_WIDE), name).toEqual([]);
+        expect(await page.evaluate(STICKS_OUT), name).toEqual([]);
         expect(await violationsOf(page), name).toEqual([]);
         if (
           [
@@ -260,6 +357,32 @@ test("at first sight, without scrolling, it says what is wrong, since when, and 
       return found === undefined ? Infinity : found.getBoundingClientRect().bottom;
     })()`);
     expect(top, words).toBeLessThan(900);
+  }
+});
+
+test("README.md shows its pictures: the first screen, a restore, and a phone in the dark", async ({
+  pool,
+  open,
+  skip,
+}) => {
+  skip(browser === undefined, missing);
+  const id = await makePictures(pool);
+  const listening = await listen(operator(pool).app.fetch, { HOST: "127.0.0.1", PORT: 0 });
+  try {
+    for (const [name, path, width, height, colorScheme, deviceScaleFactor] of [
+      ["overview", "/ops", 1040, 650, "light", 1],
+      ["restore", `/ops/restores/${id}`, 1040, 1340, "light", 0.75],
+      ["phone", "/ops", 360, 740, "dark", 1],
+    ] as const) {
+      const page = await open({ viewport: { width, height }, colorScheme, deviceScaleFactor });
+      await page.goto(`http://127.0.0.1:${listening.port}${path}`);
+      expect(await page.locator("h1").textContent()).toMatch(/5 things need you|wedding/);
+      const picture = `${PICTURES}/pages_${name}.png`;
+      await page.screenshot({ path: picture, fullPage: false });
+      expect(statSync(picture).size, picture).toBeLessThan(MOST_BYTES);
+    }
+  } finally {
+    await listening.close();
   }
 });
 

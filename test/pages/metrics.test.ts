@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Hono } from "hono";
 import { Client, type Pool } from "pg";
 import { describe, expect } from "vitest";
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 
 import { createLog } from "../../server/log.ts";
 import { expose } from "../../server/pages/exposition.ts";
@@ -15,6 +15,7 @@ import { metricsRoutes } from "../../server/pages/metrics.ts";
 import { createPool } from "../../server/postgres/pool.ts";
 import { addOpen, costOf } from "../bench/figures/history.ts";
 import { acceptAdmitted, GIB, limit, policy, readFiles } from "../support/cost.ts";
+import { ALERTS, judge, minutesOf, RULES, seriesOf } from "../support/alerts.ts";
 import { newPool, test as base, waitFor } from "../support/database.ts";
 import { MISSING_PROMTOOL, promtool } from "../support/promtool.ts";
 import { ROOT } from "../support/root.ts";
@@ -35,7 +36,6 @@ import {
 import { startTcpProxy } from "../support/tcp_proxy.ts";
 
 const TOKEN = "a-token-for-prometheus-of-32-characters";
-const ALERTS = join(ROOT, "server/pages/alerts.yml");
 const DASHBOARD = join(ROOT, "server/pages/dashboard.json");
 
 const appOn = (pool: Pool, token?: string): Hono => metricsRoutes({ pool, token, log: createLog("silent") });
@@ -45,19 +45,6 @@ async function scrape(pool: Pool, app = appOn(pool)): Promise<string> {
   const response = await app.request("/metrics");
   expect(response.status).toBe(200);
   return response.text();
-}
-
-/** Each series as it is written, with its value. */
-function seriesOf(text: string): Map<string, number> {
-  const series = new Map<string, number>();
-  for (const line of text.split("\n")) {
-    if (line === "" || line.startsWith("#")) continue;
-    const [, name = "", value = ""] = /^(\w+(?:\{.*\})?) (\S+)$/.exec(line) ?? [];
-    expect(name, line).not.toBe("");
-    expect(series.has(name), line).toBe(false);
-    series.set(name, value === "+Inf" ? Infinity : Number(value));
-  }
-  return series;
 }
 
 /** What can be asked for: a histogram is three names. */
@@ -179,6 +166,21 @@ describe("a scrape", () => {
     expect(series.get('thaw_ready_to_mail_seconds_bucket{le="1800"}')).toBe(0);
     expect(series.get('thaw_ready_to_mail_seconds_bucket{le="3600"}')).toBe(1);
     expect(series.get("thaw_ready_to_mail_seconds_sum")).toBeGreaterThanOrEqual(2400);
+  });
+
+  test("has no such time of a mail of which an operator says that it was sent: nobody knows when", async ({
+    healthy: pool,
+  }) => {
+    const mail = await insertNotification(pool, { status: "unknown", failure_message: "no answer" });
+    await insertRead(pool, "restored", {
+      restore: { status_at: ago("3 days") },
+      request: { post_notification_id: mail["id"] },
+    });
+    await pool.query("select resolve_notification($1, true)", [mail["id"]]);
+
+    const series = seriesOf(await scrape(pool));
+    expect(series.get('thaw_mails_total{kind="post",status="sent"}')).toBe(1);
+    expect(series.get("thaw_ready_to_mail_seconds_count")).toBe(0);
   });
 
   test("puts a time into the bucket that ends with it", async ({ pool }) => {
@@ -313,8 +315,8 @@ describe("a scrape", () => {
 
   test("needs what operators may read, and no table", async ({ healthy: pool }) => {
     const role = `reads_${randomUUID().replaceAll("-", "")}`;
-    await pool.query(`create role ${role}; grant select on gauges, hourly_totals to ${role};
-      grant execute on function is_untold_pre, is_untold_post to ${role};
+    await pool.query(`create role ${role}; grant select on gauges, hourly_totals, stuck_requests to ${role};
+      grant execute on function is_untold_pre, is_untold_post, old_transactions to ${role};
       grant usage on schema graphile_worker to ${role}; grant select on graphile_worker.jobs to ${role}`);
     const client = await pool.connect();
     try {
@@ -584,18 +586,6 @@ describe("its cost", () => {
     );
 });
 
-interface Rule {
-  alert: string;
-  expr: string;
-  for?: string;
-  labels: { severity: string };
-  annotations: { summary: string; description: string };
-}
-
-const rules = (parse(readFileSync(ALERTS, "utf8")) as { groups: { rules: Rule[] }[] }).groups.flatMap(
-  (group) => group.rules,
-);
-
 interface Panel {
   title: string;
   description: string;
@@ -611,7 +601,7 @@ const dashboard = JSON.parse(readFileSync(DASHBOARD, "utf8")) as {
 };
 
 const expressions = [
-  ...rules.map(({ expr }) => expr),
+  ...RULES.map(({ expr }) => expr),
   ...dashboard.panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)),
 ];
 
@@ -648,7 +638,7 @@ describe("the rules and the dashboard", () => {
   });
 
   test("say what is wrong and what to do", () => {
-    for (const { alert, labels, annotations } of rules) {
+    for (const { alert, labels, annotations } of RULES) {
       expect(alert).toMatch(/^Thaw[A-Z]\w+$/);
       expect(["critical", "warning"]).toContain(labels.severity);
       expect(annotations.summary, alert).not.toBe("");
@@ -665,7 +655,7 @@ describe("the rules and the dashboard", () => {
     expect(findings).toEqual(
       expect.arrayContaining(["no_worker", "mail_gate_closed", "stuck", "old_transaction"]),
     );
-    const [other = ""] = /finding!~"[^"]*"/.exec(rules.map(({ expr }) => expr).join()) ?? [];
+    const [other = ""] = /finding!~"[^"]*"/.exec(RULES.map(({ expr }) => expr).join()) ?? [];
     const others = other.slice('finding!~"'.length, -1).split("|");
     expect(others.length).toBeGreaterThanOrEqual(8);
     // What the last rule leaves out, another one names: by its finding, or by its metric.
@@ -680,7 +670,7 @@ describe("the rules and the dashboard", () => {
     for (const finding of others) {
       const needle = METRIC_OF[finding] ?? `finding="${finding}"`;
       expect(
-        rules.some(({ expr }) => expr.includes(needle)),
+        RULES.some(({ expr }) => expr.includes(needle)),
         finding,
       ).toBe(true);
       expect(findings, finding).toContain(finding);
@@ -712,62 +702,6 @@ describe("the rules and the dashboard", () => {
     });
   });
 });
-
-/** Minutes before the trouble. */
-const QUIET = 10;
-
-const minutesOf = (rule: Rule | undefined): number => {
-  const [, count = "0", unit = "m"] = /^(\d+)([mh])$/.exec(rule?.for ?? "0m") ?? [];
-  return Number(count) * (unit === "h" ? 60 : 1);
-};
-
-/**
- * Which alerts fire some minutes after `before` has become `after`, as Prometheus sees it: its test starts at time 0 and takes a
- * sample each minute. Each scrape finds the same as the one before, so a time in it moves on with the clock; what `grows` gets
- * older instead.
- */
-function judge(
-  before: string,
-  after: string,
-  minutes: number,
-  fires: string[],
-  scraped_at: number,
-  grows?: string,
-) {
-  const [old, now] = [seriesOf(before), seriesOf(after)];
-  const plain = (value: number): string => value.toFixed(3);
-  const input_series = [...new Set([...old.keys(), ...now.keys()])].map((series) => {
-    const moves = /^\w+_timestamp_seconds(\{|$)/.test(series);
-    const at = (value: number, minute: number): string =>
-      plain(moves ? (value === 0 ? -1e9 : value - scraped_at) + 60 * minute : value);
-    const [was, is] = [old.get(series), now.get(series)];
-    const first = Array.from({ length: QUIET }, (_, minute) => (was === undefined ? "_" : at(was, minute)));
-    const step = moves || series === grows ? 60 : 0;
-    const then = is === undefined ? "stale" : `${at(is, QUIET)}+${step}x${minutes + 5}`;
-    return { series, values: [...first, then].join(" ") };
-  });
-  const tests = {
-    rule_files: [ALERTS],
-    evaluation_interval: "1m",
-    tests: [
-      {
-        interval: "1m",
-        input_series,
-        promql_expr_test: [
-          {
-            expr: 'count by (alertname) (count by (alertname) (ALERTS{alertstate="firing"}))',
-            eval_time: `${QUIET + minutes + 2}m`,
-            exp_samples: fires.map((alert) => ({ labels: `{alertname="${alert}"}`, value: 1 })),
-          },
-        ],
-      },
-    ],
-  };
-  expect(promtool(["test", "rules", "tests.yml"], { "tests.yml": stringify(tests) })).toMatchObject({
-    status: 0,
-    output: expect.stringContaining("SUCCESS"),
-  });
-}
 
 interface Trouble {
   happens: (pool: Pool, endWorker: () => Promise<void>) => Promise<unknown>;
@@ -830,6 +764,8 @@ const TROUBLES: Record<string, Trouble> = {
   },
   ThawMailGateClosed: {
     happens: (pool) => query(pool, "select close_mail_gate('1 hour', 'The key was revoked.')"),
+    grows: "thaw_mail_gate_closed_seconds",
+    minutes: 31,
   },
   ThawMailsRefused: {
     happens: (pool) => insertNotification(pool, { status: "failed", failure_message: "No such mailbox." }),
@@ -918,7 +854,7 @@ describe("an alert fires", () => {
   });
 
   test("and there is a trouble here for each", () => {
-    expect(Object.keys(TROUBLES).toSorted()).toEqual(rules.map(({ alert }) => alert).toSorted());
+    expect(Object.keys(TROUBLES).toSorted()).toEqual(RULES.map(({ alert }) => alert).toSorted());
   });
 
   test.for(Object.keys(TROUBLES))(
@@ -930,7 +866,7 @@ describe("an alert fires", () => {
       await happens(pool, endWorker);
       const scraped_at = Date.now() / 1000;
       const after = await (trouble.scrape ?? scrape)(pool);
-      const rule = rules.find((known) => known.alert === alert);
+      const rule = RULES.find((known) => known.alert === alert);
       const until = minutes + minutesOf(rule);
       judge(before, after, until, [alert, ...also].toSorted(), scraped_at, grows);
       if (until > 2) judge(before, after, until - 4, [], scraped_at, grows);

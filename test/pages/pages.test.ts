@@ -25,6 +25,8 @@ import {
   query,
   reload,
   tell,
+  type Row,
+  type State,
 } from "../support/rows.ts";
 import { BUCKET, JANE } from "../support/thaw.ts";
 
@@ -81,9 +83,7 @@ describe("the first screen", () => {
     const slow = Object.create(pool, {
       query: {
         value: (text: string, values: unknown[]) =>
-          /from findings order|stuck_requests[^]*order by since/.test(text)
-            ? Promise.reject(tooSlow)
-            : pool.query(text, values),
+          /from findings order/.test(text) ? Promise.reject(tooSlow) : pool.query(text, values),
       },
     }) as typeof pool;
     const pages = operator(slow);
@@ -218,6 +218,51 @@ describe("the search box", () => {
     for (const q of ["%", "nobody@example.com", "AKIANOBODY0000000001", "arn:aws:iam::1:user/x", "\u0000"])
       expect(await keys(q), q).toEqual([]);
   });
+
+  test("goes on page by page, by name or from the newest on, past every restore once", async ({ pool }) => {
+    const arn = "arn:aws:sts::111122223333:assumed-role/reader/jane";
+    const wanted = new Set<string>();
+    const add = async (restore: Row, state: State = "closed"): Promise<void> => {
+      const { restore: made } = await insertRead(pool, state, {
+        restore,
+        request: { principal: arn, email: "Jane@example.com", requested_at: ago("2 hours") },
+      });
+      wanted.add(made["id"] as string);
+    };
+    // In the order of bytes Z comes before a, and é after them; a language sorts otherwise.
+    for (const key of ["films/Z", "films/a", "films/é", "films/\u{10FFFF}"]) {
+      for (let n = 0; n < 15; n++) await add({ s3_key: `${key}${n}` });
+      await add({ s3_key: `${key}1` }, "pending");
+      await add({ s3_key: `${key}1`, version_id: "v" }, "failed");
+    }
+    // Restored again and again.
+    for (let n = 0; n < 60; n++) await add({ s3_key: "films/a1" });
+    await add({ s3_key: "films/x", s3_bucket: "other" });
+    await insertRestore(pool, "pending", { s3_key: "film" });
+    await insertRestore(pool, "pending", { s3_key: "filmt" });
+    const pages = operator(pool);
+    const walk = async (q: string): Promise<string[]> => {
+      const seen: string[] = [];
+      let path = `/ops/search?q=${encodeURIComponent(q)}`;
+      while (path !== "") {
+        const { text } = await pages.get(path);
+        seen.push(
+          ...[...text.matchAll(/href="\/ops\/restores\/([0-9a-f-]{36})"/g)].map(([, id]) => id ?? ""),
+        );
+        path = (/rel="next" href="([^"]+)"/.exec(text)?.[1] ?? "").replaceAll("&amp;", "&");
+      }
+      return seen;
+    };
+
+    for (const q of ["films/", "s3://*", "jane@example.com", JANE, arn, "arn:aws:sts::*"]) {
+      const seen = (await walk(q)).filter((id) => wanted.has(id));
+      expect(seen, q).toHaveLength(wanted.size);
+      expect(new Set(seen), q).toEqual(wanted);
+    }
+    expect(await walk("films/")).toHaveLength(wanted.size);
+    expect(await walk(`s3://${BUCKET}/films/`)).toHaveLength(wanted.size - 1);
+    expect(await walk(`s3://${BUCKET}/films/a1*`)).toHaveLength(68);
+  });
 });
 
 describe("the page of a restore", () => {
@@ -321,6 +366,75 @@ describe("an action", () => {
     expect((await actions(pool)).every((row) => row["actor"] === "Ada")).toBe(true);
   });
 
+  /** What the form of a page sends. */
+  const fieldsOf = (text: string): Record<string, string> =>
+    Object.fromEntries(
+      [...text.matchAll(/<input type="hidden" name="(\w+)" value="([^"]*)"/g)].map(([, name, value]) => [
+        name ?? "",
+        value ?? "",
+      ]),
+    );
+
+  test("does nothing when what was confirmed has changed by then", async ({ pool }) => {
+    const pages = operator(pool);
+    const { restore } = await insertRead(pool, "pending");
+    const mail = await insertNotification(pool, { status: "unknown", failure_message: "no answer" });
+    const asked = new Map<string, Record<string, string>>();
+    for (const [action, id] of [
+      ["retry", restore["id"]],
+      ["resend", mail["id"]],
+    ])
+      asked.set(action as string, fieldsOf((await pages.get(`/ops/confirm/${action}?id=${id}`)).text));
+    // By now a retry would begin a new restore, which costs money; and somebody has found out that the mail was sent.
+    await pool.query("select give_up_restore($1), resolve_notification($2, true)", [
+      restore["id"],
+      mail["id"],
+    ]);
+    const before = await query(pool, "select * from restores, notifications");
+
+    for (const [action, fields] of asked) {
+      const answer = await pages.post(`/ops/act/${action}`, fields);
+      expect(answer.status, action).toBe(409);
+      expect(answer.text).toContain("It has changed since the page that you confirmed");
+    }
+    expect(await query(pool, "select * from restores, notifications")).toEqual(before);
+    expect((await actions(pool)).map(({ actor }) => actor)).not.toContain("Ada");
+    const again = fieldsOf((await pages.get(`/ops/confirm/retry?id=${restore["id"]}`)).text);
+    expect((await pages.post("/ops/act/retry", again)).status).toBe(303);
+  });
+
+  test("opens the closing of the gate that was confirmed, and no other", async ({ pool }) => {
+    const pages = operator(pool);
+    await pool.query("select pause_mail('10 minutes', 'rate limit')");
+    const fields = fieldsOf((await pages.get("/ops/confirm/open_gate")).text);
+    await pool.query("select close_mail_gate(null, 'restored from a backup')");
+
+    expect((await pages.post("/ops/act/open_gate", fields)).status).toBe(409);
+    expect(await one(pool, "select reason from mail_gate_status")).toEqual({
+      reason: "restored from a backup",
+    });
+    const now = fieldsOf((await pages.get("/ops/confirm/open_gate")).text);
+    expect((await pages.post("/ops/act/open_gate", now)).status).toBe(303);
+    expect(await one(pool, "select is_open from mail_gate_status")).toEqual({ is_open: true });
+  });
+
+  test("on all that match leaves out what came into that state since, and counts what it did", async ({
+    pool,
+  }) => {
+    const pages = operator(pool);
+    const first = await insertRead(pool, "failed", { restore: { s3_key: "first" } });
+    await insertRead(pool, "failed", { restore: { s3_key: "second" } });
+    const asked = fieldsOf((await pages.get("/ops/confirm/retry_all?state=failed")).text);
+    await pool.query("select retry_restore($1)", [first.restore["id"]]);
+    await insertRead(pool, "failed", { restore: { s3_key: "later", status_at: new Date() } });
+
+    expect((await pages.post("/ops/act/retry_all", asked)).status).toBe(303);
+    expect(
+      await query(pool, "select s3_key from restores where status = 'failed' and closed_at is null"),
+    ).toEqual([{ s3_key: "later" }]);
+    expect((await actions(pool)).filter(({ actor }) => actor === "Ada")).toHaveLength(1);
+  });
+
   test("opens the mail gate", async ({ pool }) => {
     await pool.query("update mail_gate set closed_until = now() + interval '1 hour', reason = 'quota'");
     const pages = operator(pool);
@@ -350,6 +464,60 @@ describe("an action", () => {
     expect(done.status).toBe(303);
     expect(await actions(pool)).toHaveLength(4);
     expect((await pages.get(done.headers.get("location") ?? "")).text).toContain("Done: <bdi>retry</bdi>");
+  });
+
+  test("on all mails that Resend refused, or may have sent, sends again those that may be, and leaves a row for each", async ({
+    pool,
+  }) => {
+    const failed = {
+      status: "failed",
+      failure_code: "validation_error",
+      failure_message: "No such mailbox.",
+    };
+    const [one_of, other] = [await insertNotification(pool, failed), await insertNotification(pool, failed)];
+    // Neither a mail that waits, nor one that was sent again already, nor one of a person who was erased.
+    await insertNotification(pool, { status: "sealed" });
+    await insertNotification(pool, { ...failed, superseded_by: one_of["id"] });
+    await insertNotification(pool, { ...failed, failure_code: "erased" });
+    await insertNotification(pool, { status: "unknown", failure_message: "Perhaps." });
+    const pages = operator(pool);
+    for (const [path, offered] of [
+      ["/ops/mails", false],
+      ["/ops/mails?status=waiting", false],
+      ["/ops/mails?status=failed", true],
+      ["/ops/mails?status=unknown", true],
+    ] as const)
+      expect((await pages.get(path)).text.includes("/ops/confirm/resend_all"), path).toBe(offered);
+    const asked = await pages.get("/ops/confirm/resend_all?status=failed");
+    expect(headingOf(asked.text)).toBe("Send 2 mails again?");
+    await insertNotification(pool, failed);
+
+    const refused = await pages.post("/ops/act/resend_all", { status: "failed", count: "2" });
+    expect(refused.status).toBe(409);
+    expect(refused.text).toContain("Now 3 mails match");
+    expect(await actions(pool)).toEqual([]);
+
+    const done = await pages.post("/ops/act/resend_all", { status: "failed", count: "3" });
+    expect(done.status).toBe(303);
+    expect((await pages.get(done.headers.get("location") ?? "")).text).toContain(
+      "Done: <bdi>send again</bdi>",
+    );
+    const left = await actions(pool);
+    expect(left).toHaveLength(3);
+    expect(left).toEqual(
+      expect.arrayContaining(
+        [one_of, other].map(({ id }) => ({ actor: "Ada", action: "send again", target: id as string })),
+      ),
+    );
+    // Nothing is left of them, and the unclear one was not touched.
+    expect((await pages.post("/ops/act/resend_all", { status: "failed", count: "9" })).status).toBe(409);
+    expect((await pages.post("/ops/act/resend_all", { status: "sealed", count: "9" })).status).toBe(404);
+    expect(await one(pool, "select count(*)::int as n from notifications where status = 'sealed'")).toEqual({
+      n: 4,
+    });
+    expect(await one(pool, "select superseded_by from notifications where status = 'unknown'")).toEqual({
+      superseded_by: null,
+    });
   });
 
   test("on what is stuck works on the restores behind it", async ({ pool }) => {
@@ -445,6 +613,30 @@ describe("hostile names", () => {
 });
 
 describe("when the database", () => {
+  test("is well and all connections are busy, a page does not say that Postgres is away", async ({
+    pool,
+    databaseUrl,
+  }) => {
+    const busy = createPool(
+      databaseUrl,
+      { name: "pages", max: 1, query_timeout_ms: PAGES_QUERY_TIMEOUT_MS },
+      createLog("silent"),
+    );
+    const held = await busy.connect();
+    try {
+      for (const path of ["/ops/restores", "/ops/stuck"]) {
+        const page = await operator(busy).get(path);
+        expect(page.status).toBe(503);
+        expect(page.text).toContain("Too many pages at once");
+        expect(page.text).not.toContain("nothing is restored");
+      }
+    } finally {
+      held.release();
+      await busy.end();
+    }
+    expect((await operator(pool).get("/ops/restores")).status).toBe(200);
+  });
+
   test("does not answer in time, the page says so", async ({ pool, databaseUrl }) => {
     const log = createLog("silent");
     const slow = createPool(

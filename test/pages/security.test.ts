@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect } from "vitest";
 
 import { createLog } from "../../server/log.ts";
-import { test } from "../support/database.ts";
+import { newPool, test, waitFor } from "../support/database.ts";
 import { basic, operator, PASSWORD, type Operator } from "../support/pages.ts";
 import { limit, readFiles } from "../support/cost.ts";
 import { everything, insertNotification, insertRead, insertRow, one, query } from "../support/rows.ts";
@@ -98,6 +98,26 @@ test("failed log-ins are answered one after the other, and logged without the pa
   expect(performance.now() - again).toBeLessThan(400);
 });
 
+test("a flood of failed log-ins does not fill the log: those that do not wait are counted", async ({
+  pool,
+}) => {
+  const lines: string[] = [];
+  const pages = operator(pool, {
+    log: createLog("info", { write: (line: string) => void lines.push(line) }),
+  });
+  const guess = async () => pages.app.request("/ops", { headers: { authorization: basic("Eve", "x") } });
+
+  const flood = await Promise.all(Array.from({ length: 300 }, guess).slice(20));
+  expect(flood).toHaveLength(280);
+  expect(new Set(flood.map(({ status }) => status))).toEqual(new Set([401]));
+  expect(lines).toHaveLength(20);
+  await waitFor("a log-in that waits again", async () => {
+    void guess();
+    return lines.length > 20;
+  });
+  expect(JSON.parse(lines[20] ?? "")["others_since_the_last_line"]).toBeGreaterThanOrEqual(280);
+});
+
 describe("an action", () => {
   const FORM = { "content-type": "application/x-www-form-urlencoded", authorization: basic("Ada") };
 
@@ -149,11 +169,12 @@ describe("an action", () => {
       "approve",
       "refuse",
       "retry_all",
+      "resend_all",
       "give_up_all",
     ]) {
       const on = ["resend", "was_sent", "was_not_sent"].includes(action) ? mail : restore;
       const id = ["approve", "refuse"].includes(action) ? hold["id"] : on["id"];
-      const query = `?id=${id}&state=failed&count=9`;
+      const query = `?id=${id}&state=failed&status=unknown&count=9`;
       for (const method of ["GET", "HEAD", "PUT", "DELETE"]) {
         const response = await pages.app.request(`/ops/act/${action}${query}`, {
           method,
@@ -184,7 +205,6 @@ describe("an action", () => {
 });
 
 test("a role that may only look is offered no action, and none works", async ({ pool, databaseUrl }) => {
-  const { Pool } = await import("pg");
   const { restore } = await insertRead(pool, "failed");
   await limit(pool, { scope: "person", max_objects: 1 });
   await readFiles(pool, 2);
@@ -192,14 +212,15 @@ test("a role that may only look is offered no action, and none works", async ({ 
   await pool.query(`do $$ begin
     if to_regrole('pages_reader') is null then create role pages_reader login password 'pages_reader'; end if; end $$`);
   await pool.query(`grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
-    findings, restore_steps, operator_actions, hourly_totals, oldest_waiting, read_silence, restore_overview, restore_details, restore_readers, unsent_mails, hold_list, hold_overview, limit_status, cost_by_person,
+    findings, restore_steps, operator_actions, hourly_totals, oldest_waiting, read_silence, restore_overview, restore_details, restore_readers, unsent_mails, times_to_readable, hold_list, hold_overview, limit_status, cost_by_person,
     cost_by_bucket, cost_by_prefix, cost_by_class to pages_reader;
+    grant execute on function old_transactions to pages_reader;
     grant usage on schema graphile_worker to pages_reader; grant select on graphile_worker.jobs to pages_reader`);
   const url = Object.assign(new URL(databaseUrl), {
     username: "pages_reader",
     password: "pages_reader",
   }).href;
-  const reading = new Pool({ connectionString: url });
+  const reading = newPool(url);
   try {
     const pages = operator(reading);
     const before = await everything(pool);

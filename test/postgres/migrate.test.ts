@@ -11,7 +11,7 @@ import { createPool } from "../../server/postgres/pool.ts";
 import { createLog } from "../../server/log.ts";
 import { migrate, migrationProblem } from "../../server/postgres/migrate.ts";
 import { statementsOf } from "../../server/postgres/sql_statements.ts";
-import { test as base } from "../support/database.ts";
+import { test as base, waitFor } from "../support/database.ts";
 import { query } from "../support/rows.ts";
 
 const SQL = join(import.meta.dirname, "../../sql");
@@ -30,6 +30,8 @@ const ALL = [
   "0012_view_names.sql",
   "0013_lists.sql",
   "0014_history_without_checks.sql",
+  "0015_search.sql",
+  "0016_gate_since.sql",
   "0017_cost.sql",
   "rules.sql",
   "history.sql",
@@ -45,8 +47,8 @@ const ALL = [
   "views.sql",
   "cost_views.sql",
   "metrics.sql",
-  "comments.sql",
   "privileges.sql",
+  "comments.sql",
 ];
 
 const newPool = (url: string): Pool =>
@@ -201,6 +203,56 @@ describe("migrating", () => {
       expect(await migrated).toEqual(["0099_more.sql", "views.sql"]);
       expect(await read).toEqual([]);
     });
+  });
+
+  test("writes comments when all else is done, and nobody waits for them", async ({
+    empty,
+    another,
+    directory,
+  }) => {
+    await migrate(empty, directory);
+    writeFileSync(join(directory, "0099_more.sql"), "alter table restores add column more integer;");
+    appendFileSync(
+      join(directory, "comments.sql"),
+      "\ncomment on column restores.more is 'More.';\nselect pg_advisory_xact_lock(1);\n",
+    );
+    const holder = await another.connect();
+    try {
+      await holder.query("select pg_advisory_lock(1)");
+      const migrated = migrate(empty, directory);
+      await waitFor(
+        "the comments to be under way",
+        async () =>
+          (
+            await query(
+              holder as unknown as Pool,
+              "select from pg_locks where not granted and locktype = 'advisory'",
+            )
+          ).length > 0,
+      );
+      await holder.query("set lock_timeout = '100ms'");
+      await holder.query("insert into restores (id, s3_bucket, s3_key) values (gen_random_uuid(), 'b', 'k')");
+      expect((await holder.query("select more from restores")).rowCount).toBe(1);
+      expect((await holder.query("select from pg_description where description = 'More.'")).rowCount).toBe(0);
+      await holder.query("select pg_advisory_unlock(1)");
+      expect(await migrated).toEqual(["0099_more.sql", "comments.sql"]);
+    } finally {
+      holder.release(true);
+    }
+  });
+
+  test("that ends in the comments is not finished, and the next one writes them", async ({
+    empty,
+    directory,
+  }) => {
+    await migrate(empty, directory);
+    writeFileSync(join(directory, "0099_more.sql"), "create table more (id integer);");
+    appendFileSync(join(directory, "comments.sql"), "\ncomment on table nowhere is 'x';\n");
+    await expect(migrate(empty, directory)).rejects.toThrow(/sql\/comments.sql:\d+: .*nowhere/);
+    expect(await query(empty, "select * from more")).toEqual([]);
+    cpSync(join(SQL, "comments.sql"), join(directory, "comments.sql"));
+    appendFileSync(join(directory, "comments.sql"), "\ncomment on table more is 'x';\n");
+    expect(await migrate(empty, directory)).toEqual(["comments.sql"]);
   });
 
   test("does not let an older process put its own functions back", async ({ empty, directory }) => {

@@ -226,6 +226,10 @@ describe("from the release before", () => {
       "troubled.bin",
     ]);
     expect(await query(old, "select id from claim_notifications('post', 10, 'new')")).toEqual([]);
+    // Nobody knows since when the gate was shut: at least since then.
+    expect(
+      await query(old, "select from mail_gate_status where closed_since > now() - interval '5 minutes'"),
+    ).toHaveLength(1);
     await old.query("update mail_gate set closed_until = now()");
     expect(await query(old, "select id from claim_notifications('post', 10, 'new')")).toHaveLength(2);
     rmSync(directory, { recursive: true });

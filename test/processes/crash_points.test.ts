@@ -5,6 +5,7 @@ import { createServer, type AddressInfo } from "node:net";
 import type { Pool } from "pg";
 import { expect, vi } from "vitest";
 
+import { admit, archived, claim, HELD_FOR_EVER, limit, policy, SPENDING_IS_WRONG } from "../support/cost.ts";
 import { waitFor } from "../support/database.ts";
 import { test, type Process, type World, readByJane } from "../support/processes.ts";
 import { aRead, one, query, requestRestores } from "../support/rows.ts";
@@ -119,6 +120,103 @@ test("between RestoreObject and our transition", async ({ world, pool }) => {
   );
   await noLockLeft(pool, 1);
   expect(s3.look({ bucket: BUCKET, key: "a.bin" })?.restores_accepted).toBe(1);
+});
+
+/** What a limit has spent, what the ledger has, and what S3 accepted of that object. */
+const charged = async ({ s3 }: World, pool: Pool, key: string): Promise<unknown> => {
+  expect(await query(pool, SPENDING_IS_WRONG)).toEqual([]);
+  return {
+    ...(await one(
+      pool,
+      "select (select sum(objects)::integer from spending) as spent, (select sum(objects)::integer from costs) as ledger",
+    )),
+    accepted: s3.look({ bucket: BUCKET, key })?.restores_accepted,
+  };
+};
+const ONCE = { spent: 1, ledger: 1, accepted: 1 };
+
+const isPending = (pool: Pool, count = 1): Promise<unknown> =>
+  waitFor(
+    "pending",
+    async () => (await query(pool, "select from restores where status = 'pending'")).length === count,
+    RECOVERED_WITHIN_MS,
+  );
+
+test("between admission and RestoreObject, and then the limit is lowered and the policy changed: charged once, restored once", async ({
+  world,
+  pool,
+}) => {
+  await limit(pool, { max_objects: 1 });
+  const [first, second] = await twoWorkers(world);
+  const hang = world.s3.fail({ with: "hang", operation: "RestoreObject" });
+  await readByJane(world, pool, "a.bin");
+  await waitFor("RestoreObject", async () => hang.struck > 0, 30_000);
+  first.child.kill("SIGKILL");
+  await first.end();
+  hang.remove();
+  await limit(pool, { max_objects: 0 });
+  await policy(pool, "hold");
+  world.s3.putObject({ bucket: BUCKET, key: "b.bin", storage_class: "GLACIER", body: "b" });
+  await requestRestores(pool, aRead({ s3_key: "b.bin" }));
+  second.child.kill("SIGCONT");
+
+  await isPending(pool);
+  await waitFor("the other to be held", async () => (await query(pool, "select from holds")).length === 1);
+  expect(await charged(world, pool, "a.bin")).toEqual(ONCE);
+  expect(world.s3.look({ bucket: BUCKET, key: "b.bin" })?.restores_accepted).toBe(0);
+});
+
+test("between RestoreObject and our transition, under a limit: charged once, by the tier that was asked for", async ({
+  world,
+  pool,
+}) => {
+  await limit(pool, { max_objects: 1, max_cost: 1 });
+  await policy(pool, "restore", { tier: "Bulk", days: 3 });
+  const [first, second] = await twoWorkers(world);
+  world.onS3Event = () => first.child.kill("SIGKILL");
+  await readByJane(world, pool, "a.bin");
+  await first.end(30_000);
+  expect(await one(pool, "select status::text, charged is not null as charged from restores")).toEqual({
+    status: "not_started",
+    charged: true,
+  });
+  second.child.kill("SIGCONT");
+
+  await isPending(pool);
+  expect(await charged(world, pool, "a.bin")).toEqual(ONCE);
+  expect(await one(pool, "select tier, days, payer from restores")).toEqual({
+    tier: "Bulk",
+    days: 3,
+    payer: "jane@example.com",
+  });
+});
+
+test("between two pages of an approved hold: the rest follows, each once", async ({ world, pool }) => {
+  // Two runs take a page each, and then wait for S3.
+  const count = 1_300;
+  const keys = Array.from({ length: count }, (_, index) => `film-${index}.mov`);
+  for (const key of keys) world.s3.putObject({ bucket: BUCKET, key, storage_class: "GLACIER", body: key });
+  await limit(pool, { max_objects: 0 });
+  await requestRestores(pool, ...keys.map((s3_key) => aRead({ s3_bucket: BUCKET, s3_key })));
+  await admit(
+    pool,
+    (await claim(pool, count)).map((row) => archived(row)),
+  );
+  const [first, second] = await twoWorkers(world);
+  const hang = world.s3.fail({ with: "hang", operation: "HeadObject" });
+  await query(pool, "select approve_hold(id, 'ann', $1) from holds", [count]);
+  await waitFor("the first page to be asked about", async () => hang.struck > 0, 30_000);
+  first.child.kill("SIGKILL");
+  await first.end();
+  expect(await query(pool, "select from restores where attempt_after = 'infinity'")).not.toHaveLength(0);
+  hang.remove();
+  second.child.kill("SIGCONT");
+
+  await isPending(pool, count);
+  expect(world.s3.counts.get("RestoreObject 202")).toBe(count);
+  expect(await query(pool, SPENDING_IS_WRONG)).toEqual([]);
+  expect(await query(pool, HELD_FOR_EVER)).toEqual([]);
+  expect(await one(pool, "select sum(objects)::integer as spent from spending")).toEqual({ spent: count });
 });
 
 test("between COMMIT and the HTTP answer", async ({ world, databaseUrl, pool }) => {

@@ -1,14 +1,17 @@
 /** The READMEs are run, not believed. */
 import { execFileSync, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
+import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
 import { test } from "../support/database.ts";
 import { test as rolesTest } from "../support/roles.ts";
-import { insertNotification, insertRow } from "../support/rows.ts";
+import { insertNotification, insertRead, insertRow, one } from "../support/rows.ts";
+import { thaw } from "../support/thaw_command.ts";
 import { JANE, requestBody, startThaw } from "../support/thaw.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -70,6 +73,7 @@ describe("commands", () => {
     OPERATOR_URL: "thaw_operator",
     READER_URL: "thaw_reader",
   } as const;
+  const HOLD = "00000000-0000-4000-8000-000000000001";
   type Url = keyof typeof ROLE_OF;
   const linesOf = (text: string): { url: Url; statement: string }[] =>
     text
@@ -82,9 +86,9 @@ describe("commands", () => {
     "every psql line runs as the role it names, on a database with work in it",
     async ({ migrated: roles }) => {
       const owner = roles.as("thaw_migrator");
-      const thaw = await startThaw(roles.urlOf("thaw_migrator"), { worker: false });
-      await thaw.know(JANE, "jane@example.com");
-      const { body } = await thaw.post("/restore/request", requestBody("a.bin"));
+      const running = await startThaw(roles.urlOf("thaw_migrator"), { worker: false });
+      await running.know(JANE, "jane@example.com");
+      const { body } = await running.post("/restore/request", requestBody("a.bin"));
       await insertRow(owner, "aws_key_user_map", {
         access_key_id: "AKIAEXAMPLEJANE00001",
         email: "jane@example.com",
@@ -118,9 +122,13 @@ describe("commands", () => {
             : statement.includes("mark_notification_sent")
               ? await mail("sealed")
               : (body as { id: string }).id;
+        if (statement.includes("$HOLD"))
+          await owner.query(
+            `insert into holds (id, person, reason, objects) values ('${HOLD}', 'x', 'x', 12)`,
+          );
         await roles
           .as(ROLE_OF[url])
-          .query(statement.replace("$ID", id))
+          .query(statement.replace("$ID", id).replace("$HOLD", HOLD))
           .catch((error: unknown) => {
             throw new Error(`psql "$${url}" -c "${statement}": ${(error as Error).message}`, {
               cause: error,
@@ -132,6 +140,7 @@ describe("commands", () => {
         "select distinct action, role from actions where role = 'thaw_operator' order by action",
       );
       expect(rows.map(({ action }) => action)).toEqual([
+        "approve",
         "close the mail gate",
         "erase a person",
         "give up",
@@ -140,11 +149,67 @@ describe("commands", () => {
         "resolve",
         "retry",
         "send again",
+        "set a limit",
+        "set a policy",
       ]);
       expect((await owner.query("select from restore_requests where email is not null")).rowCount).toBe(0);
-      await thaw.stop();
+      await running.stop();
     },
   );
+
+  /** A line of a shell as its words; only plain and single-quoted ones. */
+  const wordsOf = (line: string): string[] =>
+    [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? "");
+
+  rolesTest(
+    "every npm run thaw line runs as thaw_operator, in the order in which it stands",
+    async ({ migrated: roles }) => {
+      const owner = roles.as("thaw_migrator");
+      const directory = mkdtempSync(join(tmpdir(), "thaw-readme-"));
+      try {
+        const lines: string[] = [];
+        for (const text of texts.values()) {
+          for (const block of blocksOf(text)) {
+            const name = block.startsWith("prefix,by,")
+              ? "policies.csv"
+              : block.startsWith("region,")
+                ? "prices.csv"
+                : undefined;
+            if (name !== undefined) writeFileSync(join(directory, name), block.split("\n\n")[0] ?? "");
+            lines.push(...[...block.matchAll(/^npm run thaw -- (.*)$/gm)].map(([, line]) => line ?? ""));
+          }
+        }
+        expect(lines.length).toBeGreaterThanOrEqual(18);
+        for (const line of lines) {
+          const id = line.startsWith("resend")
+            ? (
+                await insertNotification(owner, { status: "failed", failure_message: "x", failure_code: "x" })
+              )["id"]
+            : line.startsWith("retry")
+              ? (await insertRead(owner, "pending", { restore: { s3_key: line } })).restore["id"]
+              : await openHold(owner);
+          const words = wordsOf(line).map((word) =>
+            word === "ID" ? (id as string) : word.endsWith(".csv") ? join(directory, word) : word,
+          );
+          const asks = (await thaw(roles.urlOf("thaw_operator"), [...words, "-h"])).out.includes("--yes ");
+          const { exit, err } = await thaw(roles.urlOf("thaw_operator"), [
+            ...words,
+            ...(asks ? ["--yes"] : []),
+          ]);
+          expect(exit, `npm run thaw -- ${line}\n${err}`).toBe(line === "status" ? 1 : 0);
+        }
+      } finally {
+        rmSync(directory, { recursive: true });
+      }
+    },
+  );
+
+  const openHold = async (owner: Pool): Promise<unknown> =>
+    (
+      await one(owner, "insert into holds (person, reason) values ($1, 'beyond a limit') returning id", [
+        randomUUID(),
+      ])
+    )["id"];
 
   test("every npm script that people use is named, and each one named exists", () => {
     const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };

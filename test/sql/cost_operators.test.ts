@@ -221,3 +221,22 @@ describe("prices", () => {
     ]);
   });
 });
+
+test("costs of some days are found by the day, however long the ledger is", async ({ pool }) => {
+  await query(
+    pool,
+    `insert into costs (day, person, s3_bucket, folder, storage_class, tier, observed, objects, bytes, cost)
+     select date '2024-01-01' + n % 800, 'p' || n % 50, 'b', 'f' || n % 20 || '/', 'GLACIER', 'Standard', n % 3 = 0, 1, 1, 1
+       from generate_series(1, 40000) n`,
+  );
+  await query(pool, "analyze costs");
+  for (const view of ["cost_by_person", "cost_by_bucket", "cost_by_prefix", "cost_by_class"]) {
+    const plan = await query(
+      pool,
+      `explain select sum(estimated_cost) from ${view} where day >= '2025-03-01' and day < ('2025-03-01'::date + interval '1 month')::date`,
+    );
+    const text = plan.map((row) => row["QUERY PLAN"] as string).join("\n");
+    expect(text, view).toContain("costs_by_day");
+    expect(text, view).not.toContain("Seq Scan");
+  }
+});

@@ -54,6 +54,62 @@ async function told(pool: Pool, more: Row = { status: "sent", sent_at: ago("1 ho
   return mail;
 }
 
+const refuse = (pool: Pool, wait: string): Promise<Row[]> =>
+  query(pool, "select pause_mail($1, 'Resend refuses')", [wait]);
+
+/** As if that time had passed for the gate. */
+const pass = (pool: Pool, time: string): Promise<unknown> =>
+  pool.query(
+    `alter table mail_gate disable trigger user;
+     update mail_gate set closed_until = closed_until - interval '${time}', closed_since = closed_since - interval '${time}';
+     alter table mail_gate enable trigger user`,
+  );
+
+describe("the gate is shut since", () => {
+  const minutes = async (pool: Pool): Promise<unknown> =>
+    (
+      await one(
+        pool,
+        "select round(extract(epoch from now() - closed_since) / 60)::int as minutes from mail_gate_status",
+      )
+    )["minutes"];
+
+  test("the first refusal, while the next ones shut it anew", async ({ pool }) => {
+    await refuse(pool, "10 minutes");
+    expect(await findings(pool)).toMatchObject([{ finding: "mail_gate_closed", since: expect.any(Date) }]);
+    await pass(pool, "7 minutes");
+    await refuse(pool, "10 minutes");
+    expect(await minutes(pool)).toBe(7);
+    // It opens by itself, the next mail is refused.
+    await pass(pool, "12 minutes");
+    expect(await minutes(pool)).toBeNull();
+    await refuse(pool, "10 minutes");
+    expect(await minutes(pool)).toBe(19);
+    await pool.query("select close_mail_gate(null, 'to look')");
+    expect(await minutes(pool)).toBe(19);
+  });
+
+  test("the refusal after the last mail that got out", async ({ pool }) => {
+    const mail = await insertNotification(pool, { status: "sealed" });
+    await refuse(pool, "1 minute");
+    await pass(pool, "5 minutes");
+    await pool.query("select mark_notification_sent($1, 'r')", [mail["id"]]);
+    await refuse(pool, "1 minute");
+    expect(await minutes(pool)).toBe(0);
+  });
+
+  test("the refusal, when it has been open for long, or somebody had opened it", async ({ pool }) => {
+    await refuse(pool, "1 minute");
+    await pass(pool, "2 hours");
+    await refuse(pool, "1 hour");
+    expect(await minutes(pool)).toBe(0);
+    await pass(pool, "30 minutes");
+    await pool.query("select open_mail_gate()");
+    await refuse(pool, "1 hour");
+    expect(await minutes(pool)).toBe(0);
+  });
+});
+
 describe("there is none", () => {
   test("when all is well", async ({ pool }) => {
     for (const state of STATES)
@@ -88,13 +144,13 @@ describe("there is one", () => {
     [
       "closed_until = now() + interval '1 hour', reason = 'quota'",
       /^No mail goes out: quota$/,
-      /opens at .* UTC.*open_mail_gate\(\)$/,
+      /^It opens at .* UTC\. Or now, .*: npm run thaw -- gate open$/,
     ],
-    ["closed_until = 'infinity', reason = 'a copy'", /: a copy$/, /^Open it: select open_mail_gate\(\)$/],
+    ["closed_until = 'infinity', reason = 'a copy'", /: a copy$/, /^Once .*: npm run thaw -- gate open$/],
     [
       "closed_until = now() + interval '1 hour', reason = 'no such sender', sender = 'a@b'",
       /from a@b: no such sender$/,
-      /open_mail_gate/,
+      /npm run thaw -- gate open$/,
     ],
   ] as const)("when the gate is shut: %s", async ([gate, problem, what_to_do], { pool }) => {
     await pool.query(`update mail_gate set ${gate}`);
@@ -114,6 +170,14 @@ describe("there is one", () => {
       "update mail_gate set closed_until = now() + interval '20 seconds', reason = 'rate limit'",
     );
     expect(await findings(pool)).toEqual([]);
+  });
+
+  test("when one rate limit follows the other, and no mail gets out between", async ({ pool }) => {
+    await refuse(pool, "20 seconds");
+    await pass(pool, "5 minutes");
+    expect(await findings(pool)).toEqual([]);
+    await refuse(pool, "20 seconds");
+    expect(await findings(pool)).toMatchObject([{ finding: "mail_gate_closed" }]);
   });
 
   test("for each problem of stuck_requests, with how many and since when", async ({ pool }) => {
@@ -153,12 +217,19 @@ describe("there is one", () => {
       expect.arrayContaining(truth.map((row) => ({ finding: "stuck", ...row }))),
     );
     expect(found).toHaveLength(truth.length);
+    // One text stands for all rows of a problem.
+    expect(
+      await query(
+        pool,
+        "select problem from stuck_requests group by problem having count(distinct what_to_do) > 1",
+      ),
+    ).toEqual([]);
     expect(found).toContainEqual(
       expect.objectContaining({
         problem: "S3 refuses, or cannot be reached.",
         count: 2,
         since: expect.any(Date),
-        what_to_do: expect.stringContaining("retry_restore"),
+        what_to_do: "Fix what S3 says is wrong, then: npm run thaw -- retry ID",
       }),
     );
   });
@@ -223,7 +294,7 @@ describe("there is one", () => {
     expect(await findings(pool)).toMatchObject([
       {
         finding: "no_reads",
-        problem: "No read has come for 25 hours; in the last 30 days the longest gap was 10 hours.",
+        problem: "No read has come for 25 hours; in the 30 days before, the longest gap was 10 hours.",
       },
     ]);
     // Used to a gap of a weekend.
@@ -235,6 +306,11 @@ describe("there is one", () => {
     expect(await findings(pool)).toMatchObject([{ finding: "no_reads" }]);
     await count(pool, "reads", 0);
     expect(await findings(pool)).toEqual([]);
+  });
+
+  test("when no read has come for weeks, as long as anybody can know what was usual", async ({ pool }) => {
+    for (const days of [35, 36, 37, 38]) await count(pool, "reads", days * 24);
+    expect(await findings(pool)).toMatchObject([{ finding: "no_reads" }]);
   });
 
   test("when restores end and S3 tells of none", async ({ pool }) => {

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
-import { test } from "../support/database.ts";
+import { test, waitFor } from "../support/database.ts";
 import {
   ago,
   ahead,
@@ -13,6 +13,7 @@ import {
   insertRead,
   insertRequest,
   insertRow,
+  isWaitedFor,
   JOHN,
   know,
   nudges,
@@ -266,6 +267,27 @@ describe("resolve_notification", () => {
 });
 
 describe("the mail gate", () => {
+  test("is not shut for a shorter time than it is already, nor for none", async ({ pool }) => {
+    await pool.query("select close_mail_gate(null, 'restored from a backup')");
+    await expect(
+      query(pool, "select close_mail_gate('30 minutes', 'the domain moves')"),
+    ).rejects.toMatchObject({
+      code: "55000",
+      message: "the mail gate is closed for longer already, until somebody opens it: restored from a backup",
+    });
+    for (const wait of ["0", "-1 hour"])
+      await expect(query(pool, "select close_mail_gate($1, 'x')", [wait])).rejects.toMatchObject({
+        code: "22023",
+      });
+    expect(await one(pool, "select is_open, reason from mail_gate_status")).toEqual({
+      is_open: false,
+      reason: "restored from a backup",
+    });
+    // For one sender it is open for all others.
+    await pool.query("update mail_gate set closed_until = now() + interval '1 day', sender = 'a@b'");
+    await pool.query("select close_mail_gate('30 minutes', 'the domain moves')");
+  });
+
   test("stays shut as long as an operator says, and opens when one says so", async ({ pool }) => {
     await insertNotification(pool);
     const claim = () => query(pool, "select id from claim_notifications('post', 1)");
@@ -474,6 +496,29 @@ describe("erase_person", () => {
     ).toEqual([{ action: "erase a person", target: expect.stringMatching(/^sha256:/) }]);
   });
 
+  test("keeps no lock while it reads tables from end to end", async ({ pool }) => {
+    await fill(pool);
+    const psql = await pool.connect();
+    try {
+      await psql.query("begin; lock table announcements in access exclusive mode");
+      const erased = erase(pool);
+      await waitFor("it to have come so far", () => isWaitedFor(pool));
+      expect(
+        (
+          await pool.query("select from restore_requests where lower(email) = $1 for update nowait", [
+            ADDRESS,
+          ])
+        ).rowCount,
+      ).toBeGreaterThan(0);
+      await pool.query("select from aws_key_user_map for update nowait");
+      await psql.query("rollback");
+      await erased;
+    } finally {
+      psql.release(true);
+    }
+    expect(await tablesWith(pool, `"${ADDRESS}"`)).toEqual([]);
+  });
+
   test("goes on in pages, whoever calls it", async ({ pool }) => {
     await fill(pool);
     const client = await pool.connect();
@@ -603,12 +648,12 @@ describe("stuck_requests", () => {
   });
 
   test.for([
-    ["pre", "pending"],
-    ["post", "restored"],
-    ["post", "closed"],
-  ] as const)("tells of a %s mail that is overdue, of a %s restore", async ([kind, state], { pool }) => {
+    ['"being restored"', "pending"],
+    ['"ready" or "failed"', "restored"],
+    ['"ready" or "failed"', "closed"],
+  ] as const)("tells of a mail %s that is overdue, of a %s restore", async ([mail, state], { pool }) => {
     await insertRead(pool, state);
-    expect(await problems(pool)).toMatchObject([{ problem: `the ${kind} mail is overdue` }]);
+    expect(await problems(pool)).toMatchObject([{ problem: `the mail ${mail} is overdue` }]);
   });
 
   test("tells of a mail that does not get out, and why", async ({ pool }) => {
@@ -623,11 +668,11 @@ describe("stuck_requests", () => {
   });
 
   test.for([
-    ["failed", "Resend refused a mail"],
-    ["unknown", "nobody knows whether a mail was sent"],
+    ["failed", "Resend refused a mail", "resend MAIL_ID"],
+    ["unknown", "nobody knows whether a mail was sent", "resolve MAIL_ID"],
   ] as const)(
     "tells of a %s mail, until it is sent again as it says",
-    async ([status, problem], { pool }) => {
+    async ([status, problem, command], { pool }) => {
       await insertRead(pool, "restored");
       const { id } = await told(pool, { status, failure_code: "code", failure_message: "why" });
       const found = await problems(pool);
@@ -636,10 +681,11 @@ describe("stuck_requests", () => {
           problem,
           failure_code: "code",
           failure_message: "why",
-          what_to_do: `select resend_notification('${id}')`,
+          what_to_do: expect.stringContaining(`npm run thaw -- ${command}`),
+          mail_id: id,
         },
       ]);
-      await pool.query(found[0]?.["what_to_do"] as string);
+      await pool.query("select resend_notification($1)", [found[0]?.["mail_id"]]);
       expect(await problems(pool)).toEqual([]);
     },
   );

@@ -5,6 +5,7 @@
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
+import { addClosedRestores, addStuck } from "../bench/closed_restores.ts";
 import { addOpen, costOf, WORK, type Cost } from "../bench/figures/history.ts";
 import { test } from "../support/database.ts";
 
@@ -169,6 +170,119 @@ describe("each step costs the same", () => {
     expect((await pool.query("select from stuck_requests")).rowCount).toBe(0);
     expect(scanned.filter((table) => table !== "notifications")).toEqual([]);
     expect(buffers).toBeLessThan(100);
+  });
+
+  test(
+    "to admit a page, to settle a hold and to tell who joins it, however much is held",
+    { timeout: 240_000 },
+    async ({ pool }) => {
+      const fill = async (held: number): Promise<void> => {
+        await pool.query(
+          "truncate restores, restore_requests, holds, notices, spending, limits, policies cascade",
+        );
+        // What comes last is due; a hold of one person keeps all else.
+        await pool.query(
+          `with h as (insert into holds (person, reason, objects, status, decided_at, decided_by) values ('p', 'r', $1, 'approved', now(), 'ann') returning id),
+         n as (select n, gen_random_uuid() as id, n > $1::int - 50 as is_due from generate_series(1, $1::int) n),
+         r as (insert into restores (id, s3_bucket, s3_key, payer, hold_id, attempt_after)
+               select n.id, 'bench', 'held' || n.n, case when not n.is_due then 'p' end, case when not n.is_due then h.id end,
+                      case when n.is_due then now() - interval '1 minute' else 'infinity' end from n, h)
+         insert into restore_requests (id, restore_id, s3_bucket, s3_key, access_key_id, email, user_resolved, restore_status, status_at, last_read_at)
+         select n.id, n.id, 'bench', 'held' || n.n, 'AKIA' || n.n % 100, 'p' || n.n % 100 || '@example.com', true, 'not_started', now(), now() from n`,
+          [held],
+        );
+        await pool.query(
+          "insert into limits (scope, per, max_objects) values ('all', 'day', 1000000), ('person', 'day', 10), ('person', 'month', 1000000)",
+        );
+        await pool.query(
+          "insert into policies (s3_bucket, action) values ('other', 'ignore'), ('third', 'observe')",
+        );
+      };
+      const measured = async (): Promise<Record<string, Cost>> => {
+        await pool.query(
+          "update restores set claim_id = null, attempt_after = now() where attempt_after < 'infinity'",
+        );
+        const { rows } = await pool.query<Claimed>(
+          "select id, claim_id from claim_restores_to_trigger(50, 'bench')",
+        );
+        expect(rows).toHaveLength(50);
+        const objects = rows.map((row) =>
+          Object.assign(row, { storage_class: "GLACIER", size_bytes: 1, pinned_version_id: "" }),
+        );
+        return await costs(pool, {
+          admit_restores: `select * from admit_restores('${JSON.stringify(objects)}', 'Standard', 7)`,
+          settle_holds: "select settle_holds(100)",
+          note_held_readers: `select note_held_readers('{${rows.map(({ id }) => id).join()}}')`,
+          give_back: `select give_back('{${rows.map(({ id }) => id).join()}}')`,
+          "POST that a policy may ignore": RECURRING["POST /restore/request"] ?? "",
+        });
+      };
+      await fill(FEW);
+      await pool.query("vacuum analyze");
+      const few = await measured();
+      await fill(MANY);
+      expectAsCheap(await measured(), few, "statistics of before");
+      await pool.query("vacuum analyze");
+      expectAsCheap(await measured(), few, "as they are");
+    },
+  );
+  const STUCK = [
+    "S3 refuses, or cannot be reached",
+    "no worker has asked S3 yet",
+    "S3 takes longer than it ever should",
+    'the mail "ready" or "failed" is overdue',
+    "a mail is not sent yet",
+    "Resend refused a mail",
+  ];
+  const LOOKED_FOR: Record<string, string> = {
+    "restores by name": "select * from find_by_name('bucket-1', true, 'projects/1/', null, 51)",
+    "restores by name in all buckets": "select * from find_by_name('', false, 'projects/1/', null, 51)",
+    "a later page of them":
+      "select * from find_by_name('', false, 'projects/', '00000000-0000-4000-8000-000000000500', 51)",
+    "a name that nothing has": "select * from find_by_name('', false, 'nothing', null, 51)",
+    "reads of a person": "select * from find_by_address('p7@example.com', null, 51)",
+    "a later page of the reads":
+      "select * from find_by_address('p7@example.com', '00000000-0000-4000-8000-000000000047', 51)",
+    "reads by a key": "select * from find_by_reader('{AKIA0000000000000007}', null, 51)",
+    "reads by an ARN":
+      "select * from find_by_reader('{arn:aws:sts::111122223333:assumed-role/Analyst/p7}', null, 51)",
+    "readers with a prefix": "select * from readers_like('arn:aws:')",
+    "mails that are refused":
+      "select m.id from unsent_mails m where m.notification_status = 'failed' order by m.created_at, m.id limit 51",
+    ...Object.fromEntries(
+      STUCK.map((problem) => [`stuck: ${problem}`, `select * from oldest_stuck('${problem}', 51)`]),
+    ),
+  };
+
+  test("to look for something, however much is over and stuck", { timeout: 120_000 }, async ({ pool }) => {
+    const tables = ["restores", "restore_requests", "notifications", "restore_history"];
+    for (const table of tables) await pool.query(`alter table ${table} set (autovacuum_enabled = off)`);
+    const client = await pool.connect();
+    try {
+      const fill = async (closed: number, stuck: number): Promise<void> => {
+        await addClosedRestores(client, closed);
+        await addStuck(client, stuck);
+      };
+      const lookedFor = async (): Promise<Record<string, Cost>> => {
+        const found = await costs(pool, LOOKED_FOR);
+        const { buffers } = await costOf(client, "select * from findings");
+        // It also looks at jobs, of which a handful wait.
+        return { ...found, findings: { buffers, scanned: [] } };
+      };
+      // Counts of findings end at 1,000 of each.
+      await fill(2_000, 7_200);
+      await pool.query("vacuum analyze");
+      const few = await lookedFor();
+      // As if nothing had ever been in them.
+      await pool.query(`truncate ${tables.join()}, announcements`);
+      await pool.query(`analyze ${tables.join()}`);
+      await fill(MANY, MANY);
+      expectAsCheap(await lookedFor(), few, "of an empty table");
+      await pool.query("vacuum analyze");
+      expectAsCheap(await lookedFor(), few, "as they are");
+    } finally {
+      client.release(true);
+    }
   });
 });
 

@@ -132,6 +132,7 @@ const VIEWS = [
   "restore_steps",
   "stuck_requests",
   "thaw_health",
+  "times_to_readable",
   "told_times",
   "unsent_mails",
   "untold_requests",
@@ -268,7 +269,7 @@ describe("what a role may not do", () => {
       "graphile_worker.jobs: select",
       ...VIEWS.map((view) => `public.${view}: select`),
     ]);
-    expect(await callable(reader)).toEqual([]);
+    expect(await callable(reader)).toEqual(["old_transactions"]);
     for (const view of [...VIEWS, "graphile_worker.jobs"]) await query(reader, `select * from ${view}`);
     expect((await reader.query("select * from mail_status")).fields.map((field) => field.name)).not.toContain(
       "body",
@@ -322,6 +323,7 @@ describe("what a role may not do", () => {
       "import_prices",
       "import_users",
       "nudge",
+      "old_transactions",
       "open_mail_gate",
       "refuse_hold",
       "remove_limit",
@@ -360,6 +362,34 @@ describe("what a role may not do", () => {
       "truncate totals",
     ])
       await expect(operator.query(statement), statement).rejects.toThrow(/must be owner|permission denied/);
+  });
+
+  test("who looks at findings: see what others run, in this database or another", async ({
+    migrated: roles,
+  }) => {
+    await roles.asSuperuser("grant pg_read_all_stats to thaw_migrator");
+    const others = await roles.as("admin").connect();
+    const worker = await roles.as("thaw_worker").connect();
+    try {
+      await others.query("begin");
+      await others.query("select 'a secret of another database'");
+      await worker.query("begin isolation level repeatable read");
+      await worker.query("select 'a secret of this database'");
+      for (const role of ["thaw_reader", "thaw_operator"] as const) {
+        const seen = await query(
+          roles.as(role),
+          "select usename, query from pg_stat_activity where usename in ('admin', 'thaw_worker') and query like '%secret%'",
+        );
+        expect(seen, role).toEqual([]);
+        const found = await query(roles.as(role), "select username from old_transactions(interval '0')");
+        expect(found.map(({ username }) => username)).toContain("thaw_worker");
+        expect(found.map(({ username }) => username)).not.toContain("admin");
+      }
+    } finally {
+      others.release(true);
+      worker.release(true);
+      await roles.asSuperuser("revoke pg_read_all_stats from thaw_migrator");
+    }
   });
 
   test("anybody: put a history trigger on a table of its own", async ({ migrated: roles }) => {

@@ -37,6 +37,7 @@ export interface BrowserContext {
 export interface ContextOptions {
   viewport: { width: number; height: number };
   colorScheme?: "light" | "dark";
+  deviceScaleFactor?: number;
   javaScriptEnabled?: boolean;
   httpCredentials: { username: string; password: string };
 }

@@ -87,19 +87,13 @@ export const policy = (pool: Pool, action: string, more: Row = {}): Promise<Row[
 export const holds = (pool: Pool): Promise<Row[]> =>
   query(pool, "select person, status, objects::integer, bytes::float, reason from holds order by opened_at");
 
-/** What limits have spent, and the same as the sum of the restores that were charged. */
+/** What limits have spent, which is the sum of what restores were charged. */
 export async function spent(pool: Pool): Promise<Row[]> {
-  const counters = await query(
+  expect(await query(pool, SPENDING_IS_WRONG)).toEqual([]);
+  return query(
     pool,
     "select limit_id, subject, period, objects::integer, bytes::float, round(cost, 9)::float as cost from spending where objects > 0 order by 1, 2, 3",
   );
-  const sums = await query(
-    pool,
-    `select c.limit_id, c.subject, c.period, count(*)::integer as objects, sum(c.bytes)::float as bytes, round(sum(c.cost), 9)::float as cost
-       from charges_of(array(select id from restores)) c group by 1, 2, 3 order by 1, 2, 3`,
-  );
-  expect(counters).toEqual(sums);
-  return counters;
 }
 
 /** S3 has refused it by a 4xx at its first call: nothing was started. */
@@ -143,3 +137,16 @@ export const acceptAdmitted = async (pool: Pool): Promise<Row[]> =>
       (row) => accepted(row),
     ),
   );
+/** Where what a limit has spent is not the sum of what restores were charged for it; [] while all is right. */
+export const SPENDING_IS_WRONG = `
+  select limit_id, subject, period, s.objects as spent, c.objects as charged, s.bytes as bytes_spent, c.bytes as bytes_charged,
+         s.cost as cost_spent, c.cost as cost_charged
+    from spending s
+    full join (select x.limit_id, x.subject, x.period, count(*) as objects, sum(x.bytes) as bytes, sum(x.cost) as cost
+                 from charges_of(array(select id from restores)) x group by 1, 2, 3) c using (limit_id, subject, period)
+   where (coalesce(s.objects, 0), coalesce(s.bytes, 0), coalesce(s.cost, 0)) <> (coalesce(c.objects, 0), coalesce(c.bytes, 0), coalesce(c.cost, 0))`;
+
+/** What is held and will never be decided about: no open hold, and none that is still to be settled. */
+export const HELD_FOR_EVER = `
+  select r.id from restores r left join holds h on h.id = r.hold_id
+   where r.status = 'not_started' and r.attempt_after = 'infinity' and (h.id is null or (h.status <> 'open' and h.settled_at is not null))`;

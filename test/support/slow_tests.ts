@@ -10,6 +10,7 @@ const LONGEST = filesOf([
   "journey",
   "processes/processes",
   "processes/crash_points",
+  "processes/limit_rounds",
   "model/model",
   "faults",
   "worker/trigger_restores",
@@ -28,6 +29,7 @@ export const NOT_FAST = filesOf([
   "model/model",
   "pages/browser",
   "pages/metrics",
+  "pages/on_call",
   "pages/process",
   "postgres/database_problem",
   "postgres/embedded_postgres",
@@ -40,6 +42,7 @@ export const NOT_FAST = filesOf([
   "sql/roles",
   "stand_ins/clients",
   "worker/big_mails",
+  "worker/limit_storm",
   "worker/mail_protocol",
   "worker/trigger_restores",
 ]);

@@ -61,7 +61,7 @@ const gate = async (thaw: Thaw) =>
     )
   ).rows[0];
 const stuck = async (thaw: Thaw) =>
-  (await thaw.pool.query("select email, problem, failure_code, what_to_do from stuck_requests")).rows;
+  (await thaw.pool.query("select email, problem, failure_code, mail_id from stuck_requests")).rows;
 
 describe("an attempt of which nobody knows how it ended", () => {
   const faults: [FaultKind, boolean][] = [
@@ -148,7 +148,7 @@ describe("an attempt of which nobody knows how it ended", () => {
     expect(await stuck(thaw)).toMatchObject([
       {
         problem: "nobody knows whether a mail was sent",
-        what_to_do: `select resend_notification('${String(id)}')`,
+        mail_id: id,
       },
     ]);
 
@@ -500,7 +500,7 @@ describe("a refusal of one mail", () => {
     });
 
     mended();
-    await thaw.pool.query(row.what_to_do);
+    await thaw.pool.query("select resend_notification($1)", [row.mail_id]);
     await quiet(thaw.pool);
     expect(thaw.resend.mails[3]?.to).toEqual(["bob@example.com"]);
     expect(await told(thaw)).toEqual([true, true, true, true]);

@@ -83,6 +83,21 @@ describe("a task", () => {
     expect(countsOf(third)).toEqual({});
   });
 
+  test("tells of its successes while nudges keep coming, so that it does not look late", async ({ pool }) => {
+    open("a", pool);
+    const successes: unknown[] = [];
+    const run = task({ runs: 1 }, async () => {
+      successes.push((await query(pool, "select from task_runs where succeeded_at is not null")).length);
+      // As if a nudge came during each run.
+      if (successes.length < 5) await nudge();
+    });
+    const nudge = (): unknown => run({}, helpers(job("a")));
+
+    await nudge();
+
+    expect(successes).toEqual([0, 1, 1, 1, 1]);
+  });
+
   test.for([
     ["well", null],
     ["badly", new Error("no Postgres")],

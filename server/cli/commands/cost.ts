@@ -34,7 +34,10 @@ export const cost: Command = {
   examples: [
     ["", "this month, by class and tier, as the AWS bill has it"],
     ["--by person", "who reads most; also --by bucket, --by prefix"],
-    ["--by prefix --month 2026-11 --csv > november.csv", "for a spreadsheet"],
+    [
+      "--by prefix --month 2026-11 --csv",
+      "for a spreadsheet; into a file: npm run --silent thaw -- cost --csv > cost.csv",
+    ],
   ],
   options: {
     by: {

@@ -40,6 +40,9 @@ const MARKS: Record<Finding["level"], string> = { ok: "ok  ", warn: "warn", FAIL
 /** No check prints these; a library's error message may. */
 const SECRETS = [
   "DATABASE_URL",
+  "PAGES_DATABASE_URL",
+  "OPS_PASSWORD",
+  "METRICS_TOKEN",
   "RESTORE_SECRET",
   "RESEND_API_KEY",
   "AWS_SECRET_ACCESS_KEY",

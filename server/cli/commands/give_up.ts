@@ -14,9 +14,9 @@ export const giveUp: Command = {
   options: YES,
   run: (terminal, [typed = ""], given) =>
     withDatabase(terminal, "give-up", async (db) => {
-      const { id, about } = await findRestore(db, typed);
+      const { id, about, state } = await findRestore(db, typed);
       await terminal.confirm(`Give up ${about}? Its readers get a mail that says so.`, given);
-      const did = await call(db, terminal, sql<string>`give_up_restore(${id})`);
+      const did = await call(db, terminal, sql<string>`give_up_restore(${id})`, { status: state });
       terminal.show({ id, did }, `${about}: ${did}.`);
     }),
 };

@@ -93,7 +93,7 @@ export const policySet: Command = {
   summary:
     "Says what happens to reads under a prefix: restore, hold for approval, only observe, or ignore them",
   examples: [
-    ["s3://* --action observe", "all reads: nothing is restored, `cost` tells what it would cost"],
+    ["'s3://*' --action observe", "all reads: nothing is restored, `cost` tells what it would cost"],
     [
       "s3://logs/ --by arn:aws:iam::111122223333:role/Scanner --action ignore",
       "a scanner's reads count for nothing",
@@ -150,7 +150,7 @@ export const policyRemove: Command = {
   args: "s3://BUCKET/PREFIX",
   summary: "Removes a policy; the next one that fits counts for what is read from then on",
   examples: [
-    ["s3://*", "after observing: reads are restored again; what was only observed is not"],
+    ["'s3://*'", "after observing: reads are restored again; what was only observed is not"],
     ["s3://logs/ --by arn:aws:iam::111122223333:role/Scanner --yes", "from a script"],
   ],
   options: { ...BY, ...YES },

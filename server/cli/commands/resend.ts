@@ -14,12 +14,14 @@ export const resend: Command = {
   options: YES,
   run: (terminal, [typed = ""], given) =>
     withDatabase(terminal, "resend", async (db) => {
-      const { id, about } = await findMail(db, typed);
+      const { id, about, state } = await findMail(db, typed);
       await terminal.confirm(
         `Send the ${about} once more? If it did arrive, the person gets it twice.`,
         given,
       );
-      const notification_id = await call(db, terminal, sql<string>`resend_notification(${id})`);
+      const notification_id = await call(db, terminal, sql<string>`resend_notification(${id})`, {
+        status: state,
+      });
       terminal.show({ id, notification_id }, `The ${about}: sent again, as ${notification_id}.`);
     }),
 };

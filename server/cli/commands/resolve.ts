@@ -21,10 +21,12 @@ export const resolve: Command = {
     if (was_sent === (given["not-sent"] === true))
       throw new CommandError(EXIT.usage, "Say either --sent or --not-sent.");
     await withDatabase(terminal, "resolve", async (db) => {
-      const { id, about } = await findMail(db, typed);
+      const { id, about, state } = await findMail(db, typed);
       const effect = was_sent ? "Note as sent the" : "Send again, as it was not sent, the";
       await terminal.confirm(`${effect} ${about}?`, given);
-      const did = await call(db, terminal, sql<string>`resolve_notification(${id}, ${was_sent})`);
+      const did = await call(db, terminal, sql<string>`resolve_notification(${id}, ${was_sent})`, {
+        status: state,
+      });
       terminal.show({ id, did }, `The ${about}: ${did}.`);
     });
   },

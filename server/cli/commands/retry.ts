@@ -16,7 +16,7 @@ export const retry: Command = {
     withDatabase(terminal, "retry", async (db) => {
       const { id, about, state } = await findRestore(db, typed);
       await terminal.confirm(`Retry ${about}?`, given);
-      const did = await call(db, terminal, sql<string>`retry_restore(${id})`);
+      const did = await call(db, terminal, sql<string>`retry_restore(${id})`, { status: state });
       terminal.show({ id, did }, `${about}: ${did}.`);
       return state === "closed" ? EXIT.wrong_state : EXIT.done;
     }),

@@ -16,8 +16,6 @@ const upTo = (most: number, count: number): string => (count < most ? String(cou
 
 /** More do not help at 3 a.m.; the count says how many there are. */
 const STUCK_SHOWN = 10;
-/** However much is stuck, this stays quick. */
-const STUCK_READ = 1_000;
 
 export const status: Command = {
   name: "status",
@@ -43,13 +41,6 @@ async function show(db: Database, terminal: Terminal): Promise<Exit> {
   );
   showFindings(needs, terminal);
   if (needs.some(({ finding }) => finding === "stuck")) await showStuck(db, terminal);
-  // What to do is written for psql, too.
-  if (needs.some(({ finding }) => ["stuck", "mail_gate_closed"].includes(finding))) {
-    terminal.text("");
-    terminal.text(
-      "Here: npm run thaw -- retry ID, give-up ID, resend ID, resolve ID, gate open (-h explains each)",
-    );
-  }
 
   terminal.text("");
   terminal.table(
@@ -142,31 +133,35 @@ function showFindings(needs: Finding[], terminal: Terminal): void {
 
 interface Stuck {
   id: string;
+  /** Null: it is not about a mail. */
+  mail_id: string | null;
   s3_bucket: string;
   s3_key: string;
   since: Date;
   problem: string;
   failure_code: string;
+  failure_message: string;
   what_to_do: string;
 }
 
-/** So that an id for retry or resend is at hand. */
+/** So that an id for retry, resend or resolve is at hand. */
 async function showStuck(db: Database, terminal: Terminal): Promise<void> {
   const rows = await rowsOf(
     db,
     sql<Stuck>`
-      select id, s3_bucket, s3_key, since, problem, failure_code, what_to_do
-        from (select * from stuck_requests limit ${STUCK_READ}) s order by since limit ${STUCK_SHOWN}`,
+      select id, mail_id, s3_bucket, s3_key, since, problem, failure_code, failure_message, what_to_do
+        from unnest(stuck_problems()) p (of) cross join lateral oldest_stuck(p.of, ${STUCK_SHOWN}) s order by since limit ${STUCK_SHOWN}`,
   );
   terminal.text("");
   terminal.table(
     "stuck",
     {
-      "stuck request": ({ id }) => id,
+      "ID, or MAIL_ID": ({ id, mail_id }) => mail_id ?? id,
       file: ({ s3_bucket, s3_key }) => `s3://${s3_bucket}/${s3_key}`,
       problem: ({ problem, failure_code }) =>
         failure_code === "" ? problem : `${problem} (${failure_code})`,
       since: ({ since }) => timeText(since),
+      "what S3 or Resend says": ({ failure_message }) => failure_message,
     },
     rows,
   );

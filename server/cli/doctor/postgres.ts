@@ -107,7 +107,7 @@ async function role(pool: Pool): Promise<Finding> {
   }>(
     pool,
     `select quote_ident(current_user) as name, pg_has_role(t.relowner, 'usage') as is_owner,
-            has_table_privilege('findings', 'select') as has_views, pg_has_role('pg_read_all_stats', 'usage') as sees_others
+            has_table_privilege('findings', 'select') as has_views, pg_has_role(t.relowner, 'pg_read_all_stats', 'usage') as sees_others
        from pg_class t where t.oid = to_regclass('thaw_migrations')`,
   );
   if (is_owner) return ok("role", `${name}, who owns the tables and sees all of them`);
@@ -243,7 +243,7 @@ async function mailGate(pool: Pool): Promise<Finding> {
     ? fail(
         "mail gate",
         `closed until ${until}, no mail goes out: ${reason}`,
-        `Fix that: the gate then opens by itself. To open it now: psql "$DATABASE_URL" -c "select open_mail_gate()"`,
+        `Fix that: the gate then opens by itself. To open it now: npm run thaw -- gate open`,
       )
     : ok("mail gate", "open");
 }
@@ -255,9 +255,5 @@ async function stuckRequests(pool: Pool): Promise<Finding> {
   );
   return count === 0
     ? ok("stuck requests", "none")
-    : warn(
-        "stuck requests",
-        String(count),
-        `See why, and what to do: psql "$DATABASE_URL" -c "select * from stuck_requests"`,
-      );
+    : warn("stuck requests", String(count), "See why, and what to do: npm run thaw -- status");
 }
