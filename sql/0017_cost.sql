@@ -92,9 +92,9 @@ create table holds (
   constraint holds_settled_was_decided check (settled_at is null or status <> 'open')
 );
 create unique index holds_one_open on holds (person) where status = 'open';
-create index holds_open on holds (opened_at) where status = 'open';
+create index holds_open on holds (opened_at, id) where status = 'open';
 create index holds_to_settle on holds (decided_at) where status <> 'open' and settled_at is null;
-create index holds_newest on holds (opened_at);
+create index holds_newest on holds (opened_at, id);
 
 -- A mail about a hold or a limit is due to somebody; email null: to each of APPROVERS.
 create table notices (

@@ -90,14 +90,14 @@ export interface HoldReader {
   last_read_at: Date;
 }
 
-/** Who reads the first thousand files of a hold. */
+/** The ten who read most of the first thousand files of a hold. */
 export const readersOfHold = (pool: Pool, id: string): Rows<HoldReader> =>
   rows(
     pool,
     `select q.reader, q.email, count(*)::int as files, max(q.last_read_at) as last_read_at
        from (select r.id from restore_details r where r.hold_id = $1 order by r.id limit ${READERS_OF}) f
       cross join lateral (select q.reader, q.email, q.last_read_at from restore_readers q where q.restore_id = f.id limit 100) q
-      group by q.reader, q.email order by count(*) desc, q.reader limit ${PAGE_ROWS}`,
+      group by q.reader, q.email order by count(*) desc, q.reader limit 10`,
     [id],
   );
 

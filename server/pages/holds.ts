@@ -95,7 +95,7 @@ export function holdPage(
     <section>
       <h2>Readers</h2>
       ${table(
-        "Of the first 1,000 files",
+        "The ten who read most of its first 1,000 files",
         ["reader", "address", "files", "last read"],
         readers.map((reader) => [
           visible(reader.reader),

@@ -9,6 +9,7 @@ import type { Pool } from "pg";
 import { describe, expect, test as plain } from "vitest";
 
 import { MAIL_SAMPLES } from "../../server/cli/mail_samples.ts";
+import { limit, readFiles } from "../support/cost.ts";
 import { test } from "../support/database.ts";
 import { baseEnv } from "../support/fast_run.ts";
 import { test as withRoles } from "../support/roles.ts";
@@ -68,6 +69,28 @@ describe("status", () => {
     expect(out).toContain("Workers alive: 1.");
     expect(out).toContain("Mail goes out, at most ");
     expect([exit, err]).toEqual([0, ""]);
+  });
+
+  test("shows what waits for approval and how much of limits is used, also as JSON", async ({
+    databaseUrl,
+    pool,
+  }) => {
+    await limit(pool, { scope: "person", max_objects: 2 });
+    await readFiles(pool, 5);
+    const { id } = await one(pool, "select id from holds");
+
+    const { exit, out } = await thaw(databaseUrl, "status");
+    expect(exit).toBe(1);
+    expect(out).toContain("A burst of reads waits for approval: 3 objects, estimated at $0.05.");
+    expect(out).toMatch(
+      new RegExp(`^${id} +arn:aws:sts::\\S+/scanner +3 +3\\.2 GB +\\$0\\.05 +\\d{4}-`, "m"),
+    );
+    expect(out).toMatch(/^2 objects per day for each person +\S+\/scanner +100 %$/m);
+    expect(out).not.toMatch(/stuck|infinity/i);
+
+    const records = jsonLines((await thaw(databaseUrl, "status --json")).out);
+    expect(records).toContainEqual(expect.objectContaining({ kind: "hold", id, objects: "3" }));
+    expect(records).toContainEqual(expect.objectContaining({ kind: "limit", used: 1 }));
   });
 
   test("names first what needs you, then each with since when and what to do, and ends with 1", async ({

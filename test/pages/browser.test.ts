@@ -12,6 +12,7 @@ import {
   type BrowserPage,
   type ContextOptions,
 } from "../support/browser.ts";
+import { acceptAdmitted, limit, policy, readFiles } from "../support/cost.ts";
 import { test as base, waitFor } from "../support/database.ts";
 import { operator, PASSWORD } from "../support/pages.ts";
 import { ROOT } from "../support/root.ts";
@@ -68,6 +69,8 @@ interface Site {
 
 /** A night on which much goes wrong. */
 async function makeTrouble(pool: Pool): Promise<{ paths: Record<string, string>; failed: Row }> {
+  // First: it looks at all that is due.
+  const held = await makeHolds(pool);
   await insertRead(pool, "not_started", {
     restore: {
       s3_key: "surveys/2019/aerial photos.zip",
@@ -113,7 +116,7 @@ async function makeTrouble(pool: Pool): Promise<{ paths: Record<string, string>;
       select t, now() - interval '48 minutes', case t when 'pre_notify' then now() - interval '47 minutes' end, 'Resend does not answer'
         from unnest(array['resolve_users', 'trigger_restores', 'poll_pending_restores', 'pre_notify', 'post_notify']) t;
     update mail_gate set closed_until = now() + interval '90 minutes', reason = 'Resend: daily_quota_exceeded';
-    delete from totals;
+    delete from totals where metric <> 'reads_ignored';
     insert into totals (hour, metric, labels, n)
       select date_trunc('hour', now()) - make_interval(hours => h), m.metric, m.labels::jsonb, m.n * (1 + (h * 7) % 11)
         from generate_series(1, 40) h,
@@ -138,12 +141,45 @@ async function makeTrouble(pool: Pool): Promise<{ paths: Record<string, string>;
       search: "/ops/search?q=x",
       mails: "/ops/mails",
       mail: `/ops/mails/${mail["id"]}`,
+      held: "/ops/restores?state=held",
+      holds: "/ops/holds",
+      hold: `/ops/holds/${held}`,
+      approve: `/ops/confirm/approve?id=${held}`,
+      costs: "/ops/costs",
       workers: "/ops/workers",
       actions: "/ops/actions",
       confirm: `/ops/confirm/retry?id=${id}`,
       problem: "/ops/no-such-page",
     },
   };
+}
+
+/** A scanner that reads more than it may, other holds and limits, a month of restores. Returns the scanner's hold. */
+async function makeHolds(pool: Pool): Promise<string> {
+  await limit(pool, { scope: "person", max_objects: 20, max_cost: 5 });
+  await limit(pool, { per: "month", max_cost: 1 });
+  await limit(pool, {
+    scope: "prefix",
+    per: "day",
+    s3_bucket: "films",
+    key_prefix: "2021/raw/",
+    max_bytes: 500e9,
+  });
+  await policy(pool, "ignore", { s3_bucket: "logs" });
+  await policy(pool, "observe", { s3_bucket: "cold" });
+  await readFiles(pool, 3, { s3_bucket: "logs" });
+  await readFiles(pool, 40, { s3_bucket: "cold" });
+  await readFiles(pool, 17, { principal: "arn:aws:iam::123456789012:user/jane" });
+  await readFiles(pool, 90, { s3_bucket: "films" });
+  await acceptAdmitted(pool);
+  await pool.query(`
+    update holds set opened_at = now() - interval '26 hours', last_added_at = now() - interval '2 hours';
+    insert into holds (person, reason, objects, bytes, estimated_cost) values (repeat('w', 900) || '@example.com', 'beyond a limit', 1234567, 123e12, 98765.4);
+    insert into costs (day, person, s3_bucket, folder, storage_class, tier, observed, objects, bytes, cost)
+      select current_date, 'person' || n || '@example.com', 'bucket-' || n % 4, repeat('long folder ', n) || '/', 'GLACIER', 'Bulk', n % 3 = 0, n * 1000, n * 1e12, n * 17.5
+        from generate_series(1, 12) n`);
+  const [hold] = await query(pool, "select id from holds where objects between 2 and 1000");
+  return String(hold?.["id"]);
 }
 
 /** A night to photograph: five things need somebody, and one restore has had its trouble and is readable. Its id. */
@@ -278,7 +314,19 @@ describe.for(SCHEMES)("in the %s", (colorScheme) => {
         expect(await page.evaluate(TOO_WIDE), name).toEqual([]);
         expect(await page.evaluate(STICKS_OUT), name).toEqual([]);
         expect(await violationsOf(page), name).toEqual([]);
-        if (["overview", "restores", "restore", "stuck", "confirm"].includes(name))
+        if (
+          [
+            "overview",
+            "restores",
+            "restore",
+            "stuck",
+            "confirm",
+            "holds",
+            "hold",
+            "approve",
+            "costs",
+          ].includes(name)
+        )
           await page.screenshot({
             path: `${PICTURES}/${name}-${width}-${colorScheme}.png`,
             fullPage: name !== "overview" || width !== 1280,

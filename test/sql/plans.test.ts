@@ -285,3 +285,58 @@ describe("each step costs the same", () => {
     }
   });
 });
+
+/** A million would take minutes; the plan and what it reads are the same. */
+describe("what pages and findings ask of holds", () => {
+  const ASKED: Record<string, string> = {
+    findings: "select * from findings where finding in ('holds_open', 'limit_used')",
+    overview: "select * from restore_overview where restore_status = 'not_started'",
+    "oldest waiting":
+      "select * from oldest_waiting where waits_for in ('S3 to accept the restore', 'an operator to approve it')",
+    "a page of not started": `select r.id from restore_details r where r.closed_at is null and r.restore_status = 'not_started' and not r.is_held
+                               order by r.status_at desc, r.id desc limit 51`,
+    "a page of held":
+      "select r.id from restore_details r where r.is_held order by r.status_at desc, r.id desc limit 51",
+    "a page of a hold":
+      "select r.id from restore_details r where r.hold_id = '00000000-0000-4000-8000-000000000001' order by r.id limit 51",
+    "open holds": "select * from hold_list where status = 'open' order by opened_at, id limit 51",
+    "decided holds":
+      "select * from hold_list where status <> 'open' order by opened_at desc, id desc limit 51",
+  };
+
+  test("costs the same however much is held", { timeout: 120_000 }, async ({ pool }) => {
+    const hold = async (count: number): Promise<void> => {
+      await pool.query("truncate restores, restore_requests, holds cascade");
+      await pool.query(
+        "insert into holds (id, person, reason, objects) values ('00000000-0000-4000-8000-000000000001', 'a', 'beyond a limit', $1)",
+        [count],
+      );
+      await pool.query(
+        "insert into holds (person, reason, status, decided_at, decided_by) select n::text, 'beyond a limit', 'refused', now(), 'ann' from generate_series(1, $1::int / 10) n",
+        [count],
+      );
+      await pool.query(
+        `insert into restores (id, s3_bucket, s3_key, status_at, attempt_after, hold_id)
+         select gen_random_uuid(), 'bench', 'held/' || n, now() - interval '1 day' - n * interval '1 ms', 'infinity', '00000000-0000-4000-8000-000000000001'
+           from generate_series(1, $1::int) n`,
+        [count],
+      );
+      await pool.query(
+        "insert into restores (id, s3_bucket, s3_key) select gen_random_uuid(), 'bench', 'waits/' || n from generate_series(1, 100) n",
+      );
+    };
+    for (const table of ["restores", "holds"])
+      await pool.query(`alter table ${table} set (autovacuum_enabled = off)`);
+    await hold(FEW);
+    await pool.query("vacuum analyze");
+    const few = await costs(pool, ASKED);
+    await hold(MANY);
+    await pool.query("vacuum analyze");
+    const many = await costs(pool, ASKED);
+    for (const [name, cost] of Object.entries(many)) {
+      // The other tables are empty here.
+      expect.soft(cost.scanned, name).not.toContain("restores");
+      expect.soft(cost.buffers, name).toBeLessThanOrEqual(1.5 * (few[name]?.buffers ?? 0) + 100);
+    }
+  });
+});
