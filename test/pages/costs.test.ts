@@ -83,7 +83,7 @@ describe("a held burst", () => {
         state,
       ).toHaveLength(count);
     expect(words((await pages.get("/ops/search?q=scans/")).text).match(/waits for approval/g)).toHaveLength(
-      4,
+      3,
     );
     expect((await pages.get(`/ops/search?q=${hold["id"]}`)).headers.get("location")).toBe(
       `/ops/holds/${hold["id"]}`,
