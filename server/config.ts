@@ -1,6 +1,6 @@
 import { z } from "zod";
 
-import { isDomain, isMailbox } from "./settings/address.ts";
+import { isAddress, isDomain, isMailbox } from "./settings/address.ts";
 import { databaseUrlProblem } from "./settings/database_url.ts";
 import { awsAndResend, HEADER_VALUE, httpUrl, postgres } from "./settings/libraries.ts";
 import { TIERS } from "./s3/storage_class.ts";
@@ -56,6 +56,23 @@ const domains = z
   .refine(
     (list) => list.every(isDomain),
     "must be domains like example.com, separated by commas: without @, * or a dot at the end, others than ASCII as xn--...",
+  );
+
+const addresses = z
+  .string()
+  .default("")
+  .transform((text) => [
+    ...new Map(
+      text
+        .split(",")
+        .map((address) => address.trim())
+        .filter((address) => address !== "")
+        .map((address) => [address.toLowerCase(), address]),
+    ).values(),
+  ])
+  .refine(
+    (list) => list.every(isAddress),
+    "must be bare addresses like ann@example.com, separated by commas",
   );
 
 /** Any password works behind a slow log-in; a short one is guessed all the same. */
@@ -116,6 +133,10 @@ const worker = z.object({
   RESEND_BASE_URL: z.string().optional(),
   MAIL_FROM: mailbox,
   MAIL_REPLY_TO: mailbox.optional(),
+  // Who hears of holds and of limits that are nearly used up, and whom readers may ask.
+  APPROVERS: addresses,
+  // Where APPROVERS find the page of a hold.
+  PUBLIC_URL: httpUrl.optional(),
   AWS_REGION: z.string().optional(),
   AWS_ENDPOINT_URL_S3: z.string().optional(),
   S3_FORCE_PATH_STYLE: z.enum(["true", "false"]).default("false"),
@@ -192,7 +213,7 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   }
   if (problems.length > 0 || config.common === undefined) {
     throw new ConfigError(
-      `These settings need your attention (server/README.md, "Configuration"):\n${problems.join("\n")}`,
+      `These settings need your attention (server/README.md, "Configuration"):\n${[...new Set(problems)].join("\n")}`,
     );
   }
   return {

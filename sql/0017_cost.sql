@@ -114,8 +114,10 @@ create table notices (
 create unique index notices_once_of_a_hold on notices (hold_id, kind, coalesce(lower(email), '')) where hold_id is not null;
 create unique index notices_once_of_a_limit on notices (limit_id, subject, period) where limit_id is not null;
 create index notices_due on notices (created_at) where sealed_at is null;
+create index notices_oldest on notices (created_at);
 
-alter table notifications add column notice_id uuid references notices on delete set null;
+alter table notifications add column notice_id uuid references notices on delete cascade;
+create index notifications_of_notice on notifications (notice_id) where notice_id is not null;
 create unique index notifications_once_of_a_notice on notifications (notice_id, lower(email)) where notice_id is not null and superseded_by is null;
 
 create table prices (

@@ -426,7 +426,7 @@ begin
   if p_ids = '{}' then return; end if;
   with held as (
     insert into holds as h (person, reason, objects, bytes, estimated_cost)
-    select a.payer, min(coalesce(p_reasons ->> a.id::text, 'its policy says hold')), count(*), sum(coalesce(a.bytes, 0)), sum(coalesce(a.cost, 0))
+    select a.payer, min(coalesce(p_reasons ->> a.id::text, 'a policy asks for approval')), count(*), sum(coalesce(a.bytes, 0)), sum(coalesce(a.cost, 0))
       from unnest(p_all) a where a.id = any (p_ids)
      group by a.payer order by a.payer
         on conflict (person) where status = 'open' do update
@@ -507,7 +507,7 @@ language sql volatile as $$
   with noted as (
     insert into costs (day, person, s3_bucket, folder, storage_class, tier, observed, objects, bytes, cost)
     select (now() at time zone 'UTC')::date, r.payer, r.s3_bucket, coalesce(substring(r.s3_key from '^[^/]*/'), ''),
-           coalesce(r.archive_status, r.storage_class), r.tier, p_observed, count(*), sum(coalesce(r.size_bytes, 0)), sum(coalesce(r.estimated_cost, 0))
+           coalesce(r.archive_status, r.storage_class, ''), r.tier, p_observed, count(*), sum(coalesce(r.size_bytes, 0)), sum(coalesce(r.estimated_cost, 0))
       from unnest(p_ids) k (id)
      cross join lateral (select * from restores x where x.id = k.id offset 0) r
      where r.tier is not null and r.payer is not null
@@ -587,7 +587,7 @@ begin
      set status = 'failed', status_at = now(), claim_id = null, head_wanted_at = null, attempt_after = now(),
          failure_code = case h.status when 'refused' then 'not_approved' else 'approval_expired' end,
          failure_message = case h.status when 'refused' then 'The restore was not approved.'
-                                         else 'Nobody has approved the restore in time. Read the file again to ask once more.' end
+                                         else format('Nobody approved the restore within %s hours.', extract(epoch from hold_lasts()) / 3600) end
     from holds h
    where r.id = any (p_ids) and h.id = r.hold_id and r.status = 'not_started' and h.status in ('refused', 'expired');
   if found then perform nudge('post_notify'); end if;

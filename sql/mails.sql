@@ -11,9 +11,11 @@
 --   being written, sealed -> deleted  unseal_stale_notifications       certainly not accepted, and out of date: untold again
 --   sent, failed, unknown -> replaced resend_notification              an operator sends it again: a new row, sealed (operators.sql)
 --   sent, failed, unknown -> deleted  forget_old_restores              with the last restore that it tells of (retention.sql)
+--   (none) -> sealed                  seal_notice                      of a hold or a limit: to a reader, or to each of APPROVERS
+--   sent, failed, unknown -> deleted  forget_old_holds                 of a hold or a limit of long ago (retention.sql)
 --
 -- status knows sealed, sent, failed, unknown. Being written is sealed without a body: nobody sends it. Replaced: superseded_by is
--- set, and the status stays. The caller of seal_page inserts the row, in the same transaction (server/worker/mails.ts).
+-- set, and the status stays. The caller of seal_page, or of seal_notice, inserts the row, in the same transaction (server/worker/mails.ts).
 --
 -- A sealed mail is sent under a claim (claim_notifications), which is a lease. It ends with an arrow above, or the mail stays
 -- sealed and is sent again later: note_notification_uncertain, note_notification_refused, shut_mail_gate, the end of the lease,
@@ -231,6 +233,64 @@ begin
 end
 $$;
 
+-- Whether the mail of a notice would be of no use any more: somebody has decided about its hold, its period is over, or its limit is
+-- not nearly used up after all (what S3 did not start was given back, or the limit was changed).
+create or replace function is_pointless(n notices) returns boolean language sql stable as $$
+  select case
+    when n.hold_id is not null then not exists (select from holds h where h.id = n.hold_id and h.status = 'open')
+    else not exists (
+      select from spending s join limits l on l.id = s.limit_id
+       where s.limit_id = n.limit_id and s.subject = n.subject and s.period = n.period and s.period = period_of(l.per, now())
+         and (s.objects >= l.max_objects * limit_warns_at() or s.bytes >= l.max_bytes * limit_warns_at() or s.cost >= l.max_cost * limit_warns_at())) end
+$$;
+
+-- The debounce of notices: when its hold has not grown for p_quiet, or p_max_wait after the notice.
+create or replace function notice_due_at(n notices, p_quiet interval, p_max_wait interval) returns timestamptz language sql stable as $$
+  select least(n.created_at + p_max_wait, greatest(n.created_at, (select h.last_added_at from holds h where h.id = n.hold_id)) + p_quiet)
+$$;
+
+-- Notices that are due, the oldest first; nearly always there are none. p_has_approvers: if there is nobody to write to, what is for
+-- APPROVERS stays due. p_passed: those that this run has tried already. If none is due yet, a job is added for when one will be.
+create or replace function due_notices(p_quiet interval, p_max_wait interval, p_has_approvers boolean, p_limit integer, p_passed uuid[] default '{}')
+returns setof uuid
+language plpgsql volatile as $$
+declare
+  v_wait interval;
+begin
+  if not exists (select from notices n where n.sealed_at is null) then return; end if;
+  return query
+    select n.id from notices n
+     where n.sealed_at is null and n.id <> all (p_passed)
+       and (is_pointless(n) or ((p_has_approvers or n.email is not null) and notice_due_at(n, p_quiet, p_max_wait) <= now()))
+     order by n.created_at limit p_limit;
+  if not found then
+    select min(notice_due_at(n, p_quiet, p_max_wait)) - now() into v_wait
+      from notices n where n.sealed_at is null and n.id <> all (p_passed) and (p_has_approvers or n.email is not null);
+    if v_wait is not null then perform nudge('pre_notify', array[v_wait]); end if;
+  end if;
+end
+$$;
+
+-- Closes a notice; returns whether its mails are to be written: then the caller inserts them before it commits. Locks the hold first,
+-- so that nobody decides about it meanwhile.
+create or replace function seal_notice(p_id uuid, p_quiet interval, p_max_wait interval) returns boolean
+language plpgsql volatile set lock_timeout = '3s' as $$
+declare
+  v_notice notices;
+  v_is_pointless boolean;
+begin
+  perform from holds h where h.id = (select n.hold_id from notices n where n.id = p_id) for share;
+  select n.* into v_notice from notices n where n.id = p_id and n.sealed_at is null for update;
+  if not found then return false; end if;
+  v_is_pointless := is_pointless(v_notice);
+  if not v_is_pointless and notice_due_at(v_notice, p_quiet, p_max_wait) > now() then return false; end if;
+  update notices n set sealed_at = now() where n.id = p_id;
+  -- settle_holds skips a hold that is locked here, if it was decided just before.
+  perform nudge(case when v_is_pointless then 'trigger_restores' else 'pre_notify' end);
+  return not v_is_pointless;
+end
+$$;
+
 -- Mails whose writing began over a minute ago; the worker has perhaps died. Two workers on one mail do no harm: pages are attached
 -- one at a time, and only one body is stored.
 create or replace function unfinished_notifications(p_kind notification_kind) returns setof uuid
@@ -242,7 +302,7 @@ $$;
 
 -- being written, sealed -> deleted, and its requests untold again: Resend has certainly not accepted this mail, and it went out of
 -- date while the gate was shut (copies may have expired, MAIL_FROM may have been corrected), or it was never completed. Its person
--- gets one new mail with all their news. One page per call: first the body goes, so that nobody sends it, then its requests are
+-- gets one new mail with all their news; what a hold or a limit gives notice of is written anew if it is still true. One page per call: first the body goes, so that nobody sends it, then its requests are
 -- detached. Returns 0 if no such mail is left, or only mails whose requests are locked; those are skipped until the next run.
 create or replace function unseal_stale_notifications(p_kind notification_kind, p_sender text default null) returns integer
 language plpgsql volatile as $$
@@ -250,10 +310,11 @@ declare
   v_id uuid;
   v_had_body boolean;
   v_page uuid[];
+  v_notice uuid;
 begin
   for v_id in
     select n.id from notifications n
-     where n.kind = p_kind and n.status = 'sealed' and n.uncertain_since is null
+     where notify_task(n.kind) = notify_task(p_kind) and n.status = 'sealed' and n.uncertain_since is null
        and n.created_at <= now() - mail_stays_fresh()
        and not exists (select from mail_gate g where is_shut(g, p_sender, now()))
        -- Not what an operator sent again: that is sent as it is.
@@ -270,7 +331,9 @@ begin
      where q.id = any (v_page);
     if cardinality(v_page) < mail_page() and not has_attached(v_id, false) then
       delete from announcements a where a.notification_id = v_id;
-      delete from notifications n where n.id = v_id;
+      delete from notifications n where n.id = v_id returning n.notice_id into v_notice;
+      update notices o set sealed_at = null where o.id = v_notice;
+      if found then perform nudge('pre_notify'); end if;
       return 1;
     end if;
     if v_had_body or v_page <> '{}' then return 1; end if;
@@ -326,7 +389,7 @@ declare
   v_turn timestamptz;
 begin
   if not exists (select from notifications n
-                  where n.kind = p_kind and n.status = 'sealed' and n.body is not null and n.attempt_after <= now()) then
+                  where notify_task(n.kind) = notify_task(p_kind) and n.status = 'sealed' and n.body is not null and n.attempt_after <= now()) then
     return null;
   end if;
   select g.* into v_gate from mail_gate g for update;
@@ -360,7 +423,7 @@ begin
          failure_message = format('Resend did not answer clearly since %s UTC; it may have sent this mail or not. Last answer: %s',
            to_char(n.uncertain_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(n.failure_message, 'none'))
    where n.id in (select o.id from notifications o
-                   where o.kind = p_kind and o.status = 'sealed' and o.attempt_after <= now()
+                   where notify_task(o.kind) = notify_task(p_kind) and o.status = 'sealed' and o.attempt_after <= now()
                      and o.uncertain_since <= now() - idempotency_key_lifetime()
                      for update skip locked);
 
@@ -371,7 +434,7 @@ begin
   return query
     with due as (
       select d.id, d.uncertain_since from notifications d
-       where d.kind = p_kind and d.status = 'sealed' and d.body is not null and d.attempt_after <= now()
+       where notify_task(d.kind) = notify_task(p_kind) and d.status = 'sealed' and d.body is not null and d.attempt_after <= now()
          and coalesce(d.uncertain_since, now()) > now() - idempotency_key_lifetime()
        order by d.attempt_after limit p_limit for update skip locked)
     update notifications n
@@ -466,7 +529,7 @@ begin
   update notifications n set failure_code = p_code, failure_message = p_message, claim_id = null
    where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id
   returning n.* into v_mail;
-  if found then perform nudge(v_mail.kind || '_notify', array[v_mail.attempt_after - now()]); end if;
+  if found then perform nudge(notify_task(v_mail.kind), array[v_mail.attempt_after - now()]); end if;
 end
 $$;
 
@@ -480,7 +543,7 @@ begin
   update notifications n set uncertain_since = p_uncertain_since, claim_id = null, failure_code = p_code, failure_message = p_reason
    where n.id = p_id and n.status = 'sealed' and n.claim_id = p_claim_id
   returning n.* into v_mail;
-  if found then perform nudge(v_mail.kind || '_notify', array[v_mail.attempt_after - now()]); end if;
+  if found then perform nudge(notify_task(v_mail.kind), array[v_mail.attempt_after - now()]); end if;
 end
 $$;
 

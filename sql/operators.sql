@@ -99,11 +99,12 @@ begin
   end if;
   insert into notifications (id, kind, email, body) values (v_new, v_old.kind, v_old.email, v_old.body);
   update notifications set superseded_by = v_new where id = p_id;
+  update notifications set notice_id = v_old.notice_id where id = v_new and v_old.notice_id is not null;
   update announcements set notification_id = v_new where notification_id = p_id;
   update restore_requests set pre_notification_id = v_new where pre_notification_id = p_id;
   update restore_requests set post_notification_id = v_new where post_notification_id = p_id;
   perform note_action('send again', p_id::text, null, jsonb_build_object('status', v_old.status), jsonb_build_object('notification_id', v_new));
-  perform nudge(v_old.kind || '_notify');
+  perform nudge(notify_task(v_old.kind));
   return v_new;
 end
 $$;
@@ -297,8 +298,8 @@ language sql volatile as $$
   select d.added, d.changed from done d
 $$;
 
--- Erases an address: it leaves the maps, the requests (with a session of that name), the outbox and what operators did. Restores and
--- totals stay. Mails that were not sent are not sent any more. Call it until it returns 0: a page of rows at a time, because reads and
+-- Erases an address: it leaves the maps, the requests (with a session of that name), the outbox, what restores cost (erase_payer)
+-- and what operators did. Restores and totals stay. Mails that were not sent are not sent any more. Call it until it returns 0: a page of rows at a time, because reads and
 -- mails wait for what it has locked. It finds the page first and locks it then: to find all rows of a person it reads tables from end to
 -- end, some three seconds for each million restores. (With an index on lower(email) a new request took half as long again; that is too
 -- much for so rare an act.) It changes nothing while a mail to them is being sent.
@@ -319,7 +320,7 @@ begin
     raise exception 'that is not an address' using errcode = 'invalid_parameter_value', hint = 'Write one bare address, like jane@example.com.';
   end if;
   if exists (select from notifications n
-              where n.status = 'sealed' and lower(n.email) = v_person and (n.body is null or n.claim_id is not null or n.uncertain_since is not null)) then
+              where n.status = 'sealed' and (lower(n.email) = v_person or is_about(n.notice_id, v_person)) and (n.body is null or n.claim_id is not null or n.uncertain_since is not null)) then
     raise exception 'a mail to this person is being sent'
       using errcode = 'object_not_in_prerequisite_state',
             hint = 'Wait for it to be sent, failed or unknown. If the mail gate is closed, that takes until it opens: see mail_gate_status.';
@@ -380,6 +381,10 @@ begin
   get diagnostics v_changed = row_count;
   v_all := v_all + v_changed;
 
+  if v_left > 0 then
+    v_all := v_all + erase_payer(v_person, v_left);
+  end if;
+
   update restore_history h set by = 'erased'
    where h.id = any (array(select o.id from restore_history o where o.id = any (v_steps) for update skip locked));
   get diagnostics v_changed = row_count;
@@ -404,4 +409,74 @@ begin
   end if;
   return v_all;
 end
+$$;
+
+-- For erase_person: a page of restores gets a name in place of an address that pays for them, and what limits have spent on it moves
+-- along in the same transaction, so that spending stays the sum of charges_of(). Then holds, notices, the ledger and policies.
+-- Returns how many rows it changed. Locks as admit_restores does: restores, spending, holds.
+create or replace function erase_payer(p_person text, p_limit integer) returns integer
+language plpgsql volatile as $$
+declare
+  v_name text := 'erased-' || substr(address_hash(p_person), 8, 12);
+  v_ids uuid[];
+  v_changed integer;
+  v_all integer := 0;
+begin
+  v_ids := array(select r.id from restores r where names_person(r.payer, p_person) limit p_limit for update skip locked);
+  perform from spending s where names_person(s.subject, p_person) order by s.limit_id, s.subject, s.period for no key update;
+  with moved as (
+    select c.limit_id, c.subject, c.period, count(*) as objects, sum(c.bytes) as bytes, sum(c.cost) as cost
+      from charges_of(v_ids) c where c.subject <> '' group by 1, 2, 3),
+  taken as (
+    update spending s set objects = s.objects - m.objects, bytes = s.bytes - m.bytes, cost = s.cost - m.cost
+      from moved m where s.limit_id = m.limit_id and s.subject = m.subject and s.period = m.period
+    returning s.limit_id, s.subject, s.period, s.warned_at, m.objects, m.bytes, m.cost)
+  insert into spending as s (limit_id, subject, period, objects, bytes, cost, warned_at)
+  select t.limit_id, without_address(t.subject, p_person, v_name), t.period, sum(t.objects), sum(t.bytes), sum(t.cost), min(t.warned_at)
+    from taken t group by 1, 2, 3 order by 1, 2, 3
+      on conflict (limit_id, subject, period) do update
+     set objects = s.objects + excluded.objects, bytes = s.bytes + excluded.bytes, cost = s.cost + excluded.cost,
+         warned_at = least(s.warned_at, excluded.warned_at);
+  update restores r set payer = without_address(r.payer, p_person, v_name) where r.id = any (v_ids);
+  v_all := cardinality(v_ids);
+  if v_all = p_limit then return v_all; end if;
+
+  -- What is left of these are periods whose restores are gone, and warnings that name the person.
+  delete from spending s
+   where names_person(s.subject, p_person) and not exists (select from restores r where r.payer = s.subject);
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  -- Their own notices go, and what APPROVERS were told loses its text. What was not sent yet is taken back, and written anew.
+  update notifications n set body = case when n.status <> 'sealed' then '{}' end
+   where n.body <> '{}' and n.notice_id in (
+     select o.id from notices o join holds h on h.id = o.hold_id where names_person(h.person, p_person));
+  delete from notices n where lower(n.email) = p_person;
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+  update holds h
+     set person = without_address(h.person, p_person, 'erased-' || left(h.id::text, 8)), decided_by = without_address(h.decided_by, p_person)
+   where names_person(h.person, p_person) or names_person(h.decided_by, p_person);
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+
+  update costs c set person = without_address(c.person, p_person, v_name)
+   where c.id = any (array(select o.id from costs o where names_person(o.person, p_person) limit p_limit for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_all := v_all + v_changed;
+  delete from policies p where names_person(p.principal, p_person);
+  get diagnostics v_changed = row_count;
+  return v_all + v_changed;
+end
+$$;
+
+-- Whether this is the name of that person (in small letters): the address, or an ARN that ends in it.
+create or replace function names_person(p_name text, p_person text) returns boolean language sql immutable as $$
+  select lower(p_name) = p_person or right(lower(p_name), length(p_person) + 1) = '/' || p_person
+$$;
+
+-- Whether a mail for APPROVERS tells of this person.
+create or replace function is_about(p_notice_id uuid, p_person text) returns boolean language sql stable as $$
+  select exists (select from notices n left join holds h on h.id = n.hold_id
+                  where n.id = p_notice_id and (names_person(h.person, p_person) or names_person(n.subject, p_person)))
 $$;

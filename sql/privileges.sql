@@ -9,7 +9,7 @@ declare
   v_server text[] := array['applied_sql_files', 'request_restores', 'locked_reads', 'complete_restores'];
   v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
-    'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up',
+    'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up', 'forget_old_holds', 'due_notices', 'seal_notice',
     'due_people', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
     'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',
@@ -99,8 +99,8 @@ begin
     end loop;
 
     -- The worker renders a mail in the transaction that seals it, so it reads these tables itself, and inserts the mail.
-    grant select on restores, restore_requests, announcements, notifications, mail_gate to thaw_worker;
-    grant insert (id, kind, email, body) on notifications to thaw_worker;
+    grant select on restores, restore_requests, announcements, notifications, mail_gate, holds, notices, limits, spending to thaw_worker;
+    grant insert (id, kind, email, body, notice_id) on notifications to thaw_worker;
   end if;
 
   for v_object in select r.rolname as name from pg_roles r where r.rolname in ('thaw_reader', 'thaw_operator') loop

@@ -66,3 +66,38 @@ create or replace function forget_old_actions(p_age interval) returns integer
 language sql volatile as $$
   with gone as (delete from actions a where a.at < now() - p_age returning 1) select count(*)::integer from gone
 $$;
+
+-- Holds that were settled p_age ago, with their notices and mails, once the last of their restores is gone; and what of limits was
+-- used in periods that ended that long ago, with the warnings. A page of each; returns how many. A notice stays twice as long if a
+-- mail of it is failed or unknown. Recipe: page by key, by index.
+create or replace function forget_old_holds(p_age interval, p_limit integer) returns integer
+language plpgsql volatile set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+  v_holds integer;
+  v_periods integer;
+begin
+  if not pg_try_advisory_xact_lock(forget_lock()) then return 0; end if;
+  delete from holds h where h.id = any (array(
+    select o.id from holds o
+     where o.settled_at < now() - p_age and o.opened_at < now() - p_age
+       and not exists (select from restores r where r.hold_id = o.id)
+       and not exists (select from notices n where n.hold_id = o.id and keeps_notice(n, p_age))
+     order by o.opened_at limit p_limit for update skip locked));
+  get diagnostics v_holds = row_count;
+
+  delete from spending s using (
+    select o.limit_id, o.subject, o.period from spending o
+     where o.period < (now() - p_age)::date - 31 -- the first day of a period of at most 31
+       and not exists (select from notices n where n.limit_id = o.limit_id and n.subject = o.subject and n.period = o.period and keeps_notice(n, p_age))
+     order by o.period limit p_limit for update skip locked) old
+   where s.limit_id = old.limit_id and s.subject = old.subject and s.period = old.period;
+  get diagnostics v_periods = row_count;
+  return greatest(v_holds, v_periods);
+end
+$$;
+
+-- Whether a mail of this old notice is not to be deleted yet.
+create or replace function keeps_notice(n notices, p_age interval) returns boolean language sql stable as $$
+  select exists (select from notifications m
+                  where m.notice_id = n.id and (m.status = 'sealed' or (m.status <> 'sent' and m.created_at > now() - 2 * p_age)))
+$$;

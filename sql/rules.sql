@@ -99,6 +99,11 @@ create or replace function is_untold_post(q restore_requests) returns boolean la
   select q.post_notification_id is null and q.restore_status in ('restored', 'failed') and q.email is not null and not q.observed
 $$;
 
+-- The task that writes and sends mails of a kind: all that is not about an outcome is pre_notify's.
+create or replace function notify_task(p_kind notification_kind) returns text language sql immutable as $$
+  select case p_kind when 'post' then 'post_notify' else 'pre_notify' end
+$$;
+
 -- Whether a reader of a restore that is over still waits to be told. An unknown reader does for unknown_reader_wait(), for the map may
 -- name them yet: the sweep counts from when the file became readable, a new restore (which costs money) from their request.
 create or replace function awaits_post(q restore_requests, p_since timestamptz) returns boolean language sql stable as $$

@@ -1,5 +1,5 @@
 /** Every kind of mail, as `thaw mails preview` and the pictures of README.md show it. */
-import type { MailContents, MailFile } from "../mail/input.ts";
+import type { HeldContents, Hold, MailContents, MailFile, NoticeContents } from "../mail/input.ts";
 
 const file = (s3_key: string, size_bytes: number, changes: Partial<MailFile> = {}): MailFile => ({
   s3_bucket: "acme-archive",
@@ -39,6 +39,35 @@ const SOUND = ["interviews/2007/tape 12.wav", 640_000_000] as const;
 /** A name may hold anything. */
 const HOSTILE_KEY = "reports/<b>bold</b> & 'quoted'\u202Efdp.exe\n$(id).txt";
 
+const APPROVERS = ["ann@example.com", "li@example.com"];
+
+const NOT_APPROVED: Partial<MailFile> = {
+  restore_status: "failed",
+  failure_code: "not_approved",
+  failure_message: "The restore was not approved.",
+};
+
+const HOLD: Hold = {
+  id: "0d1b9c1e-9a52-4c8f-a6a4-0b7a52f5c1aa",
+  person: "jane@example.com",
+  reason: "beyond the limit of 20 objects per day for each person",
+  opened_at: new Date("2026-11-24T15:38:00Z"),
+  expires_at: new Date("2026-11-27T15:38:00Z"),
+};
+
+const HELD: HeldContents = {
+  kind: "held",
+  hold: HOLD,
+  files: [file(...REPORT), file(...PHOTOS), file(...SOUND)],
+  file_count: 12,
+  bytes: "1200000000000",
+  estimated_cost: "24.1",
+  approvers: APPROVERS,
+  readers: ["AKIAIOSFODNN7EXAMPLE"],
+  first_read_at: new Date("2026-11-24T15:38:00Z"),
+  now: new Date("2026-11-24T15:42:00Z"),
+};
+
 /** The counts are those of the files, unless told otherwise. */
 function mail(
   kind: MailContents["kind"],
@@ -57,6 +86,8 @@ function mail(
     failed_count: files.filter(({ restore_status }) => restore_status === "failed").length,
     expired_count: restored.filter(isOver).length,
     waiting_count: 0,
+    held_count: 0,
+    approvers: APPROVERS,
     readers: ["AKIAIOSFODNN7EXAMPLE"],
     first_read_at: new Date("2026-11-24T15:38:00Z"),
     now,
@@ -84,4 +115,36 @@ export const MAIL_SAMPLES = {
     { file_count: 50_000, restored_count: 50_000 },
   ),
   hostile_names: mail("post", [file(HOSTILE_KEY, 1, READY)]),
-} satisfies Record<string, MailContents>;
+  needs_approval: HELD,
+  needs_approval_one: {
+    ...HELD,
+    files: [file(...REPORT)],
+    file_count: 1,
+    bytes: "12400000",
+    estimated_cost: "0.0002",
+    approvers: [],
+  },
+  please_decide: {
+    kind: "approval",
+    hold: HOLD,
+    files: [file(...REPORT), file(...PHOTOS), file(HOSTILE_KEY, 1)],
+    file_count: 12,
+    bytes: HELD.bytes,
+    estimated_cost: HELD.estimated_cost,
+    page: `https://thaw.example.com/ops/holds/${HOLD.id}`,
+    now: HELD.now,
+  },
+  limit_nearly_used: {
+    kind: "warning",
+    limit: "20 objects, $20 per day for each person",
+    per: "day",
+    person: HOLD.person,
+    used: { objects: 17, bytes: "1200000000", cost: "3.1" },
+    most: { objects: 20, bytes: null, cost: "20" },
+    resets_at: new Date("2026-11-25T00:00:00Z"),
+    page: null,
+    now: HELD.now,
+  },
+  ready_in_part_held: mail("post", [file(...REPORT, READY)], { waiting_count: 3, held_count: 2 }),
+  not_approved: mail("post", [file(...PHOTOS, NOT_APPROVED)]),
+} satisfies Record<string, MailContents | NoticeContents>;

@@ -1,16 +1,17 @@
 import { sql } from "kysely";
 
-import type { Database, NotificationKind } from "../postgres/rows.ts";
+import type { Database, NewsKind } from "../postgres/rows.ts";
 import { FILES_SHOWN, type MailContents, type MailFile } from "./input.ts";
 
-type Summary = Omit<MailContents, "kind" | "files"> & { email: string; request_count: number };
+type Summary = Omit<MailContents, "kind" | "files" | "approvers"> & { email: string; request_count: number };
 
 /** Reads the contents of a sealed notification: one entry per object, whichever access keys the person used. */
 export async function mailContents(
   trx: Database,
-  kind: NotificationKind,
+  kind: NewsKind,
   notification_id: string,
   person: string,
+  approvers: string[],
 ): Promise<{ email: string; request_count: number; contents: MailContents }> {
   const attached = kind === "pre" ? sql.ref("q.pre_notification_id") : sql.ref("q.post_notification_id");
   // A copy that expired before this mail, and was read again, has two restores here: the newer one counts.
@@ -21,16 +22,21 @@ export async function mailContents(
   const {
     rows: [summary],
   } = await sql<Summary>`
-    with told as (${told})
+    with told as (${told}),
+    waiting as (
+      select w.restore_id, w.restore_status from restore_requests w
+       where lower(w.email) = ${person} and w.email is not null and w.post_notification_id is null and not w.observed
+         and not exists (select from announcements a where a.restore_id = w.restore_id and a.kind = 'post' and a.person = ${person}))
     select min(q.email) as email,
            count(*)::int as request_count,
            (select count(*)::int from told) as file_count,
            (select count(*)::int from told r where r.status = 'restored' and (r.restore_expires_at > now() or r.restore_expires_at is null)) as restored_count,
            (select count(*)::int from told r where r.status = 'failed') as failed_count,
            (select count(*)::int from told r where r.status = 'restored' and r.restore_expires_at <= now()) as expired_count,
-           (select count(distinct w.restore_id)::int from restore_requests w
-             where lower(w.email) = ${person} and w.email is not null and w.post_notification_id is null and not w.observed
-               and not exists (select from announcements a where a.restore_id = w.restore_id and a.kind = 'post' and a.person = ${person})) as waiting_count,
+           (select count(distinct w.restore_id)::int from waiting w) as waiting_count,
+           (select count(distinct w.restore_id)::int from waiting w
+             where w.restore_status = 'not_started' and (select exists (select from holds h where h.status = 'open'))
+               and exists (select from restores r join holds h on h.id = r.hold_id where r.id = w.restore_id and h.status = 'open' offset 0)) as held_count,
            array_agg(distinct nullif(q.reader, '')) filter (where q.reader <> '') as readers,
            min(q.requested_at) as first_read_at,
            now() as now
@@ -61,6 +67,7 @@ export async function mailContents(
     contents: {
       kind,
       ...counts,
+      approvers,
       readers: counts.readers ?? [],
       files,
     },

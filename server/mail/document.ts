@@ -6,8 +6,8 @@
 
 export type Tone = "waiting" | "ready" | "failed" | "expired";
 
-/** Words, or a name that people copy (an access key, an option), set in a fixed-width face. */
-export type Inline = string | { code: string };
+/** Words; a name that people copy (an access key, an option), set in a fixed-width face; or a page of ours, never a URL from outside. */
+export type Inline = string | { code: string } | { page: string };
 export type Paragraph = Inline[];
 
 /** One line of a list of files, with the few facts shown below its name. */

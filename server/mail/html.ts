@@ -2,7 +2,7 @@
  * How a mail looks as HTML.
  *
  * One column of at most 600 px; every style is inline, because some clients drop the style
- * sheet, which therefore only adds the dark colours. Nothing is loaded, nothing is a link.
+ * sheet, which therefore only adds the dark colours. Nothing is loaded; only a page of Thaw itself is a link.
  */
 import {
   displayCopy,
@@ -136,8 +136,10 @@ const words = (text: Paragraph): string =>
   text
     .map((part) =>
       typeof part === "string"
-        ? escape(part)
-        : `<bdi style="font-family:${MONO};font-size:0.92em;${part.code.length <= 30 ? `white-space:nowrap">${escape(part.code)}` : `${WRAP}">${breakable(part.code)}`}</bdi>`,
+        ? unlinked(part)
+        : "page" in part
+          ? `<a class="waiting" href="${escape(part.page)}" style="color:${TONES.waiting};${WRAP}">${breakable(part.page)}</a>`
+          : `<bdi style="font-family:${MONO};font-size:0.92em;${part.code.length <= 30 ? `white-space:nowrap">${unlinked(part.code)}` : `${WRAP}">${breakable(part.code)}`}</bdi>`,
     )
     .join("");
 
@@ -160,6 +162,9 @@ const ENTITIES: Record<string, string> = {
 /** The only way by which text gets into the HTML. */
 const escape = (text: string): string =>
   displayCopy(text).replace(/[&<>"']/g, (character) => ENTITIES[character] ?? "");
+
+/** A sentence may quote a failure or a limit from outside: mail clients make no link of what is broken here. */
+const unlinked = (text: string): string => escape(text).replaceAll("://", ":/<wbr>/");
 
 /**
  * Text that may wrap at its punctuation. The same places keep mail clients from making a link of a

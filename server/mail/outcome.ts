@@ -3,7 +3,17 @@ import type { MailContents, MailFile } from "./input.ts";
 import type { Block, MailDocument, Tone } from "./document.ts";
 import { fetchCommands } from "../wording/fetch_command.ts";
 import { earliest, endInWords, moment, remainingInWords, shortMoment } from "../wording/times.ts";
-import { entry, files, footer, lead, more, number, paragraph, yourFilesAre } from "./words.ts";
+import {
+  approversInWords,
+  entry,
+  files,
+  footer,
+  lead,
+  more,
+  number,
+  paragraph,
+  yourFilesAre,
+} from "./words.ts";
 
 /** One outcome: its files, of which some are listed, with a title unless it is the mail's only one. */
 interface Section {
@@ -21,10 +31,10 @@ export function outcomeMail(contents: MailContents): MailDocument {
   const ready = restored.filter((file) => !isExpired(file, now));
   const expired = restored.filter((file) => isExpired(file, now));
   const failed = contents.files.filter((file) => file.restore_status === "failed");
-  const waiting = waiting_count === 0 ? [] : [stillWaiting(waiting_count)];
+  const waiting = waiting_count === 0 ? [] : [stillWaiting(contents)];
   const [first, ...others] = [
     ...readySection({ listed: ready, total: restored_count, titled }, now),
-    ...failedSection({ listed: failed, total: failed_count, titled }),
+    ...failedSection({ listed: failed, total: failed_count, titled }, contents.approvers),
     ...expiredSection({ listed: expired, total: expired_count, titled }),
   ];
 
@@ -95,15 +105,33 @@ function expiry(listed: MailFile[]): { first: Date | undefined; all: boolean } {
   };
 }
 
-function preheader({ restored_count, failed_count, waiting_count }: MailContents): string {
-  if (waiting_count > 0) return stillWaiting(waiting_count);
+function preheader(contents: MailContents): string {
+  const { restored_count, failed_count, waiting_count } = contents;
+  if (waiting_count > 0) return stillWaiting(contents);
   if (restored_count > 0) return "How to fetch what is ready, and until when.";
   return failed_count > 0 ? "Why, and what you can do." : "Read again what you still need.";
 }
 
-const stillWaiting = (n: number): string =>
-  `${n === 1 ? "One more file is" : `${number(n)} more files are`} still being restored. ` +
-  `You need not do anything: we write again when ${n === 1 ? "it is" : "they are"} ready.`;
+function stillWaiting({
+  waiting_count,
+  held_count,
+}: Pick<MailContents, "waiting_count" | "held_count">): string {
+  const n = waiting_count - held_count;
+  const held =
+    held_count === 0
+      ? []
+      : [
+          `${held_count === 1 ? "One more file waits" : `${number(held_count)} more files wait`} for approval, as we wrote in another mail.`,
+        ];
+  const restoring =
+    n === 0
+      ? []
+      : [
+          `${n === 1 ? "One more file is" : `${number(n)} more files are`} still being restored. ` +
+            `You need not do anything: we write again when ${n === 1 ? "it is" : "they are"} ready.`,
+        ];
+  return [...restoring, ...held].join(" ");
+}
 
 function readySection({ listed, total, titled }: Section, now: Date): Block[] {
   if (total === 0) return [];
@@ -176,8 +204,9 @@ const wholeFolders = paragraph(
 );
 
 /** Most failures share one reason: it is said once, above the files that it explains. */
-function failedSection({ listed, total, titled }: Section): Block[] {
+function failedSection({ listed, total, titled }: Section, approvers: string[]): Block[] {
   if (total === 0) return [];
+  const unapproved = listed.filter(({ failure_code }) => isUnapproved(failure_code)).length;
   const left = more(total, listed.length);
   return [
     ...title("failed", titled, `${files(total)} could not be restored`),
@@ -188,13 +217,29 @@ function failedSection({ listed, total, titled }: Section): Block[] {
     ...(left === null
       ? []
       : [paragraph(listed.length === 0 ? NO_ROOM : `${left} that could not be restored.`)]),
-    paragraph(
-      `What you can do: once the cause is put right, read the ${total === 1 ? "file" : "files"} again. ` +
-        "A read later than 24 hours after the failure starts a new attempt; an earlier one changes nothing. " +
-        "If you cannot put it right yourself, forward this mail to whoever looks after the bucket.",
-    ),
+    ...(unapproved === 0
+      ? []
+      : [
+          paragraph(
+            "What you can do where approval is missing: ask ",
+            ...approversInWords(approvers),
+            ". A read later than 24 hours after this asks for approval once more; an earlier one changes nothing.",
+          ),
+        ]),
+    ...(unapproved === total
+      ? []
+      : [
+          paragraph(
+            `What you can do: once the cause is put right, read the ${total === 1 ? "file" : "files"} again. ` +
+              "A read later than 24 hours after the failure starts a new attempt; an earlier one changes nothing. " +
+              "If you cannot put it right yourself, forward this mail to whoever looks after the bucket.",
+          ),
+        ]),
   ];
 }
+
+/** Somebody said no, or nobody said anything. */
+const isUnapproved = (code: string | null): boolean => code === "not_approved" || code === "approval_expired";
 
 const NO_ROOM =
   "There was no room for this in the mail's list; whoever looks after Thaw can tell which and why.";

@@ -35,7 +35,9 @@ function file({ bucket, key, size, facts }: FileEntry): string {
 }
 
 const plain = (text: Paragraph): string =>
-  text.map((part) => displayCopy(typeof part === "string" ? part : part.code)).join("");
+  text
+    .map((part) => displayCopy(typeof part === "string" ? part : "page" in part ? part.page : part.code))
+    .join("");
 
 const underlined = (text: string, line: string): string => `${text}\n${line.repeat(text.length)}`;
 

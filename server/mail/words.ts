@@ -1,5 +1,5 @@
-/** The words that both mails share: counts, files, and why this person is written to. */
-import type { MailContents, MailFile } from "./input.ts";
+/** The words that mails share: counts, files, and why this person is written to. */
+import type { HeldFile, MailContents } from "./input.ts";
 import { displayCopy, type Block, type FileEntry, type Inline, type Paragraph } from "./document.ts";
 import { size } from "../wording/sizes.ts";
 import { moment } from "../wording/times.ts";
@@ -24,7 +24,7 @@ export function more(total: number, shown: number): string | null {
 }
 
 /** A file with the facts that hold for it alone. */
-export function entry(file: MailFile, facts: string[]): FileEntry {
+export function entry(file: HeldFile, facts: string[]): FileEntry {
   const named = displayCopy(file.s3_key) === file.s3_key;
   return {
     bucket: file.s3_bucket,
@@ -39,7 +39,11 @@ export function entry(file: MailFile, facts: string[]): FileEntry {
 }
 
 /** Why this person gets the mail, and who writes it. */
-export function footer({ file_count, readers, first_read_at }: MailContents): Paragraph[] {
+export function footer({
+  file_count,
+  readers,
+  first_read_at,
+}: Pick<MailContents, "file_count" | "readers" | "first_read_at">): Paragraph[] {
   const one = file_count === 1;
   return [
     [
@@ -54,6 +58,19 @@ export function footer({ file_count, readers, first_read_at }: MailContents): Pa
   ];
 }
 
+/** More approvers than this do not help: one is enough to ask. */
+const APPROVERS_SHOWN = 3;
+
+/** Whom to ask: "ann@example.com or bob@example.com", or who can tell. */
+export function approversInWords(approvers: string[]): Inline[] {
+  if (approvers.length === 0) return ["whoever looks after Thaw"];
+  return approvers
+    .slice(0, APPROVERS_SHOWN)
+    .flatMap((approver, index): Inline[] =>
+      index === 0 ? [{ code: approver }] : [" or ", { code: approver }],
+    );
+}
+
 /** " with access key AKIA... and by arn:aws:...": whose reads these were. */
 function by(readers: string[]): Inline[] {
   if (readers.length === 0) return [" under your name"];
@@ -66,3 +83,9 @@ function by(readers: string[]): Inline[] {
   });
   return left === 0 ? parts : [...parts, ` and ${number(left)} more`];
 }
+
+/** Why an approver gets a mail. */
+export const APPROVERS_FOOTER: Paragraph[] = [
+  ["Why you get this mail: your address is one of ", { code: "APPROVERS" }, " in Thaw's settings."],
+  ["Costs are estimates by published prices, without tax and download."],
+];

@@ -2,7 +2,11 @@ import { Kysely, PostgresDialect, sql, type Generated } from "kysely";
 import type { Pool } from "pg";
 
 export type RestoreStatus = "not_started" | "pending" | "restored" | "failed";
-export type NotificationKind = "pre" | "post";
+/** What becomes of a person's files: `pre`, the restore has begun; `post`, how it ended. */
+export type NewsKind = "pre" | "post";
+/** About a hold or a limit: to the readers who wait, and to APPROVERS. */
+export type NoticeKind = "held" | "approval" | "warning";
+export type NotificationKind = NewsKind | NoticeKind;
 
 /** The columns that tasks need of a claimed row of `restores`. */
 export interface RestoreRow {
@@ -44,6 +48,7 @@ interface NotificationRow {
   email: string;
   status: Generated<"sealed" | "sent" | "failed" | "unknown">;
   body: string | null;
+  notice_id: string | null;
 }
 
 /** The columns that TypeScript names; sql/ defines the tables. */

@@ -3,11 +3,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { sql } from "kysely";
 
-import type { Database, NotificationKind } from "../postgres/rows.ts";
+import type { Database, NewsKind } from "../postgres/rows.ts";
 import { mailContents } from "../mail/contents.ts";
-import { senderOf, type ClaimedMail } from "../mail/resend.ts";
+import type { ClaimedMail } from "../mail/resend.ts";
 import { renderMail } from "../mail/render.ts";
-import { isConflict, isTooSlow, isUnavailable } from "../postgres/errors.ts";
+import { sealNotices } from "./notices.ts";
+import { attempt, bodyOf } from "./sealing.ts";
 import { walkDue } from "./walk_due.ts";
 import type { TaskContext } from "./task.ts";
 
@@ -23,18 +24,12 @@ const SEND_CONCURRENCY = 5;
 /** No turn is reserved further ahead. A later one is asked for again, so that it counts at once when an operator opens the gate. */
 const TURN_WITHIN_MS = 1_000;
 
-/** Another transaction may hold a person's rows for a moment. */
-const SEAL_TRIES = 3;
-
 /**
- * Tells people one kind of news: seals what is due, for those who have waited longest first, and sends what is sealed. Every
+ * Tells people one kind of news: seals what is due, for those who have waited longest first, and sends what is sealed. With `pre`
+ * go the mails about holds and limits: nothing is restored yet, or will be without somebody. Every
  * step can be repeated: the next run picks up what a dead worker left behind.
  */
-export async function tellPeople(
-  context: TaskContext,
-  kind: NotificationKind,
-  signal: AbortSignal,
-): Promise<void> {
+export async function tellPeople(context: TaskContext, kind: NewsKind, signal: AbortSignal): Promise<void> {
   await markReaders(context.db, kind, signal);
   // All of them: a stale mail that is left would go out with its old body.
   while (!signal.aborted && (await unsealPage(context, kind)));
@@ -42,10 +37,13 @@ export async function tellPeople(
     await attempt(context, kind, () => finish(context, id));
 
   const tried: string[] = [];
+  const triedNotices: string[] = [];
   for (let over = false; !over && !signal.aborted;) {
     // Seals the next page while the last is sent.
     const [sealing, sending] = await Promise.allSettled([
-      sealPage(context, kind, tried, signal),
+      sealPage(context, kind, tried, signal).then(
+        async (due) => due + (kind === "pre" ? await sealNotices(context, triedNotices, signal) : 0),
+      ),
       sendSealed(context, kind, PAGE, signal),
     ]);
     for (const result of [sealing, sending]) if (result.status === "rejected") throw result.reason;
@@ -54,13 +52,13 @@ export async function tellPeople(
   await sendSealed(context, kind, Infinity, signal);
 }
 
-async function unsealPage({ db, settings }: TaskContext, kind: NotificationKind): Promise<boolean> {
+async function unsealPage({ db, settings }: TaskContext, kind: NewsKind): Promise<boolean> {
   const { rows } = await sql<{ unsealed: number }>`
     select unseal_stale_notifications(${kind}, ${settings.MAIL_FROM}) as unsealed`.execute(db);
   return rows[0]?.unsealed !== 0;
 }
 
-async function unfinished(db: Database, kind: NotificationKind): Promise<string[]> {
+async function unfinished(db: Database, kind: NewsKind): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`select id from unfinished_notifications(${kind}) id`.execute(db);
   return rows.map((row) => row.id);
 }
@@ -68,7 +66,7 @@ async function unfinished(db: Database, kind: NotificationKind): Promise<string[
 /** Seals mails for the people who have waited longest. Returns how many were due. `tried`: those for whom nothing was sealed. */
 async function sealPage(
   context: TaskContext,
-  kind: NotificationKind,
+  kind: NewsKind,
   tried: string[],
   signal: AbortSignal,
 ): Promise<number> {
@@ -90,30 +88,11 @@ async function sealPage(
   return rows.length;
 }
 
-/** If a mail cannot be sealed (our bug, or rows that somebody keeps locked), it is tried again later, and the others go on. */
-async function attempt<T>(
-  context: TaskContext,
-  kind: NotificationKind,
-  work: () => Promise<T>,
-): Promise<T | undefined> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      if (isUnavailable(error) && !isTooSlow(error)) throw error;
-      if (isConflict(error) && attempt < SEAL_TRIES) continue;
-      // The address stays out of the log: stuck_requests has it.
-      context.log.error({ err: error, kind }, "a mail could not be sealed");
-      return undefined;
-    }
-  }
-}
-
 /**
  * Attaches what is due and freezes the mail: its body never changes again. In one transaction, unless that would lock more
  * than a page of requests: then page by page. Returns whether there was anything to tell.
  */
-async function seal(context: TaskContext, kind: NotificationKind, person: string): Promise<boolean> {
+async function seal(context: TaskContext, kind: NewsKind, person: string): Promise<boolean> {
   const id = randomUUID();
   const { quiet, max_wait } = context.debounce;
   const page = await context.db.transaction().execute(async (trx) => {
@@ -145,7 +124,7 @@ async function finish(context: TaskContext, id: string): Promise<void> {
       const { rows } = await sql<{ attached: number }>`select seal_more(${id}) as attached`.execute(db);
       more = rows[0]?.attached !== 0;
     }
-    const { rows: unwritten } = await sql<{ kind: NotificationKind; person: string }>`
+    const { rows: unwritten } = await sql<{ kind: NewsKind; person: string }>`
       select kind, lower(email) as person from notifications
        where id = ${id} and body is null and created_at > now() - mail_stays_fresh()`.execute(db);
     const [mail] = unwritten;
@@ -164,29 +143,19 @@ async function finish(context: TaskContext, id: string): Promise<void> {
 
 /** The mail as Resend gets it, about all that is attached to it by now. */
 async function written(
-  { settings }: TaskContext,
+  context: TaskContext,
   trx: Database,
-  kind: NotificationKind,
+  kind: NewsKind,
   id: string,
   person: string,
 ): Promise<{ email: string; body: string; request_count: number }> {
-  const { email, request_count, contents } = await mailContents(trx, kind, id, person);
-  const { subject, html, text } = renderMail(contents);
-  const body = JSON.stringify({
-    ...senderOf(settings),
-    to: [email],
-    subject,
-    html,
-    text,
-    // No out-of-office replies (RFC 3834).
-    headers: { "Auto-Submitted": "auto-generated" },
-    tags: [{ name: "notification_id", value: id }],
-  });
-  return { email, body, request_count };
+  const { APPROVERS } = context.settings;
+  const { email, request_count, contents } = await mailContents(trx, kind, id, person, APPROVERS);
+  return { email, body: bodyOf(context, id, email, renderMail(contents)), request_count };
 }
 
 /** Marks the readers of sent mails as told, page by page, including those that a dead worker left unmarked. */
-async function markReaders(db: Database, kind: NotificationKind, signal: AbortSignal): Promise<void> {
+async function markReaders(db: Database, kind: NewsKind, signal: AbortSignal): Promise<void> {
   for (let more = true; more && !signal.aborted;) {
     const { rows } = await sql<{ more: boolean }>`select mark_more_readers(${kind}) as more`.execute(db);
     more = rows[0]?.more === true;
@@ -196,7 +165,7 @@ async function markReaders(db: Database, kind: NotificationKind, signal: AbortSi
 /** Sends what is sealed, at most `limit` mails. */
 async function sendSealed(
   context: TaskContext,
-  kind: NotificationKind,
+  kind: NewsKind,
   limit: number,
   signal: AbortSignal,
 ): Promise<void> {
@@ -212,7 +181,7 @@ async function sendSealed(
 /** Waits for the next turn to call Resend, and claims a mail that is due. */
 async function claim(
   { db, worker_id, settings, count }: TaskContext,
-  kind: NotificationKind,
+  kind: NewsKind,
   signal: AbortSignal,
 ): Promise<ClaimedMail[]> {
   for (;;) {
@@ -235,7 +204,7 @@ async function claim(
 
 async function sendOne(
   { db, mailer, log, settings, count }: TaskContext,
-  kind: NotificationKind,
+  kind: NewsKind,
   mail: ClaimedMail,
   signal: AbortSignal,
 ): Promise<void> {

@@ -12,7 +12,7 @@ const FORGET_PAGES = 1000;
 /** Closes restores that are over, then deletes jobs that failed for good and what is older than RETENTION_DAYS. */
 export async function sweep(context: TaskContext, signal: AbortSignal): Promise<void> {
   while (!signal.aborted && (await closeFinished(context)) > 0);
-  await sql`select forget_failed_jobs(), add_totals_up()`.execute(context.db);
+  await sql`select forget_failed_jobs(), add_totals_up(), add_costs_up()`.execute(context.db);
   await forgetOld(context, signal);
 }
 
@@ -33,6 +33,11 @@ async function forgetOld({ db, settings, count }: TaskContext, signal: AbortSign
     const forgotten = rows[0]?.forgotten ?? 0;
     count("forgotten", forgotten);
     if (forgotten < FORGET_PAGE) break;
+  }
+  for (let page = 0; page < FORGET_PAGES && !signal.aborted; page++) {
+    const { rows } = await sql<{ forgotten: number }>`
+      select forget_old_holds(${age}::interval, ${FORGET_PAGE}) as forgotten`.execute(db);
+    if ((rows[0]?.forgotten ?? 0) < FORGET_PAGE) break;
   }
   await sql`select forget_old_actions(${age}::interval)`.execute(db);
 }

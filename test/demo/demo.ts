@@ -27,11 +27,15 @@ const RESTORE_MS = 9_000;
 const QUIET_SECONDS = "2";
 const MAX_WAIT_SECONDS = "6";
 
+const once = process.argv.includes("--once");
+
 /** Several times what the story takes on a slow machine. */
 const PATIENCE_MS = 90_000;
 
 const JANE = { name: "jane", key: "AKIAJANE000000000001", email: "jane@example.com" };
 const BOB = { name: "bob", key: "AKIABOB0000000000001", email: "bob@example.com" };
+const CARL = { name: "carl", key: "AKIACARL000000000001", email: "carl@example.com" };
+const APPROVER = { name: "ann", email: "ann@example.com" };
 const STRANGER = { name: "a key nobody knows", key: "AKIAUNKNOWN000000001" };
 
 const FILES = {
@@ -43,8 +47,15 @@ const FILES = {
   notes: { key: "notes/today.txt", storage_class: "STANDARD" },
 } as const;
 
+/** More than one person may restore in a day. */
+const FILES_PER_DAY = 5;
+const BURST = Array.from({ length: 8 }, (_, n) => `photos/1999/roll-0${n + 1}.tif`);
+const HELD = BURST.length - FILES_PER_DAY;
+
+/** A person who looks at the demo may decide on the pages; then it goes on by itself. */
+const DECIDE_WITHIN_MS = once ? 0 : 30_000;
+
 const { tell, say, seconds } = createTeller();
-const once = process.argv.includes("--once");
 
 /** Stopped in the reverse order, whatever happens. */
 const stops: (() => Promise<unknown>)[] = [];
@@ -73,25 +84,32 @@ async function main(): Promise<void> {
   say(bold("Thaw, on stand-ins for S3 and Resend"));
   say(dim("Starting Postgres (the first time takes a few seconds) ..."));
   const databaseUrl = await startDatabase();
+  const pages = await startPages(databaseUrl);
   const thaw = await startThaw(databaseUrl, {
     s3: { restore_ms: RESTORE_MS, onEvent: tellEvent },
     env: {
       NOTIFY_QUIET_SECONDS: QUIET_SECONDS,
       NOTIFY_MAX_WAIT_SECONDS: MAX_WAIT_SECONDS,
       LOG_LEVEL: "error",
+      APPROVERS: APPROVER.email,
+      PUBLIC_URL: new URL(pages.url).origin,
     },
   });
   stops.push(() => thaw.stop());
   for (const file of Object.values(FILES)) thaw.archive(file.key, file.storage_class);
   await thaw.know(JANE.key, JANE.email);
+  for (const key of BURST) thaw.archive(key);
   await thaw.know(BOB.key, BOB.email);
+  await thaw.know(CARL.key, CARL.email);
+  await thaw.pool.query("insert into limits (scope, per, max_objects) values ('person', 'day', $1)", [
+    FILES_PER_DAY,
+  ]);
 
   say(`  ${bold("inbox")}     ${thaw.resend.inboxUrl}   ${dim("open it and watch")}`);
   say(`  server    ${thaw.url}`);
   say(
     `  S3        ${thaw.s3.url}   ${dim(`a restore takes ${RESTORE_MS / 1000} seconds here; S3 takes hours`)}`,
   );
-  const pages = await startPages(databaseUrl);
   say(
     `  pages     ${pages.url}   ${dim(`for operators: any name, password ${pages.password}; metrics at /metrics`)}`,
   );
@@ -167,13 +185,46 @@ async function tellStory(thaw: Thaw): Promise<void> {
   await read(JANE, FILES.scans);
   await read(BOB, FILES.holiday);
   await read(STRANGER, FILES.ledger);
-
-  await until(thaw, "the ready mails", () =>
-    Promise.resolve(
-      thaw.resend.mails.slice(0, told).filter((mail) => /ready/.test(mail.subject)).length >= 2,
-    ),
+  tell(
+    "reader",
+    `${CARL.name} reads ${BURST.length} files of photos/1999/: ${FILES_PER_DAY} are allowed a day`,
   );
+  for (const key of BURST) await thaw.read(key, CARL.key);
+
+  const mailsTold = (address: string, subject: RegExp): number =>
+    thaw.resend.mails.slice(0, told).filter((mail) => mail.to.includes(address) && subject.test(mail.subject))
+      .length;
+  await until(thaw, "the mails of what waits for approval", () =>
+    Promise.resolve(mailsTold(APPROVER.email, /approval/) > 0 && mailsTold(CARL.email, /approval/) > 0),
+  );
+  await approve(thaw);
+  await until(thaw, "the ready mails", async () => {
+    const { rowCount } = await thaw.pool.query(
+      "select from restore_requests where email is not null and not post_notified",
+    );
+    return rowCount === 0 && told === thaw.resend.mails.length;
+  });
   await read(JANE, FILES.holiday);
+}
+
+/** A person decides on the page; without one, or once nobody does, the demo does as the page would. */
+async function approve(thaw: Thaw): Promise<void> {
+  const deadline = performance.now() + DECIDE_WITHIN_MS;
+  if (!once) {
+    say();
+    say(
+      `  Approve what waits: the link is in ${APPROVER.name}'s mail, or on the pages. Else it is approved in ${DECIDE_WITHIN_MS / 1000} s.`,
+    );
+    say();
+  }
+  const isOpen = async (): Promise<boolean> =>
+    (await thaw.pool.query("select from holds where status = 'open'")).rowCount !== 0;
+  while ((await isOpen()) && performance.now() < deadline) await sleep(200);
+  const { rows } = await thaw.pool.query<{ did: string }>(
+    "select approve_hold(id, $1, objects) as did from holds where status = 'open'",
+    [APPROVER.name],
+  );
+  tell("Thaw", rows[0]?.did ?? "somebody has decided on the pages");
 }
 
 /** Waits, and gives the reason when it was in vain. */
@@ -227,16 +278,25 @@ async function tellSummary(thaw: Thaw): Promise<void> {
            count(*) filter (where email is null) as unknown from restore_requests`);
   const counts = rows[0];
   if (counts === undefined) throw new Error("unreachable");
+  const subjectsTo = (email: string): string[] =>
+    thaw.resend.mails.filter((mail) => mail.to.includes(email)).map((mail) => mail.subject);
   for (const { email } of [JANE, BOB]) {
-    const mails = thaw.resend.mails.filter((mail) => mail.to.includes(email)).length;
+    const mails = subjectsTo(email).length;
     if (mails !== 2) throw new Error(`${email} got ${mails} mails instead of 2`);
+  }
+  for (const { email } of [CARL, APPROVER]) {
+    const mails = subjectsTo(email).filter((subject) => subject.includes("approval")).length;
+    if (mails !== 1) throw new Error(`${email} got ${mails} mails of what needs approval instead of 1`);
   }
   say();
   say(bold(`The end, after ${seconds().toFixed(1)} s:`));
   say(`  ${counts.reads} failed reads became ${counts.requests} requests for ${counts.objects} files,`);
   say(`  ${thaw.s3.counts.get("RestoreObject 202") ?? 0} restores were paid for, one per file,`);
   say(
-    `  ${thaw.resend.mails.length} mails went out: each person was told once that it begins and once that it is ready;`,
+    `  ${HELD} of ${CARL.name}'s ${BURST.length} were beyond the limit of ${FILES_PER_DAY} a day: they waited until ${APPROVER.name} had approved them;`,
+  );
+  say(
+    `  ${thaw.resend.mails.length} mails went out: of each file its reader was told once that it begins and once that it is ready;`,
   );
   say(
     `  ${counts.unknown} file was read with a key nobody knows: restored all the same, nobody to write to.`,

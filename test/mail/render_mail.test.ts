@@ -2,7 +2,14 @@ import { execFileSync } from "node:child_process";
 
 import { describe, expect, test } from "vitest";
 
-import { FILES_SHOWN, type MailContents, type MailFile } from "../../server/mail/input.ts";
+import {
+  FILES_SHOWN,
+  type ApprovalContents,
+  type HeldContents,
+  type MailContents,
+  type MailFile,
+  type WarningContents,
+} from "../../server/mail/input.ts";
 import { renderMail } from "../../server/mail/render.ts";
 
 const at = (time: string): Date => new Date(`${time}Z`);
@@ -61,6 +68,8 @@ function contents(
     failed_count: files.filter((file) => file.restore_status === "failed").length,
     expired_count: restored.filter(gone).length,
     waiting_count: 0,
+    held_count: 0,
+    approvers: ["ann@example.com"],
     readers: ["AKIAIOSFODNN7EXAMPLE"],
     first_read_at: at("2026-11-22T15:38"),
     now,
@@ -72,6 +81,53 @@ const pre = (files: MailFile[], overrides?: Partial<MailContents>) =>
   renderMail(contents("pre", files, overrides));
 const post = (files: MailFile[], overrides?: Partial<MailContents>) =>
   renderMail(contents("post", files, overrides));
+
+const HOLD = {
+  id: "0d1b9c1e-9a52-4c8f-a6a4-0b7a52f5c1aa",
+  person: "jane@example.com",
+  reason: "beyond the limit of 20 objects per day for each person",
+  opened_at: at("2026-11-22T15:38"),
+  expires_at: at("2026-11-25T15:38"),
+};
+const SUMS = { file_count: 12, bytes: "1200000000000", estimated_cost: "24.1" };
+
+const held = (overrides: Partial<HeldContents> = {}) =>
+  renderMail({
+    kind: "held",
+    hold: HOLD,
+    files: [pending()],
+    ...SUMS,
+    approvers: ["ann@example.com", "li@example.com"],
+    readers: ["AKIAIOSFODNN7EXAMPLE"],
+    first_read_at: at("2026-11-22T15:38"),
+    now: at("2026-11-22T15:45"),
+    ...overrides,
+  });
+
+const approval = (overrides: Partial<ApprovalContents> = {}) =>
+  renderMail({
+    kind: "approval",
+    hold: HOLD,
+    files: [pending()],
+    ...SUMS,
+    page: null,
+    now: at("2026-11-22T15:45"),
+    ...overrides,
+  });
+
+const warning = (overrides: Partial<WarningContents> = {}) =>
+  renderMail({
+    kind: "warning",
+    limit: "20 objects per day for each person",
+    per: "day",
+    person: "jane@example.com",
+    used: { objects: 17, bytes: "3000000000", cost: "3.1" },
+    most: { objects: 20, bytes: null, cost: "20" },
+    resets_at: at("2026-11-23T00:00"),
+    page: null,
+    now: at("2026-11-22T15:45"),
+    ...overrides,
+  });
 
 /** The text part as one line, as if it were not wrapped. */
 const prose = (mail: { text: string }): string => mail.text.replace(/\s+/g, " ");
@@ -481,6 +537,78 @@ describe("both mails", () => {
   });
 });
 
+describe("the mail to a reader whose files wait for approval", () => {
+  test("says how many, how much, what it costs, whom to ask and until when", () => {
+    const mail = held();
+    expect(mail.subject).toBe("Your 12 files need approval: 1.2 TB, an estimated $24.10");
+    expect(prose(mail)).toContain("Together they are 1.2 TB; restoring them costs an estimated $24.10.");
+    expect(prose(mail)).toContain("Whom to ask: ann@example.com or li@example.com.");
+    expect(prose(mail)).toContain("If nobody approves by Wed 25 Nov 2026, 15:38 UTC, nothing is restored.");
+    expect(prose(mail)).toContain("beyond the limit of 20 objects per day for each person");
+    expect(prose(mail)).toContain("and 11 more");
+  });
+
+  test("speaks of one file in the singular, of a cost without a price not at all, and of nobody to ask", () => {
+    const mail = held({ file_count: 1, bytes: "12400000", estimated_cost: null, approvers: [] });
+    expect(mail.subject).toBe("Your file needs approval: 12 MB");
+    expect(prose(mail)).toContain("It is 12 MB. Somebody has to approve that first.");
+    expect(prose(mail)).toContain("Whom to ask: whoever looks after Thaw.");
+    expect(prose(mail)).not.toMatch(/\b(they|them)\b(?! failed)/);
+  });
+});
+
+describe("the mail to an approver", () => {
+  test("says who, how many, how much, why, and how to decide, and has a page where there is one", () => {
+    const mail = approval();
+    expect(mail.subject).toBe("12 files wait for approval: 1.2 TB, an estimated $24.10");
+    expect(prose(mail)).toContain(
+      "jane@example.com has read 12 files of 1.2 TB. Restoring them costs an estimated $24.10.",
+    );
+    expect(mail.text).toContain(`\n  npm run thaw -- hold approve ${HOLD.id}\n`);
+    expect(mail.html).not.toContain("<a ");
+
+    const page = `https://thaw.example.com/ops/holds/${HOLD.id}`;
+    expect(tags(approval({ page }).html).filter((tag) => tag.startsWith("<a "))).toEqual([
+      expect.stringContaining(`href="${page}"`),
+    ]);
+    expect(approval({ page }).text).toContain(page);
+  });
+
+  test("of a limit says what is used of it, how much is left, and when it begins anew", () => {
+    const mail = warning();
+    expect(mail.subject).toBe("A limit is 85 % used up today: 17 of 20 files");
+    expect(prose(mail)).toContain(
+      "Used today by jane@example.com: 17 of 20 files; an estimated $3.10 of $20.00.",
+    );
+    expect(prose(mail)).toContain("It begins anew on Mon 23 Nov 2026, 00:00 UTC.");
+    expect(warning({ most: { objects: 0, bytes: "1", cost: null } }).subject).not.toMatch(/Infinity|NaN/);
+  });
+});
+
+describe("an outcome with files that wait for approval, or were refused it", () => {
+  test("tells those apart that are being restored from those that wait", () => {
+    const mail = post(times(4, ready), { waiting_count: 6, held_count: 5 });
+    expect(mail.subject).toBe("4 of your 10 files are ready");
+    expect(prose(mail)).toContain("One more file is still being restored.");
+    expect(prose(mail)).toContain("5 more files wait for approval");
+    const rest = prose(post(times(4, ready), { waiting_count: 1, held_count: 1 }));
+    expect(rest).toContain("One more file waits for approval");
+    expect(rest).not.toContain("still being restored");
+  });
+
+  test("says whom to ask, and does not tell to put right what nobody can", () => {
+    const refused = failed({
+      failure_code: "not_approved",
+      failure_message: "The restore was not approved.",
+    });
+    const mail = prose(post([refused]));
+    expect(mail).toContain("The restore was not approved. (Code: not_approved)");
+    expect(mail).toContain("ask ann@example.com.");
+    expect(mail).not.toContain("once the cause is put right");
+    expect(prose(post([refused, failed({ s3_key: "b" })]))).toContain("once the cause is put right");
+  });
+});
+
 describe("hostile names", () => {
   const all = HOSTILE.map((s3_key) => ready({ s3_key }));
 
@@ -490,6 +618,10 @@ describe("hostile names", () => {
       for (const mail of [pre([pending(name)]), post([ready(name)]), post([failed(name)])]) {
         expect(mail.subject).toMatch(/^Your file (is|could)[\w ,:]*$/);
       }
+      const about = { hold: { ...HOLD, person: s3_key, reason: s3_key }, files: [pending(name)] };
+      for (const mail of [held(about), approval(about), warning({ person: s3_key, limit: s3_key })]) {
+        expect(mail.subject).toMatch(/^(Your 12 files need|12 files wait|A limit is)[\w ,:.%$]*$/);
+      }
     }
   });
 
@@ -498,7 +630,16 @@ describe("hostile names", () => {
     for (const mail of [
       pre(all, { readers: [reader] }),
       post(all, { readers: [reader] }),
-      post(all.map((file) => failed({ ...file, failure_message: file.s3_key, failure_code: file.s3_key }))),
+      post(
+        all.map((file) =>
+          failed({ s3_key: file.s3_key, failure_message: file.s3_key, failure_code: file.s3_key }),
+        ),
+      ),
+      ...HOSTILE.flatMap((text) => [
+        held({ files: all, hold: { ...HOLD, reason: text }, approvers: [text], readers: [text] }),
+        approval({ files: all, hold: { ...HOLD, person: text, reason: text } }),
+        warning({ person: text, limit: text }),
+      ]),
     ]) {
       const found = tags(mail.html);
       expect(found.map(tagName).filter((name) => !ALLOWED.has(name))).toEqual([]);
@@ -509,7 +650,7 @@ describe("hostile names", () => {
   });
 
   test("show without what hides, turns or breaks a line", () => {
-    for (const mail of [post(all), pre(all)]) {
+    for (const mail of [post(all), pre(all), held({ files: all }), approval({ files: all })]) {
       // oxlint-disable-next-line no-control-regex -- controls are what this is about.
       const shown = /[\u0000-\u0009\u000B-\u001F\u007F-\u009F\u061C\u200E\u200F\u2028-\u202E\u2066-\u2069]/;
       expect(mail.text).not.toMatch(shown);

@@ -47,6 +47,7 @@ describe("the least that is needed", () => {
       worker: {
         RESEND_API_KEY: "re_123456789",
         MAIL_FROM: "Thaw <thaw@example.com>",
+        APPROVERS: [],
         S3_FORCE_PATH_STYLE: "false",
         RESTORE_DAYS: 7,
         RESTORE_TIER: "Standard",
@@ -120,6 +121,8 @@ describe("a variable", () => {
       RESEND_BASE_URL: "api.resend.com",
       MAIL_FROM: "Thaw",
       MAIL_REPLY_TO: "a@b, c@d",
+      APPROVERS: "ann@example.com, Li <li@example.com>",
+      PUBLIC_URL: "thaw.example.com",
       AWS_ENDPOINT_URL_S3: "here",
       S3_FORCE_PATH_STYLE: "yes",
       RESTORE_DAYS: "0",
