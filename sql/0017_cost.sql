@@ -192,6 +192,12 @@ create index restore_requests_post_untold_since on restore_requests (greatest(re
 drop index restore_requests_post_untold;
 create index restore_requests_post_untold on restore_requests (lower(email), greatest(requested_at, status_at))
   where post_notification_id is null and restore_status in ('restored', 'failed') and email is not null and not observed;
+drop index restore_requests_waiting;
+create index restore_requests_waiting on restore_requests (lower(email), requested_at, id)
+  where post_notification_id is null and email is not null and not observed;
+drop index restore_requests_told;
+create index restore_requests_told on restore_requests (lower(email), requested_at, id)
+  where (post_notification_id is not null or observed) and email is not null;
 
 -- One restore as admit_restores works on it.
 create type admission as (

@@ -369,13 +369,15 @@ $$;
 create or replace function give_back(p_ids uuid[]) returns void
 language plpgsql volatile as $$
 begin
+  p_ids := array(select r.id from unnest(p_ids) k (id) cross join lateral (select x.id, x.admitted_at from restores x where x.id = k.id offset 0) r
+                  where r.admitted_at is not null);
   if p_ids = '{}' then return; end if;
   update spending s set objects = greatest(0, s.objects - c.objects), bytes = greatest(0, s.bytes - c.bytes), cost = greatest(0, s.cost - c.cost)
     from (select x.limit_id, x.subject, x.period, count(*) as objects, sum(x.bytes) as bytes, sum(x.cost) as cost
             from charges_of(p_ids) x group by 1, 2, 3) c
    where (s.limit_id, s.subject, s.period) = (c.limit_id, c.subject, c.period);
   update restores r set admitted_at = null, charged = null, charged_bytes = null, estimated_cost = null, tier = null
-   where r.id = any (p_ids) and r.admitted_at is not null;
+   where r.id = any (p_ids);
 end
 $$;
 

@@ -91,12 +91,12 @@ language sql stable set enable_seqscan = off set enable_bitmapscan = off set ena
     from (select coalesce((select q.requested_at from restore_readers q where q.id = p_after), 'infinity') as at) a
    cross join lateral (
      (select q.id, q.requested_at from restore_readers q
-       where lower(q.email) = lower(p_address) and q.post_notification_id is null and q.email is not null
+       where lower(q.email) = lower(p_address) and q.post_notification_id is null and q.email is not null and not q.observed
          and (q.requested_at, q.id) < (a.at, coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
        order by q.requested_at desc, q.id desc limit p_limit)
      union all
      (select q.id, q.requested_at from restore_readers q
-       where lower(q.email) = lower(p_address) and q.post_notification_id is not null and q.email is not null
+       where lower(q.email) = lower(p_address) and (q.post_notification_id is not null or q.observed) and q.email is not null
          and (q.requested_at, q.id) < (a.at, coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
        order by q.requested_at desc, q.id desc limit p_limit)) o
    order by o.requested_at desc, o.id desc limit p_limit

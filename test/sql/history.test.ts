@@ -278,6 +278,7 @@ describe("totals", () => {
       reads: 3,
       reads_opened: 2,
       accepted: 1,
+      estimated_cost: 0,
       events: 1,
       restores: 1,
       restored_bytes: 1000,
