@@ -96,7 +96,8 @@ export async function walkRestores(
           walk.ask(restore, signal),
         ).catch((error: unknown): Finding => {
           // Shutting down, or Postgres is away: the object is not at fault. Its row is given back, or its lease ends.
-          if (stop.aborted || error instanceof NotAdmitted) throw error;
+          if (error instanceof NotAdmitted) throw error.cause;
+          if (stop.aborted) throw error;
           return { transition: "note_restore_troubles", ...troubleOf(error) };
         });
         log.info(

@@ -79,7 +79,8 @@ describe("a task", () => {
     await Promise.all([...runs, ...others]);
 
     expect(ran.slice(4)).toEqual(["a"]);
-    expect([countsOf(first), countsOf(second)]).toEqual([{ did: { looked: 2 } }, { did: { looked: 1 } }]);
+    // Either may be the one that looks again.
+    expect([first, second].map((of) => countsOf(of).did?.["looked"]).sort()).toEqual([1, 2]);
     expect(countsOf(third)).toEqual({});
   });
 
