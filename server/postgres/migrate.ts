@@ -127,7 +127,7 @@ async function applyFiles(client: pg.PoolClient, files: SqlFile[]): Promise<stri
         `sql/${file.name} was edited after it was applied. Put it back and add a new file.`,
       );
     }
-    if (file.runs === "once" || !(await applyAtOnce(client, file))) await applyEach(client, file);
+    if (!(await applyAtOnce(client, file))) await applyEach(client, file);
     if (isKnown) continue;
     await client.query("insert into thaw_migrations (name, sha256) values ($1, $2)", [
       file.name,
@@ -148,15 +148,17 @@ async function applyEach(client: pg.PoolClient, file: SqlFile): Promise<void> {
 }
 
 /**
- * A page in one round trip: everybody waits while its tables are locked, and on a busy machine each round trip takes a while. False:
+ * A file in one message: everybody waits while its tables are locked, and on a busy machine each round trip takes a while. False:
  * a statement failed, and nothing was done; of many sent together Postgres rarely says which one.
  */
 async function applyAtOnce(client: pg.PoolClient, { text }: SqlFile): Promise<boolean> {
+  // By itself: a text that Postgres cannot read is refused as a whole, and would take the savepoint with it.
+  await client.query("savepoint file");
   try {
-    await client.query(`savepoint page;\n${text}\n;release savepoint page`);
+    await client.query(`${text}\n;release savepoint file`);
     return true;
   } catch (error) {
-    await client.query("rollback to savepoint page").catch(() => {
+    await client.query("rollback to savepoint file").catch(() => {
       throw error;
     });
     return false;

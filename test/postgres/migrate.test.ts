@@ -345,6 +345,16 @@ describe("migrating", () => {
     expect(error.message).toMatch(new RegExp(`^sql/0099_more\\.sql:${line}: `));
   });
 
+  test("says so of a page that is applied again and that Postgres cannot read", async ({
+    empty,
+    directory,
+  }) => {
+    writeFileSync(join(directory, "metrics.sql"), "select 1;\nselect 'oh");
+    await expect(migrate(empty, directory)).rejects.toThrow(
+      /^sql\/metrics\.sql:2: unterminated quoted string/,
+    );
+  });
+
   test("a database that lacks a file of this build says which", async ({ empty }) => {
     await migrate(empty);
     await empty.query("update thaw_migrations set sha256 = 'older' where name = 'transitions.sql'");
