@@ -42,20 +42,26 @@ language sql stable rows 1 as $$
    cross join lateral (select * from restore_requests o where o.id = f.id offset 0) q
 $$;
 
--- The policy of a read, if there is one: that of the longest bucket and prefix, then of the most specific principal. p_names: what
+-- Of several policies that fit a read the one with the highest rank counts: that of the longest bucket and prefix, then of the most
+-- specific principal.
+create or replace function policy_rank(p policies) returns integer[] language sql immutable as $$
+  select array[(p.s3_bucket <> '*')::integer, octet_length(p.key_prefix), (right(p.principal, 1) <> '*')::integer, octet_length(p.principal)]
+$$;
+
+-- The policy of a read, if there is one. p_names: what
 -- else the reader is called (access key, address). p_lengths: which lengths of prefixes there are (prefix_lengths), so that each is
 -- looked up by key, however many policies there are.
 create or replace function find_policy(p_s3_bucket text, p_s3_key text, p_principal text, p_names text[], p_lengths integer[])
 returns setof policies
 language sql stable rows 1 as $$
-  select p.*
-    from (select o.* from policies o
+  select (p).*
+    from (select o as p from policies o
            where o.s3_bucket = p_s3_bucket and o.key_prefix = any (array(select left(p_s3_key, n) from unnest(p_lengths) n))
           union all -- not or: that would read all policies
-          select o.* from policies o where o.s3_bucket = '*' and o.key_prefix = '') p
-   where (p.principal = '*' or p.principal = p_principal or p.principal = any (p_names)
-          or (right(p.principal, 1) = '*' and starts_with(p_principal, rtrim(p.principal, '*'))))
-   order by p.s3_bucket <> '*' desc, octet_length(p.key_prefix) desc, right(p.principal, 1) <> '*' desc, octet_length(p.principal) desc
+          select o from policies o where o.s3_bucket = '*' and o.key_prefix = '') f
+   where ((p).principal = '*' or (p).principal = p_principal or (p).principal = any (p_names)
+          or (right((p).principal, 1) = '*' and starts_with(p_principal, rtrim((p).principal, '*'))))
+   order by policy_rank(p) desc
    limit 1
 $$;
 
@@ -63,8 +69,19 @@ create or replace function prefix_lengths() returns integer[] language sql stabl
   select array(select distinct length(p.key_prefix) from policies p)
 $$;
 
+-- Those of these reads whose policy has this action, with the policy's key. Recipe: row by row.
+create or replace function reads_under(p_action policy_action, p_reads object_read[], p_session_domains text[])
+returns table (id uuid, s3_bucket text, key_prefix text, principal text)
+language sql stable as $$
+  select i.id, p.s3_bucket, p.key_prefix, p.principal
+    from (select prefix_lengths() as lengths offset 0) n
+   cross join unnest(p_reads) i
+    left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) w on true
+   cross join lateral find_policy(i.s3_bucket, i.s3_key, i.principal, array[i.access_key_id, lower(w.email)], n.lengths) p
+   where p.action = p_action
+$$;
+
 -- Which of these reads (request_restores) a policy ignores; counts them. Nearly always there is no such policy.
--- Recipe: row by row.
 create or replace function ignore_reads(p_requests jsonb, p_session_domains text[]) returns uuid[]
 language plpgsql volatile as $$
 declare
@@ -72,12 +89,10 @@ declare
 begin
   if not exists (select from policies p where p.action = 'ignore') then return '{}'; end if;
   with ignored as (
-    select i.id, p.s3_bucket, p.key_prefix, p.principal
-      from (select prefix_lengths() as lengths offset 0) n
-     cross join parse_reads(p_requests) i
-      left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) w on true
-     cross join lateral find_policy(i.s3_bucket, i.s3_key, i.principal, array[i.access_key_id, lower(w.email)], n.lengths) p
-     where p.action = 'ignore'),
+    select u.* from reads_under('ignore', array(
+      select (i.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id, i.source_identity, i.reader, i.region,
+              i.event_id, i.event_time, 1)::object_read
+        from parse_reads(p_requests) i), p_session_domains) u),
   counted as (
     insert into totals (metric, labels, n)
     select 'reads_ignored', jsonb_build_object('s3_bucket', i.s3_bucket, 'key_prefix', i.key_prefix, 'principal', i.principal), count(*)
@@ -89,18 +104,12 @@ end
 $$;
 
 -- Which of these reads a policy says only to observe: whatever becomes of the object, their readers hear nothing. Nearly always there
--- is no such policy. Recipe: row by row.
+-- is no such policy.
 create or replace function observed_reads(p_reads object_read[], p_session_domains text[]) returns uuid[]
 language plpgsql volatile as $$
 begin
   if not exists (select from policies p where p.action = 'observe') then return '{}'; end if;
-  return array(
-    select i.id
-      from (select prefix_lengths() as lengths offset 0) n
-     cross join unnest(p_reads) i
-      left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) w on true
-     cross join lateral find_policy(i.s3_bucket, i.s3_key, i.principal, array[i.access_key_id, lower(w.email)], n.lengths) p
-     where p.action = 'observe');
+  return array(select u.id from reads_under('observe', p_reads, p_session_domains) u);
 end
 $$;
 
@@ -124,6 +133,11 @@ returns numeric
 language sql stable as $$
   select p.per_1000_requests / 1000 + coalesce(p_bytes, 0) / 1073741824.0 * (p.per_gb + p.copy_per_gb_month * p_days / 30)
     from price_of(p_region, p_storage_class, p_archive_status, p_tier, (now() at time zone 'UTC')::date) p
+$$;
+
+-- The tier by which a class is restored for which this one is wanted.
+create or replace function tier_for(p_wanted text, p_has_expedited boolean) returns text language sql immutable as $$
+  select case when p_wanted = 'Expedited' and not p_has_expedited then 'Standard' else p_wanted end
 $$;
 
 -- The first day of a limit's period, by UTC.
@@ -269,7 +283,7 @@ language sql stable as $$
     left join lateral (select * from holds x where x.id = r.hold_id offset 0) h on true
    cross join lateral (select coalesce(case when r.admitted_at is not null then r.tier end, p.tier, p_tier) as wanted,
                               coalesce(case when r.admitted_at is not null then r.days end, p.days, p_days) as days) c
-   cross join lateral (select case when c.wanted = 'Expedited' and not o.has_expedited then 'Standard' else c.wanted end as tier, c.days) t
+   cross join lateral (select tier_for(c.wanted, o.has_expedited) as tier, c.days) t
 $$;
 
 -- Whether limits apply: it is to be restored, and not admitted yet. (A policy "ignore" that was set after the POST comes too late.)
@@ -359,7 +373,7 @@ create or replace function lock_spending(p_ids uuid[]) returns void
 language plpgsql volatile as $$
 begin
   perform from spending s
-   where (s.limit_id, s.subject, s.period) in (select c.limit_id, c.subject, c.period from charges_of(p_ids) c)
+   where (s.limit_id, s.subject, s.period) in (select c.limit_id, c.subject, c.period from charged_to(p_ids) c)
    order by s.limit_id, s.subject, s.period for no key update;
 end
 $$;
@@ -373,8 +387,7 @@ begin
                   where r.admitted_at is not null);
   if p_ids = '{}' then return; end if;
   update spending s set objects = greatest(0, s.objects - c.objects), bytes = greatest(0, s.bytes - c.bytes), cost = greatest(0, s.cost - c.cost)
-    from (select x.limit_id, x.subject, x.period, count(*) as objects, sum(x.bytes) as bytes, sum(x.cost) as cost
-            from charges_of(p_ids) x group by 1, 2, 3) c
+    from charged_to(p_ids) c
    where (s.limit_id, s.subject, s.period) = (c.limit_id, c.subject, c.period);
   update restores r set admitted_at = null, charged = null, charged_bytes = null, estimated_cost = null, tier = null
    where r.id = any (p_ids);
@@ -399,14 +412,14 @@ declare
 begin
   if v_ids = '{}' then return; end if;
   update spending s set cost = greatest(0, s.cost - c.cost)
-    from (select x.limit_id, x.subject, x.period, sum(x.cost) as cost from charges_of(v_ids) x group by 1, 2, 3) c
+    from charged_to(v_ids) c
    where (s.limit_id, s.subject, s.period) = (c.limit_id, c.subject, c.period);
   update restores r
      set tier = o.tier, estimated_cost = estimate_cost(o.region, o.storage_class, o.archive_status, o.tier, r.charged_bytes, coalesce(o.days, r.days))
     from parse_outcomes(p_outcomes) o
    where r.id = o.id and r.id = any (v_ids);
   update spending s set cost = s.cost + c.cost
-    from (select x.limit_id, x.subject, x.period, sum(x.cost) as cost from charges_of(v_ids) x group by 1, 2, 3) c
+    from charged_to(v_ids) c
    where (s.limit_id, s.subject, s.period) = (c.limit_id, c.subject, c.period);
 end
 $$;
@@ -419,6 +432,13 @@ language sql stable as $$
     from unnest(p_ids) k (id)
    cross join lateral (select * from restores x where x.id = k.id and x.charged is not null offset 0) r
     join limits l on l.id = any (r.charged)
+$$;
+
+-- What these restores were charged, for each row of spending.
+create or replace function charged_to(p_ids uuid[])
+returns table (limit_id bigint, subject text, period date, objects bigint, bytes numeric, cost numeric)
+language sql stable as $$
+  select c.limit_id, c.subject, c.period, count(*), sum(c.bytes), sum(c.cost) from charges_of(p_ids) c group by 1, 2, 3
 $$;
 
 -- not_started -> not_started, held: these wait for approval, in their payer's hold.

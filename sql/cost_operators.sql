@@ -356,7 +356,7 @@ returns table (storage_class text, tier text, estimated_cost numeric, price_regi
 language sql stable as $$
   select c.storage_class, t.tier, estimate_cost(p_region, c.storage_class, null, t.tier, p_bytes, p_days), p.region, p.valid_from
     from (values (1, 'GLACIER', true), (2, 'DEEP_ARCHIVE', false), (3, 'ARCHIVE_ACCESS', true), (4, 'DEEP_ARCHIVE_ACCESS', false)) c (ord, storage_class, has_expedited)
-   cross join lateral (select case when p_tier = 'Expedited' and not c.has_expedited then 'Standard' else p_tier end as tier) t
+   cross join lateral (select tier_for(p_tier, c.has_expedited) as tier) t
     left join lateral price_of(p_region, c.storage_class, null, t.tier, (now() at time zone 'UTC')::date) p on true
    order by c.ord
 $$;

@@ -4,8 +4,7 @@
 create or replace view policy_list as
   select p.s3_bucket, p.key_prefix, p.principal, p.action::text as action, p.tier, p.days, p.note, p.created_at
     from policies p
-   order by p.s3_bucket <> '*' desc, octet_length(p.key_prefix) desc, right(p.principal, 1) <> '*' desc, octet_length(p.principal) desc,
-            p.s3_bucket, p.key_prefix, p.principal;
+   order by policy_rank(p) desc, p.s3_bucket, p.key_prefix, p.principal;
 
 -- The limits.
 create or replace view limit_list as

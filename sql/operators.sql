@@ -425,8 +425,7 @@ begin
   v_ids := array(select r.id from restores r where names_person(r.payer, p_person) limit p_limit for update skip locked);
   perform from spending s where names_person(s.subject, p_person) order by s.limit_id, s.subject, s.period for no key update;
   with moved as (
-    select c.limit_id, c.subject, c.period, count(*) as objects, sum(c.bytes) as bytes, sum(c.cost) as cost
-      from charges_of(v_ids) c where c.subject <> '' group by 1, 2, 3),
+    select c.* from charged_to(v_ids) c where c.subject <> ''),
   taken as (
     update spending s set objects = s.objects - m.objects, bytes = s.bytes - m.bytes, cost = s.cost - m.cost
       from moved m where s.limit_id = m.limit_id and s.subject = m.subject and s.period = m.period

@@ -68,7 +68,7 @@ export function takesDays(of: ArchiveClass): boolean {
   return of.storage_class !== "INTELLIGENT_TIERING";
 }
 
-/** Whether the class is known to have Expedited. Elsewhere Standard takes its place (admissions_of in sql/cost.sql). */
+/** Whether the class is known to have Expedited. Elsewhere Standard takes its place (tier_for in sql/cost.sql). */
 export const hasExpedited = isFlexible;
 
 /** The longest that any archive is known to take, in hours. */
