@@ -89,11 +89,12 @@ export function task(
     async function runUntilNothingIsNew(): Promise<void> {
       runs.running++;
       try {
-        while (runs.again && !abortSignal.aborted) {
+        for (let looked = 0; runs.again && !abortSignal.aborted; looked++) {
+          // First: of several runs, one alone looks again.
           runs.again = false;
-          await run({ ...context, count }, abortSignal);
           // Not only at the end: while nudges keep coming there is none, and the task would look late.
-          if (runs.again && !abortSignal.aborted) await noteRun(context.db, job.task_identifier, null);
+          if (looked > 0) await noteRun(context.db, job.task_identifier, null);
+          await run({ ...context, count }, abortSignal);
         }
       } finally {
         // Without an await after the last look at `again`: a nudge that came in between would be lost.

@@ -26,7 +26,7 @@ const SETTINGS: Record<string, { bad: string; ours: string }> = {
   statement_timeout: { bad: "5ms", ours: "7s" },
   lock_timeout: { bad: "1ms", ours: "0" },
   idle_session_timeout: { bad: "300ms", ours: "0" },
-  transaction_timeout: { bad: "25ms", ours: "0" },
+  transaction_timeout: { bad: "5ms", ours: "0" },
   idle_in_transaction_session_timeout: { bad: "1ms", ours: "1min" },
   synchronous_commit: { bad: "off", ours: "on" },
 };
