@@ -356,3 +356,13 @@ describe("policies", () => {
     expect(costs).toEqual([{ costs: true }, { costs: false }]);
   });
 });
+
+test.for([
+  ["Expedited", true, "Expedited"],
+  ["Expedited", false, "Standard"],
+  ["Standard", false, "Standard"],
+  ["Bulk", false, "Bulk"],
+  ["Bulk", true, "Bulk"],
+])("%s wanted of a class with Expedited (%s) becomes %s", async ([wanted, has_expedited, tier], { pool }) => {
+  expect(await one(pool, "select tier_for($1, $2) as tier", [wanted, has_expedited])).toEqual({ tier });
+});
