@@ -55,8 +55,9 @@ test("between claim and send", async ({ world, pool }) => {
   // Whoever connects here wants to send: that is the moment.
   let killed = 0;
   const trap = createServer((socket) => {
-    socket.destroy();
+    // Before the line is cut: else it might still note that, and its mail would wait out the backoff.
     if (killed++ === 0) first.child.kill("SIGKILL");
+    socket.destroy();
   }).listen(0, "127.0.0.1");
   await once(trap, "listening");
   const [first, second] = await twoWorkers(world, {

@@ -463,6 +463,10 @@ describe("when Postgres goes away", () => {
     const thaw = world.run(START, { DATABASE_URL: postgres.url, LOG_LEVEL: "info" });
     const url = await thaw.url();
     await waitFor("the jobs of the start to end", async () => thaw.output().split('"msg":"job"').length > 5);
+    // A job that ends while Postgres is away ends the worker.
+    const pool = newPool(postgres.url);
+    await waitFor("their ends to be noted", async () => (await jobs(pool)) === 0);
+    await pool.end();
     const before = thaw.output().length;
 
     await postgres.stop("fast");
