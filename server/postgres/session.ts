@@ -13,6 +13,9 @@ const IDLE_IN_TRANSACTION_MS = 60_000;
  * set for good reasons (default_transaction_read_only while a disk is full, memory, costs).
  */
 const SETTINGS = {
+  // First: from then on the statement that sets all this cannot be cut off by it either.
+  transaction_timeout: "0",
+
   // The formats that `pg` and our functions use. With DateStyle German pg reads each time as null, and no mail is sealed.
   client_encoding: "UTF8",
   DateStyle: "ISO, MDY",
@@ -36,7 +39,6 @@ const SETTINGS = {
   // Only our own limits, each where it belongs: a migration or a connection that listens for jobs may take long.
   lock_timeout: "0",
   idle_session_timeout: "0",
-  transaction_timeout: "0",
   idle_in_transaction_session_timeout: String(IDLE_IN_TRANSACTION_MS),
 
   // A 2xx promises that the rows are on disk. Values other than "off" are a choice about replicas, and stay.
