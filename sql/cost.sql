@@ -649,7 +649,7 @@ begin
   end if;
   update holds h set status = p_status, decided_at = now(), decided_by = coalesce(nullif(p_by, ''), actor()) where h.id = p_id;
   perform note_action(case p_status when 'approved' then 'approve' else 'refuse' end, p_id::text, null,
-    jsonb_build_object('person', v_hold.person, 'objects', v_hold.objects, 'estimated_cost', v_hold.estimated_cost), jsonb_build_object('status', p_status));
+    jsonb_build_object('person', v_hold.person, 'objects', v_hold.objects, 'estimated_cost', round(v_hold.estimated_cost, 4)), jsonb_build_object('status', p_status));
   perform nudge('trigger_restores');
   return case p_status when 'approved' then format('approved: %s objects are being restored', v_hold.objects)
                        else format('refused: the readers of %s objects are told', v_hold.objects) end;

@@ -6,7 +6,7 @@ import { size } from "../wording/sizes.ts";
 import { clockInWords, expectation } from "../wording/times.ts";
 import { actionLink, facts, link, stateWord, table, tag } from "./layout.ts";
 import { PAGE_ROWS, type Done, type Mail, type Reader, type Restore, type Step } from "./queries.ts";
-import { count, plain, reason, time, visible, visibleUnlessEmpty, type Html } from "./text.ts";
+import { count, inWords, plain, reason, time, visible, visibleUnlessEmpty, type Html } from "./text.ts";
 import { stateOf } from "./restores.ts";
 import { isId, urls } from "./urls.ts";
 
@@ -126,8 +126,8 @@ export const actionTable = (caption: string, list: Done[], now: Date): Html =>
           ? link(urls.hold(done.target), visible(done.target))
           : visible(done.target)
         : link(urls.restore(done.restore_id), visible(done.target)),
-      html`<small>${visible(done.before)}</small>`,
-      html`<small>${visible(done.after)}</small>`,
+      html`<small>${visible(inWords(done.before))}</small>`,
+      html`<small>${visible(inWords(done.after))}</small>`,
     ]),
   );
 
@@ -137,7 +137,7 @@ export const doneNote = (done: Done | undefined, now: Date): Html | "" =>
     ? ""
     : html`<p class="card well" role="status">
         <b>Done: ${visible(done.action)}</b>, by ${visible(done.actor)}, ${time(done.at, now)}.
-        ${visible(done.after)}
+        ${visible(inWords(done.after))}
       </p>`;
 
 export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html {

@@ -25,6 +25,16 @@ export function visible(text: string): Html {
 
 export const visibleUnlessEmpty = (text: string): Html | "" => (text === "" ? "" : visible(text));
 
+/** A jsonb object, as Postgres writes it, in words: "status: approved, objects: 3". A sentence stays as it is. */
+export function inWords(text: string): string {
+  if (!/^\{".*\}$/s.test(text)) return text;
+  const fields: Record<string, unknown> = JSON.parse(text);
+  const wordOf = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value));
+  return Object.entries(fields)
+    .map(([name, value]) => `${name.replaceAll("_", " ")}: ${wordOf(value)}`)
+    .join(", ");
+}
+
 /** What S3 or Resend said. */
 export const reason = (of: { failure_code: string; failure_message: string }): Html | "" =>
   of.failure_code === "" && of.failure_message === ""

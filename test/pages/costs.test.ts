@@ -111,6 +111,7 @@ describe("a held burst", () => {
     expect(done.status).toBe(303);
     const shown = await pages.get(done.headers.get("location") ?? "");
     expect(words(shown.text)).toContain("Done: approve, by Ada Löwe");
+    expect(words(shown.text)).toMatch(/ status: approved .* objects: 3, estimated cost: 0\.\d{4} /);
     expect(await theHold(pool)).toMatchObject({ status: "approved", decided_by: "Ada Löwe" });
     expect(await query(pool, "select actor, action, target from actions")).toEqual([
       { actor: "Ada Löwe", action: "approve", target: id },
