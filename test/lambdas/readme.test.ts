@@ -178,11 +178,12 @@ describe("what it names is there", () => {
     expect(readme).toContain(`tried every three minutes for ${(visibility_s * receives) / 3_600} hours`);
     expect(readme).toContain("is kept until two weeks after it happened");
     expect(of("RestoreRequestedFailures", "MessageRetentionPeriod")).toBe(14 * 86_400);
-    expect(readme).toContain(`${receives.toLocaleString("en")} turns in the seven days`);
+    expect(readme).toContain("drops silently what is seven days old");
     expect(retention_s).toBe(7 * 86_400);
-    const at_once = Number(of("RestoreRequestedMapping", "BatchSize")) * 5;
-    const events = (retention_s * at_once) / receives;
-    expect(readme).toContain(`these are ${(Math.floor(events / 1_000) * 1_000).toLocaleString("en")} events`);
+    const { MaximumConcurrency } = of("RestoreRequestedMapping", "ScalingConfig") as JsonObject;
+    const at_once = Number(of("RestoreRequestedMapping", "BatchSize")) * Number(MaximumConcurrency);
+    const events = (retention_s - 4 * 86_400) * at_once;
+    expect(readme).toContain(`enough for ${Math.floor(events / 1e6)} million events`);
 
     const alarms = Object.values(stack.Resources).filter(({ Type }) => Type === "AWS::CloudWatch::Alarm");
     const metrics = alarms.flatMap(({ Properties: { Metrics } }) =>
