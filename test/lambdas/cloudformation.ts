@@ -26,6 +26,8 @@ export interface Rendered {
   Outputs: Record<string, JsonObject>;
   /** Every parameter, condition, mapping and resource that something referred to. */
   used: Set<string>;
+  /** What has to be there before a resource: what it refers to, and its DependsOn. */
+  before: Map<string, Set<string>>;
 }
 
 export type Parameters = Record<string, string | string[]>;
@@ -77,14 +79,18 @@ const PSEUDO: Record<string, unknown> = {
 };
 
 /** References to resources become "<Name>" and "<Name.Attribute>". */
-export function render(template: Template, given: Parameters): Rendered {
+export function render(template: Template, given: Parameters, pseudo: JsonObject = {}): Rendered {
   const used = new Set<string>();
+  const before = new Map<string, Set<string>>();
+  /** The resource that is worked out at the moment. */
+  let owner: string | undefined;
   const parameters: Parameters = {};
   for (const [name, declared] of Object.entries(template.Parameters)) {
-    const fallback = "Default" in declared ? scalarOf(declared["Default"]) : undefined;
-    const value = given[name] ?? fallback;
+    const isList = declared["Type"] === "CommaDelimitedList";
+    const scalar = "Default" in declared ? scalarOf(declared["Default"]) : undefined;
+    const value = given[name] ?? (isList ? scalar?.split(",") : scalar);
     if (value === undefined) throw new Error(`Parameter ${name} is missing.`);
-    if (Array.isArray(value) !== (declared["Type"] === "CommaDelimitedList")) {
+    if (Array.isArray(value) !== isList) {
       throw new Error(`Parameter ${name} is of another type.`);
     }
     for (const text of [value].flat()) {
@@ -106,11 +112,12 @@ export function render(template: Template, given: Parameters): Rendered {
     const found = template.Resources[name];
     if (found === undefined || !exists(found)) throw new Error(`Nothing here is called ${name}.`);
     used.add(name);
+    if (owner !== undefined) before.get(owner)?.add(name);
     return found;
   }
 
   function reference(name: string): unknown {
-    if (name in PSEUDO) return PSEUDO[name];
+    if (name in PSEUDO) return pseudo[name] ?? PSEUDO[name];
     if (!(name in parameters)) return resource(name) && `<${name}>`;
     used.add(name);
     return parameters[name];
@@ -159,6 +166,8 @@ export function render(template: Template, given: Parameters): Rendered {
         return String(first) === String(second);
       case "Fn::Not":
         return first !== true;
+      case "Fn::Or":
+        return operands.includes(true);
       case "Fn::Join": {
         const [separator, list] = evaluate(operand) as [unknown, unknown];
         return listOf(list).join(textOf(separator));
@@ -177,29 +186,48 @@ export function render(template: Template, given: Parameters): Rendered {
     }
   }
 
-  const kept = (entries: Record<string, JsonObject>): Record<string, JsonObject> =>
-    Object.fromEntries(
-      Object.entries(entries)
-        .filter(([, entry]) => exists(entry as Resource))
-        .map(([name, entry]) => [name, evaluate(entry) as JsonObject]),
-    );
+  const kept = (entries: Record<string, JsonObject>): [string, JsonObject][] =>
+    Object.entries(entries).filter(([, entry]) => exists(entry as Resource));
 
-  const Resources = kept(template.Resources) as Record<string, Resource>;
-  for (const { DependsOn } of Object.values(Resources)) {
-    if (DependsOn !== undefined) resource(textOf(DependsOn));
+  const Resources: Record<string, Resource> = {};
+  for (const [name, entry] of kept(template.Resources)) {
+    owner = name;
+    before.set(name, new Set());
+    Resources[name] = evaluate(entry) as Resource;
+    for (const other of [entry["DependsOn"] ?? []].flat()) resource(textOf(other));
   }
+  owner = undefined;
   return {
     Globals: evaluate(template.Globals) as Rendered["Globals"],
     Resources,
-    Outputs: kept(template.Outputs),
+    Outputs: Object.fromEntries(
+      kept(template.Outputs).map(([name, entry]) => [name, evaluate(entry) as JsonObject]),
+    ),
     used,
+    before,
   };
 }
 
-function isAllowed({ AllowedPattern, AllowedValues }: JsonObject, text: string): boolean {
+/** The resources, each after all that it waits for, as CloudFormation creates and updates them. @throws for a cycle. */
+export function creationOrder({ before }: Rendered): string[] {
+  const done = new Set<string>();
+  const visit = (name: string, path: string[]): void => {
+    if (path.includes(name)) throw new Error(`A cycle: ${[...path, name].join(" -> ")}`);
+    if (done.has(name)) return;
+    for (const other of before.get(name) ?? []) visit(other, [...path, name]);
+    done.add(name);
+  };
+  for (const name of before.keys()) visit(name, []);
+  return [...done];
+}
+
+function isAllowed({ AllowedPattern, AllowedValues, MinValue, MaxValue }: JsonObject, text: string): boolean {
   const pattern = AllowedPattern === undefined ? /^/ : new RegExp(`^(?:${textOf(AllowedPattern)})$`);
   const values = AllowedValues === undefined ? [text] : listOf(AllowedValues).map(scalarOf);
-  return pattern.test(text) && values.includes(text);
+  const isWithin =
+    (MinValue === undefined || Number(text) >= Number(MinValue)) &&
+    (MaxValue === undefined || Number(text) <= Number(MaxValue));
+  return pattern.test(text) && values.includes(text) && isWithin;
 }
 
 const scalarOf = (value: unknown): string => (typeof value === "number" ? String(value) : textOf(value));

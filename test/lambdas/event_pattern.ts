@@ -33,15 +33,42 @@ function matchesLeaf(matcher: unknown, values: unknown[]): boolean {
     case "exists":
       return operand === values.length > 0;
     case "prefix":
-      return texts.some((text) => text.startsWith(textOf(operand)));
+    case "suffix":
     case "wildcard":
-      return texts.some((text) => wildcard(textOf(operand)).test(text));
+      return texts.some((text) => matchesText(operator, textOf(operand), text));
     // It wants a value to compare with: an absent field does not match.
     case "anything-but":
-      return texts.some((text) => text !== textOf(operand));
+      return texts.some((text) => !isAmong(operand, text));
     default:
       throw new TypeError(`Not a matcher that is known here: ${JSON.stringify(matcher)}`);
   }
+}
+
+function matchesText(operator: string, operand: string, text: string): boolean {
+  switch (operator) {
+    case "prefix":
+      return text.startsWith(operand);
+    case "suffix":
+      return text.endsWith(operand);
+    case "wildcard":
+      return wildcard(operand).test(text);
+    default:
+      throw new TypeError(`Not a matcher that is known here: ${operator}`);
+  }
+}
+
+/** What "anything-but" excludes: a text or several, or one matcher of texts, with one operand or several. */
+function isAmong(excluded: unknown, text: string): boolean {
+  if (!isObject(excluded)) return severalOf(excluded).includes(text);
+  const [[operator, operands] = ["", undefined], ...others] = Object.entries(excluded);
+  if (others.length > 0) throw new TypeError("anything-but takes one matcher.");
+  return severalOf(operands).some((operand) => matchesText(operator, operand, text));
+}
+
+function severalOf(operands: unknown): string[] {
+  const list: unknown[] = Array.isArray(operands) ? operands : [operands];
+  if (list.length === 0) throw new TypeError("The list of operands is empty.");
+  return list.map(textOf);
 }
 
 function textOf(operand: unknown): string {
@@ -49,5 +76,6 @@ function textOf(operand: unknown): string {
   return operand;
 }
 
+/** No escapes: none of our patterns has one. */
 const wildcard = (text: string): RegExp =>
   new RegExp(`^${text.replaceAll(/[^\w*]/g, String.raw`\$&`).replaceAll("*", ".*")}$`, "s");
