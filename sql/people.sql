@@ -17,6 +17,11 @@ language sql stable rows 1 as $$
           union all
           select m.email, 'principal', 0 from aws_principal_user_map m where m.principal = p_principal
           union all
+          -- An order (orders.sql) names its person. (Cast from text: the value is new in 0021_named_readers.sql, and this page may be
+          -- applied in the same transaction.)
+          select case when address_problem(n.address) is null then n.address::email_address end, 'named'::text::resolution_rule, 0
+            from (select substring(p_principal from '^mailto:(.+)$') as address) n
+          union all
           -- Every prefix of the ARN is looked up by index: the cost depends on the ARN's length, not on the size of the map.
           select m.email, 'principal_prefix', length(m.principal) from aws_principal_user_map m
            where m.principal like '%*'

@@ -33,6 +33,7 @@ const ALL = [
   "0015_search.sql",
   "0016_gate_since.sql",
   "0017_cost.sql",
+  "0021_named_readers.sql",
   "rules.sql",
   "history.sql",
   "people.sql",
