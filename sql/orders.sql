@@ -89,7 +89,11 @@ begin
   end if;
   select array_agg(r.read_id), array_agg(r.request_id), array_agg(r.duplicate) into v_reads, v_requests, v_duplicates
     from request_restores(
-      (select jsonb_agg(o || jsonb_build_object('principal', order_reader(v_for), 'event_id', 'order-' || p_order)) from jsonb_array_elements(p_objects) o),
+      -- No other field: it could name another reader.
+      (select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+                'id', o -> 'id', 's3_bucket', o -> 's3_bucket', 's3_key', o -> 's3_key', 'version_id', o -> 'version_id', 'region', o -> 'region',
+                'evidence', o -> 'evidence', 'principal', order_reader(v_for), 'event_id', 'order-' || p_order)))
+         from jsonb_array_elements(p_objects) o),
       p_notify_waits, p_session_domains) r;
   -- Last, as wherever a row of actions is changed: restores are locked first.
   update actions a

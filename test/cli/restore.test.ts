@@ -536,6 +536,48 @@ describe("as a process", () => {
   );
 });
 
+withRoles(
+  "thaw_operator may order, thaw_reader and thaw_server may not",
+  async ({ migrated: roles, world: { s3 } }) => {
+    put(s3, "a");
+    Object.assign(process.env, {
+      AWS_ACCESS_KEY_ID: "AKIAOPERATOR00000001",
+      AWS_SECRET_ACCESS_KEY: "secret",
+    });
+    const env = (role: Parameters<typeof roles.urlOf>[0]): Record<string, string> => ({
+      DATABASE_URL: roles.urlOf(role),
+      AWS_REGION: "us-east-1",
+      AWS_ENDPOINT_URL_S3: s3.url,
+      S3_FORCE_PATH_STYLE: "true",
+    });
+    const words = ["restore", "s3://archive/", "--for", PERSON, "--yes"];
+    for (const role of ["thaw_reader", "thaw_server"] as const) {
+      const { exit, err } = await thaw("", words, { env: env(role) });
+      expect([exit, err]).toEqual([1, expect.stringContaining("Connect as thaw_operator")]);
+    }
+    const ended = await thaw("", words, { env: env("thaw_operator") });
+    expect([ended.exit, ended.err]).toEqual([0, ""]);
+    const owner = roles.as("thaw_migrator");
+    expect(await one(owner, "select actor, role from actions")).toEqual({
+      actor: "anna (thaw_operator)",
+      role: "thaw_operator",
+    });
+    expect(await one(owner, "select by from restore_history")).toEqual({ by: "anna (thaw_operator)" });
+    // Whose reads they are is what was noted, whatever else is handed in.
+    const operator = roles.as("thaw_operator");
+    const { id } = await one(operator, "select open_order($1, 'x', '{}') as id", [PERSON]);
+    const read = aRead({ s3_key: "b", principal: "arn:aws:iam::111122223333:user/bob" });
+    await operator.query("select order_restores($1, $2, '{}')", [id, JSON.stringify([read])]);
+    expect(await query(owner, "select distinct reader from restore_requests")).toEqual([{ reader: READER }]);
+    await expect(operator.query("select order_restores(999, '[]', '{}')")).rejects.toMatchObject({
+      code: "P0002",
+    });
+    await expect(operator.query("select open_order('jane', 'x', '{}')")).rejects.toMatchObject({
+      code: "22023",
+    });
+  },
+);
+
 describe("what goes wrong on the way", () => {
   test("one file whose row is locked is left out, told, and handed in by the next try", async ({
     world: { s3, order },
@@ -580,7 +622,7 @@ test("an order is one mail when it begins, and one when its files are ready", as
 }) => {
   for (let i = 0; i < 1500; i++) put(s3, `k${i}`);
   const running = await startThaw(databaseUrl, { env });
-  const mails = () => running.resend.sent;
+  const mails = () => running.resend.mails;
   try {
     expect((await order("s3://archive/ --yes")).exit).toBe(0);
     await waitFor("the first mail", async () => mails().length === 1, 60_000);
@@ -588,6 +630,10 @@ test("an order is one mail when it begins, and one when its files are ready", as
     await pool.query("update restores set head_wanted_at = now(), attempt_after = now()");
     await pool.query("select nudge('poll_pending_restores')");
     await waitFor("the second mail", async () => mails().length === 2, 60_000);
+    expect(mails().map(({ to, subject }) => [to, subject])).toEqual([
+      [[PERSON], expect.stringContaining("1,500 files")],
+      [[PERSON], expect.stringContaining("1,500 files")],
+    ]);
   } finally {
     await running.stop();
   }

@@ -45,6 +45,7 @@ const ALL = [
   "lists.sql",
   "operators.sql",
   "cost_operators.sql",
+  "orders.sql",
   "views.sql",
   "cost_views.sql",
   "metrics.sql",
