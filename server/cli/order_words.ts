@@ -30,7 +30,7 @@ function hoursOf({ storage_class, tier, largest_bytes }: Group): { from: number;
   return retrievalHours(of, tier);
 }
 
-const THEN: Record<string, string> = {
+const OUTCOMES: Record<string, string> = {
   restore: "restored",
   hold: "held for approval, by a policy",
   observe: "only observed, by a policy: not restored, nobody is told",
@@ -65,7 +65,7 @@ export function showPlan(
   terminal.heading(
     { kind: "plan", for: person, of, ...planRecord(plan), tier, days, hours_at_most: hours?.to ?? null },
     plan.restored.length === 0
-      ? `${of}: ${counted(plan.looked_at)}, and nothing to restore that is archived for sure.`
+      ? `${of}: ${counted(plan.looked_at)}, none of them to restore.`
       : `${of}: ${counted(sum(plan.restored, ({ objects }) => objects))} of ${plan.looked_at.toLocaleString("en-US")} to restore for ${person}, ${size(sum(plan.restored, ({ bytes }) => bytes))}, ${cost === null ? "at an unknown cost" : `an estimated ${dollars(cost)}`}.`,
     "bold",
   );
@@ -81,7 +81,7 @@ export function showPlan(
         days: (group) => (ARCHIVES.has(group.storage_class) ? "for good" : group.days),
         "readable in": (group) => hoursInWords(hoursOf(group)),
         "estimated cost": (group) => (group.cost === null ? "unknown" : dollars(group.cost)),
-        then: ({ action }) => THEN[action] ?? action,
+        outcome: ({ action }) => OUTCOMES[action] ?? action,
       },
       groups,
     );

@@ -13,6 +13,7 @@ import { limit } from "../support/cost.ts";
 import { test as withRoles } from "../support/roles.ts";
 import { ROOT } from "../support/root.ts";
 import { aRead, know, one, query, requestRestores, type Row } from "../support/rows.ts";
+import { startTcpProxy } from "../support/tcp_proxy.ts";
 import { BUCKET, JANE, startThaw } from "../support/thaw.ts";
 import { jsonLines, thaw, type Ended } from "../support/thaw_command.ts";
 import { startS3StandIn, type S3StandIn } from "../stand_ins/s3.ts";
@@ -24,9 +25,9 @@ interface World {
   s3: S3StandIn;
   env: Record<string, string>;
   /** Runs `thaw restore`; `for` is given unless another one is. */
-  order(words: string | string[], io?: Parameters<typeof thaw>[2]): Promise<Ended>;
+  order: (words: string | string[], io?: Parameters<typeof thaw>[2]) => Promise<Ended>;
   /** A file with that content. */
-  file(content: string | Uint8Array): string;
+  file: (content: string | Uint8Array) => string;
 }
 
 const test = base.extend<{ world: World }>({
@@ -41,8 +42,9 @@ const test = base.extend<{ world: World }>({
       AWS_SECRET_ACCESS_KEY: "secret",
       AWS_ENDPOINT_URL_S3: s3.url,
       S3_FORCE_PATH_STYLE: "true",
-      NOTIFY_QUIET_SECONDS: "1",
-      NOTIFY_MAX_WAIT_SECONDS: "60",
+      // Longer than two pages of restores are ever apart here.
+      NOTIFY_QUIET_SECONDS: "5",
+      NOTIFY_MAX_WAIT_SECONDS: "300",
     };
     // The SDK reads its credentials from the process.
     Object.assign(process.env, {
@@ -527,9 +529,13 @@ describe("as a process", () => {
         terminal.stdin.write("y\n");
       });
       const code = await new Promise((resolve) => terminal.once("close", resolve));
-      expect(output).toMatch(/\r\u001B\[2K[\d,]+ files looked at/);
-      expect(output).toMatch(/\r\u001B\[2K\[#*-*\] \d+ %.*[\d,]+ of 20,000 files handed in/);
-      expect(output).toMatch(/\r\u001B\[2KHanded in: 20,000 files for jane@example\.com/);
+      // Each line drawn, and what is written over the last one.
+      const drawn = output.split("\r\u001B[2K");
+      expect(drawn.filter((line) => /^[\d,]+ files looked at$/.test(line))).not.toEqual([]);
+      expect(
+        drawn.filter((line) => /^\[#*-*\] \d+ %.* {2}[\d,]+ of 20,000 files handed in$/.test(line)),
+      ).not.toEqual([]);
+      expect(drawn.at(-1)).toMatch(/^Handed in: 20,000 files for jane@example\.com/);
       expect(code).toBe(0);
       expect(await one(pool, "select count(*)::int as n from restores")).toEqual({ n: MANY });
     },
@@ -601,6 +607,51 @@ describe("what goes wrong on the way", () => {
     expect(out).toContain("9 files were ordered for jane@example.com before");
     expect(exit).toBe(0);
     expect((await requests(pool)).filter(({ reader }) => reader === READER)).toHaveLength(10);
+  });
+
+  test("Postgres goes away: what was handed in is told, and the next try hands in the rest", async ({
+    world: { s3, order, env },
+    pool,
+    databaseUrl,
+  }) => {
+    for (let i = 0; i < 5000; i++) put(s3, `n/${i}`);
+    const proxy = await startTcpProxy(databaseUrl);
+    const ordered = order("s3://archive/ --yes", { env: { ...env, DATABASE_URL: proxy.url } });
+    const client = await pool.connect();
+    try {
+      await waitFor("the order", async () => (await query(pool, "select from actions")).length === 1, 60_000);
+      await client.query("begin");
+      await client.query("select from actions for update");
+      await proxy[Symbol.asyncDispose]();
+    } finally {
+      client.release(true);
+    }
+    const { exit, out, err } = await ordered;
+    expect(out).toMatch(
+      /^Stopped\. [\d,]+ files? of 5,000 (was|were) handed in, .* give the same command again/m,
+    );
+    expect(err).toMatch(/^Postgres cannot be used: /);
+    expect(exit).toBe(5);
+    expect((await order("s3://archive/ --yes")).exit).toBe(0);
+    expect(
+      await one(pool, "select count(*)::int as n, max(read_count) as reads from restore_requests"),
+    ).toEqual({ n: 5000, reads: 1 });
+  });
+
+  test("whose person is erased meanwhile, hands in no more", async ({ pool }) => {
+    const { id } = await one(pool, "select open_order($1, 's3://archive/', '{}') as id", [PERSON]);
+    const page = (s3_key: string): unknown[] => [id, JSON.stringify([aRead({ s3_key })])];
+    await pool.query("select order_restores($1, $2, '{}')", page("a"));
+    while ((await one(pool, "select erase_person($1) as rows", [PERSON]))["rows"] > 0);
+    await expect(pool.query("select order_restores($1, $2, '{}')", page("b"))).rejects.toMatchObject({
+      code: "55000",
+    });
+    const [row, ...others] = await requests(pool);
+    expect(others).toEqual([]);
+    expect(row).toMatchObject({ email: null, reader: expect.stringMatching(/^mailto:erased-[0-9a-f]{8}$/) });
+    await pool.query("update second_look set started_at = '-infinity'");
+    await pool.query("select resolve_requests(10, '{}')");
+    expect(await requests(pool)).toMatchObject([{ email: null }]);
   });
 
   test("what failed within a day is not ordered again", async ({ world: { s3, order }, pool }) => {
