@@ -66,7 +66,7 @@ comment on column restore_requests.s3_bucket is 'The bucket, as in restores.';
 comment on column restore_requests.s3_key is 'The key, as in restores.';
 comment on column restore_requests.version_id is 'As the read named it; empty: it named none.';
 comment on column restore_requests.access_key_id is 'AWS access key that read; empty: the event named none.';
-comment on column restore_requests.principal is 'ARN of the reader, where CloudTrail names one; else empty. Of an erased person the session''s name is replaced.';
+comment on column restore_requests.principal is 'ARN of the reader, where CloudTrail names one; mailto:<address> of an order (npm run thaw -- restore); else empty. Of an erased person the session''s name, or the address, is replaced.';
 comment on column restore_requests.account_id is 'AWS account of the reader; empty: not told.';
 comment on column restore_requests.source_identity is 'Who took on the role, where the identity provider says so; else empty.';
 comment on column restore_requests.reader is 'Who reads: the access key, or without one the principal. One row per restore and reader.';
@@ -548,7 +548,7 @@ comment on function import_prices(jsonb) is 'Adds and changes prices, all or non
 comment on function check_read(text, text, text, text[]) is 'Who a reader (access key, ARN, address) is to policies and limits, and which policy is theirs at a bucket and key. Used by npm run thaw -- policy check.';
 comment on function check_limits(text, text, text, numeric, numeric) is 'The limits that count for a bucket, key and payer (null: nobody in particular), what is left of them, and whether one more object of so many bytes and dollars is beyond them.';
 comment on function locked_reads(jsonb) is 'Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?}]) need a row that somebody keeps locked.';
-comment on function preview_order(text, jsonb, text, integer) is 'What an order of a page of objects for an address would do: of each whether a restore begins (new), is under way (joined, ordered) or has failed, its policy''s action, tier and days, its cost in dollars (an estimate), and the limits that it counts for. Changes nothing.';
+comment on function preview_order(text, jsonb, text, integer) is 'What an order of a page of objects for an address would do: of each whether a restore begins (new), is under way (joined, ordered), waits for approval (held) or has failed, its policy''s action, tier and days, its cost in dollars (an estimate), and the limits that it counts for. Changes nothing.';
 comment on function order_limits(text, jsonb) is 'Of the limits that an order counts for ([{limit_id, objects, bytes, cost, is_unknown}]): what is left, and whether the order goes beyond.';
 comment on function open_order(text, text, jsonb) is 'Notes in actions that restores are ordered: for which address, of what, and the plan. Returns the number that order_restores takes.';
 comment on function order_restores(bigint, jsonb, interval[], text[]) is 'Hands in a page of an order, as reads by mailto:<its address>; results as of request_restores. Counts in actions what was handed in.';

@@ -11,7 +11,7 @@ create or replace function order_reader(p_for text) returns text language sql im
 -- What an order of a page of archived objects would do: [{ord, s3_bucket, s3_key, version_id, region, storage_class, archive_status,
 -- size_bytes, has_expedited}]. p_tier, p_days: RESTORE_TIER and RESTORE_DAYS, for what no policy says.
 --   state   new: a restore begins. joined: it is under way, and the person hears, too. ordered: it is under way for this person
---           already. failed: it has failed, and is not tried again before over_at.
+--           already. held: it waits for approval, and the person hears, too. failed: it has failed, and is not tried again before over_at.
 --   action  what the policy says that fits.
 -- tier, days, cost and limits as admissions_of has them. Recipe: row by row, by index.
 create or replace function preview_order(p_for text, p_objects jsonb, p_tier text, p_days integer)
@@ -22,6 +22,7 @@ language sql stable set enable_seqscan = off set enable_hashjoin = off set enabl
            when r.id is null or r.status = 'restored' or over_at(r) <= now() then 'new'
            when r.status = 'failed' then 'failed'
            when exists (select from restore_requests q where q.restore_id = r.id and q.reader = order_reader(p_for)) then 'ordered'
+           when r.status = 'not_started' and r.attempt_after = 'infinity' then 'held'
            else 'joined' end,
          coalesce(p.action::text, 'restore'), t.tier, t.days,
          estimate_cost(o.region, o.storage_class, o.archive_status, t.tier, o.size_bytes, t.days),

@@ -67,7 +67,9 @@ export class Plan {
   readonly maybe = nothing();
   /** Under way for somebody else, or outside of Thaw: the person hears, too, and nothing is paid. */
   readonly joined = nothing();
-  /** Under way for this person already. */
+  /** Held for approval, for somebody else: the person hears, too. */
+  readonly held = nothing();
+  /** Under way, or held, for this person already. */
   readonly ordered = nothing();
   readonly failed = nothing();
   readonly ignored = nothing();
@@ -88,7 +90,7 @@ export class Plan {
 
 interface Preview {
   ord: number;
-  state: "new" | "joined" | "ordered" | "failed";
+  state: "new" | "joined" | "held" | "ordered" | "failed";
   action: string;
   tier: Tier;
   days: number;
@@ -147,6 +149,7 @@ function count(plan: Plan, object: ListedObject, found: Preview): boolean {
   if (found.state === "ordered") return add(plan.ordered, object, false);
   if (found.state === "failed") return add(plan.failed, object, false);
   if (found.action === "ignore") return add(plan.ignored, object, false);
+  if (found.state === "held") return add(plan.held, object);
   if (found.state === "joined" || object.state === "restoring") return add(plan.joined, object);
   if (object.state === "maybe") return add(plan.maybe, object);
 

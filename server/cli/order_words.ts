@@ -1,9 +1,8 @@
 /** An order in words: what it would do, the question, and what became of it. */
 import { reasonOf } from "../log.ts";
-import { retrievalHours, SLOWEST } from "../s3/storage_class.ts";
 import { dollars } from "../wording/dollars.ts";
 import { size } from "../wording/sizes.ts";
-import { hoursInWords } from "../wording/times.ts";
+import { expectation, hoursInWords } from "../wording/times.ts";
 import type { Asked, Group, HandedIn, LimitLeft, Plan } from "./order.ts";
 import { sentence, type Terminal } from "./terminal.ts";
 
@@ -19,16 +18,13 @@ const costOf = (groups: readonly Group[]): number | null =>
 
 const ARCHIVES = new Set(["ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"]);
 
-/** S3 names no more than this of a file that is larger (Amazon S3 User Guide). */
-const VERY_LARGE_BYTES = 5e12;
-
-function hoursOf({ storage_class, tier, largest_bytes }: Group): { from: number; to: number } {
-  if (largest_bytes > VERY_LARGE_BYTES) return SLOWEST;
+/** As mails say it, of the largest of them. */
+const hoursOf = ({ storage_class, tier, largest_bytes: size_bytes }: Group): { from: number; to: number } => {
   const of = ARCHIVES.has(storage_class)
     ? { storage_class: "INTELLIGENT_TIERING", archive_status: storage_class }
     : { storage_class, archive_status: null };
-  return retrievalHours(of, tier);
-}
+  return expectation({ ...of, tier, size_bytes, accepted_at: null }, new Date()).hours;
+};
 
 const OUTCOMES: Record<string, string> = {
   restore: "restored",
@@ -44,6 +40,7 @@ export const planRecord = (plan: Plan): Record<string, unknown> => ({
   observed: sum(plan.observed, ({ objects }) => objects),
   maybe: plan.maybe.objects,
   joined: plan.joined.objects,
+  held_before: plan.held.objects,
   ordered_before: plan.ordered.objects,
   readable: plan.readable.objects,
   failed_before: plan.failed.objects,
@@ -99,7 +96,7 @@ export function showPlan(
 
 /** What is not restored by this order, and why. */
 function besides(person: string, plan: Plan): string[] {
-  const { readable, joined, ordered, maybe, failed, ignored, gone } = plan;
+  const { readable, joined, held, ordered, maybe, failed, ignored, gone } = plan;
   const line = (files: { objects: number }, what: (one: boolean) => string): string[] =>
     files.objects === 0 ? [] : [`${counted(files.objects)} ${what(files.objects === 1)}`];
   return [
@@ -110,8 +107,14 @@ function besides(person: string, plan: Plan): string[] {
         `${one ? "is" : "are"} being restored already, which costs nothing more: ${person} will hear of ${one ? "it" : "them"}, too.`,
     ),
     ...line(
+      held,
+      (one) =>
+        `${one ? "waits" : "wait"} for approval already (npm run thaw -- hold list): ${person} will hear of ${one ? "it" : "them"}, too.`,
+    ),
+    ...line(
       ordered,
-      (one) => `${one ? "was" : "were"} ordered for ${person} before, and ${one ? "is" : "are"} under way.`,
+      (one) =>
+        `${one ? "was" : "were"} ordered for ${person} before, and ${one ? "is" : "are"} under way, or ${one ? "waits" : "wait"} for approval.`,
     ),
     ...line(
       maybe,
@@ -139,12 +142,17 @@ function limitLine({ limit_text, objects_left, bytes_left, cost_left, is_beyond 
     : `Within the limit of ${limit_text} (${left} left).`;
 }
 
-export function questionOf({ person, of }: { person: string; of: string }, plan: Plan): string {
+/** `handed_in`: those that cost nothing, or nobody knows, included. */
+export function questionOf(
+  { person, of }: { person: string; of: string },
+  plan: Plan,
+  handed_in: number,
+): string {
   const objects = sum(plan.restored, (group) => group.objects);
   const cost = costOf(plan.restored);
   const known = `${counted(objects)} (${size(sum(plan.restored, ({ bytes }) => bytes))}, ${cost === null ? "cost unknown" : `an estimated ${dollars(cost)}`})`;
   return objects === 0
-    ? `Hand in the others of ${of} for ${person}?`
+    ? `Hand in ${counted(handed_in)} of ${of} for ${person}?`
     : `Restore ${known} of ${of} for ${person}?`;
 }
 

@@ -9,6 +9,7 @@ import {
 } from "@aws-sdk/client-s3";
 
 import { withTimeLimit } from "../time_limit.ts";
+import { isSigned, NotFromS3 } from "./answer.ts";
 import type { S3Clients } from "./clients.ts";
 import { timeAtS3, type ObjectFacts } from "./head.ts";
 import { untilItAnswers } from "./patience.ts";
@@ -89,6 +90,7 @@ async function listCurrent(
     ContinuationToken,
   });
   const answer = await client.send(command, { abortSignal });
+  mustBeSigned(answer);
   const key = keyReader(answer.EncodingType);
   const now = timeAtS3(client);
   return {
@@ -112,6 +114,7 @@ async function listVersions(
     VersionIdMarker,
   });
   const answer = await client.send(command, { abortSignal });
+  mustBeSigned(answer);
   const key = keyReader(answer.EncodingType);
   const now = timeAtS3(client);
   return {
@@ -123,6 +126,11 @@ async function listVersions(
       VersionIdMarker: answer.NextVersionIdMarker,
     }),
   };
+}
+
+/** A page of some proxy would look like an empty list. */
+function mustBeSigned({ $metadata }: { $metadata: Parameters<typeof isSigned>[0] }): void {
+  if (!isSigned($metadata)) throw new NotFromS3("a list that is not S3's");
 }
 
 /** A store that says "there is more" and not from where would be asked for the same page for ever. */

@@ -160,7 +160,9 @@ describe("a prefix", () => {
     put(s3, "d");
     const again = await order("s3://archive --yes");
     expect(again.out).toContain("1 file of 4 to restore");
-    expect(again.out).toContain("3 files were ordered for jane@example.com before, and are under way.");
+    expect(again.out).toContain(
+      "3 files were ordered for jane@example.com before, and are under way, or wait for approval.",
+    );
     expect((await requests(pool)).map(({ s3_key, read_count }) => [s3_key, read_count])).toEqual([
       ["a", 1],
       ["b", 1],
@@ -240,6 +242,11 @@ describe("a prefix", () => {
       '"Action":"s3:ListBucketVersions"',
     );
     s3.switches.may_list = true;
+    // Not the end of the list, nor an empty one.
+    const proxy = s3.fail({ with: "garbage", status: 200, operation: "ListObjectsV2" });
+    const strange = await order("s3://archive/films/ --yes");
+    expect([strange.exit, strange.err]).toEqual([1, expect.stringMatching(/^S3 did not let us list /)]);
+    proxy.remove();
     const empty = await order("s3://archive/films/ --yes");
     expect([empty.exit, empty.err]).toEqual([3, "There is nothing under s3://archive/films/.\n"]);
     expect(await query(pool, "select from actions")).toEqual([]);
@@ -664,6 +671,24 @@ describe("what goes wrong on the way", () => {
     expect(out).toContain("1 file failed within the last day, and is not tried again by an order");
     expect([exit, out]).toEqual([0, expect.stringContaining("There is nothing to order.")]);
   });
+});
+
+test("what waits for approval for somebody else is joined, and told so", async ({
+  world: { s3, order },
+  pool,
+}) => {
+  for (const key of ["a", "b"]) put(s3, key);
+  const [held] = await query(pool, "insert into holds (person, reason) values ('x', 'x') returning id");
+  await requestRestores(pool, aRead({ s3_key: "a" }));
+  await pool.query("update restores set hold_id = $1, attempt_after = 'infinity'", [held?.["id"]]);
+  const { out } = await order("s3://archive/ --yes");
+  expect(out).toContain("1 file of 2 to restore");
+  expect(out).toContain(
+    "1 file waits for approval already (npm run thaw -- hold list): jane@example.com will",
+  );
+  expect((await order("s3://archive/")).out).toContain(
+    "2 files were ordered for jane@example.com before, and are under way, or wait for approval.",
+  );
 });
 
 test("an order is one mail when it begins, and one when its files are ready", async ({

@@ -134,7 +134,7 @@ async function order(terminal: Terminal, order: Order, given: Given): Promise<Ex
       if (given["dry-run"] === true) return terminal.text("Nothing was ordered: this was a dry run.");
       if (spool.count === 0) return terminal.text("There is nothing to order.");
       terminal.text("");
-      await terminal.confirm(questionOf(order, plan), given);
+      await terminal.confirm(questionOf(order, plan, spool.count), given);
       return await handInAll(terminal, { db, config, spool, stop, plan, order });
     });
   } finally {
