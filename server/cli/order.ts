@@ -261,13 +261,17 @@ export async function handIn(
     if (stop.aborted) return;
     const results = await Promise.allSettled(page.map((item) => batcher.push({ ...item, id: randomUUID() })));
     for (const result of results) {
-      if (result.status === "rejected") {
-        // Of one file alone; anything else is everybody's.
-        if (!isLocked(result.reason) && !isBadRow(result.reason)) throw result.reason;
-        done.failed += 1;
-        done.first_problem ??= result.reason;
-      } else if (result.value === null) done.ignored += 1;
+      if (result.status === "rejected") continue;
+      if (result.value === null) done.ignored += 1;
       else done.handed_in += 1;
+    }
+    for (const { reason } of results.filter(
+      ({ status }) => status === "rejected",
+    ) as PromiseRejectedResult[]) {
+      // Of one file alone; anything else is everybody's.
+      if (!isLocked(reason) && !isBadRow(reason)) throw reason;
+      done.failed += 1;
+      done.first_problem ??= reason;
     }
     told(done.handed_in);
   }

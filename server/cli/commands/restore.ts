@@ -170,7 +170,7 @@ async function handInAll(
     await handIn(db, terminal, config, all, spool, done, stop, (handed_in) =>
       progress.at(handed_in, spool.count),
     );
-    is_whole = !stop.aborted && done.failed === 0;
+    is_whole = done.handed_in + done.ignored === spool.count;
   } finally {
     progress.end();
     const [record, text] = handedInOf(order.person, done, spool.count, is_whole);
