@@ -302,12 +302,14 @@ describe("policies and limits", () => {
   }) => {
     for (let i = 0; i < 7; i++) put(s3, `a${i}`, "GLACIER", { size_bytes: 3.5 * GB });
     put(s3, "b", "DEEP_ARCHIVE", { size_bytes: 12.5 * GB });
+    // Which only HEAD shows as archived; by Standard it costs nothing.
+    put(s3, "c", "INTELLIGENT_TIERING", { archive_status: "DEEP_ARCHIVE_ACCESS" });
     const [plan] = jsonLines((await order("s3://archive/ --yes --json")).out);
     const running = await startThaw(databaseUrl, { env });
     try {
       await waitFor("all pending", async () => {
         const { n } = await one(pool, "select count(*)::int as n from restores where status = 'pending'");
-        return n === 8;
+        return n === 9;
       });
     } finally {
       await running.stop();
@@ -315,9 +317,9 @@ describe("policies and limits", () => {
     const { cost } = await one(pool, "select sum(estimated_cost)::float8 as cost from restores");
     expect(plan?.["estimated_cost"]).toBeCloseTo(cost, 9);
     const { out } = await order("s3://archive/");
-    expect(out).toContain("8 files were ordered for jane@example.com before");
+    expect(out).toContain("9 files were ordered for jane@example.com before");
     const costs = await thaw(databaseUrl, "cost --by person");
-    expect(costs.out).toMatch(new RegExp(`^${PERSON} +8 `, "m"));
+    expect(costs.out).toMatch(new RegExp(`^${PERSON} +9 `, "m"));
   });
 });
 
@@ -426,6 +428,17 @@ describe("a list", () => {
     expect((await order("--manifest /no/such/file")).err).toContain("Cannot read /no/such/file");
     expect(await keys(pool)).toEqual([]);
     expect(s3.requests).toEqual([]);
+  });
+
+  test("that names a file twice has it restored once", async ({ world: { s3, order, file }, pool }) => {
+    put(s3, "a");
+    put(s3, "b");
+    const list = file("s3://archive/a\ns3://archive/b\n".repeat(300));
+    expect((await order(["--manifest", list, "--yes"])).exit).toBe(0);
+    expect((await requests(pool)).map(({ s3_key, read_count }) => [s3_key, read_count])).toEqual([
+      ["a", 1],
+      ["b", 1],
+    ]);
   });
 
   test("says what S3 refuses to look at", async ({ world: { s3, order, file } }) => {
