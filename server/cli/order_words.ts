@@ -32,8 +32,17 @@ const OUTCOMES: Record<string, string> = {
   observe: "only observed, by a policy: not restored, nobody is told",
 };
 
-/** What `open_order` keeps of it. */
-export const planRecord = (plan: Plan): Record<string, unknown> => ({
+/** In dollars, as `actions` keep it. */
+const toHundredthsOfACent = (cost: number | null): number | null =>
+  cost === null ? null : Number(cost.toFixed(4));
+
+/** For `open_order`. */
+export const keptPlan = (plan: Plan): Record<string, unknown> => ({
+  ...planRecord(plan),
+  estimated_cost: toHundredthsOfACent(costOf(plan.restored)),
+});
+
+const planRecord = (plan: Plan): Record<string, unknown> => ({
   objects: sum(plan.restored, ({ objects }) => objects),
   bytes: sum(plan.restored, ({ bytes }) => bytes),
   estimated_cost: costOf(plan.restored),

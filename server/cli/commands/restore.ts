@@ -10,7 +10,7 @@ import { CommandError, EXIT, YES, type Command, type Exit, type Given } from "..
 import { withDatabase } from "../database.ts";
 import { handIn, limitsOf, lookOver, Plan, type Asked, type Handed, type HandedIn } from "../order.ts";
 import { listedPages, ManifestFiles } from "../order_source.ts";
-import { counted, handedInOf, planRecord, questionOf, showPlan } from "../order_words.ts";
+import { counted, handedInOf, keptPlan, questionOf, showPlan } from "../order_words.ts";
 import { placeText, readPlace, type Place } from "../place.ts";
 import { Spool } from "../spool.ts";
 import type { Terminal } from "../terminal.ts";
@@ -164,7 +164,7 @@ async function handInAll(
 ): Promise<Exit | void> {
   const done: HandedIn = { handed_in: 0, ignored: 0, failed: 0, first_problem: undefined };
   const progress = terminal.progress("files handed in");
-  const all = { person: order.person, of: order.of, plan: planRecord(plan) };
+  const all = { person: order.person, of: order.of, plan: keptPlan(plan) };
   let is_whole = false;
   try {
     await handIn(db, terminal, config, all, spool, done, stop, (handed_in) =>
