@@ -5,7 +5,8 @@ const REDRAW_MS = 100;
 /** Rarely enough for a log. */
 const LINE_MS = 10_000;
 
-const BAR_WIDTH = 24;
+/** So that a million of a million fits into 80 columns. */
+const BAR_WIDTH = 16;
 
 const count = (n: number): string => n.toLocaleString("en-US");
 

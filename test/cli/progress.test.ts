@@ -34,11 +34,11 @@ test("is drawn ten times a second on a terminal, with the time that is left, and
   progress.at(21_000);
   progress.end();
   expect(drawn).toEqual([
-    "[------------------------] 0 %  0 of 40,000 files handed in",
+    "[----------------] 0 %  0 of 40,000 files handed in",
     ...[1, 2, 3, 4].map((n) =>
-      expect.stringMatching(new RegExp(`^\\[[#-]{24}\\] .* {2}${n * 2},000 of 40,000 files handed in$`)),
+      expect.stringMatching(new RegExp(`^\\[[#-]{16}\\] .* {2}${n * 2},000 of 40,000 files handed in$`)),
     ),
-    "[############------------] 50 %, 10 s left  20,000 of 40,000 files handed in",
+    "[########--------] 50 %, 10 s left  20,000 of 40,000 files handed in",
     "",
   ]);
 });
