@@ -174,6 +174,23 @@ export function readRestoreDefaults(
   );
 }
 
+/** Where a command finds S3, by its caller's own credentials. @throws ConfigError with all problems at once. */
+export function readS3Settings(
+  env: NodeJS.ProcessEnv,
+): Pick<WorkerConfig, "AWS_REGION" | "AWS_ENDPOINT_URL_S3" | "S3_FORCE_PATH_STYLE" | "S3_CONCURRENCY"> {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value?.trim()));
+  const result = worker
+    .pick({ AWS_REGION: true, AWS_ENDPOINT_URL_S3: true, S3_FORCE_PATH_STYLE: true, S3_CONCURRENCY: true })
+    .safeParse({ AWS_REGION: given["AWS_DEFAULT_REGION"], ...given });
+  const problems = [result, awsAndResend.safeParse(given)].flatMap(({ error }) => error?.issues ?? []);
+  if (result.success && problems.length === 0) return result.data;
+  throw new ConfigError(
+    `These settings need your attention (server/README.md, "Configuration"):\n${problems
+      .map(({ path, message }) => `  ${path.join(".")}: ${message}`)
+      .join("\n")}`,
+  );
+}
+
 /** A problem that the operator can solve; the message says how. */
 export class ConfigError extends Error {
   override name = "ConfigError";

@@ -13,7 +13,7 @@ comment on type limit_period is 'How long a limit counts, by UTC: a day, or a mo
 comment on type hold_status is 'open: waits for a decision. approved: its restores run. refused, expired (nobody decided in 72 hours): its restores fail.';
 comment on type admission is 'Internal: one restore as admit_restores works on it.';
 comment on type notification_status is 'sealed: the body is frozen; to be sent, or being sent. sent: Resend accepted it. failed: Resend refuses it for good (the address, mostly). unknown: perhaps sent; Resend was away for longer than it remembers our idempotency key.';
-comment on type resolution_rule is 'How a reader became a person, in the order tried. access_key: aws_key_user_map has the key. principal: aws_principal_user_map has the ARN. principal_prefix: it has a prefix of the ARN (the longest counts). source_identity, session_name: the address that the session names, of a domain in SESSION_EMAIL_DOMAINS.';
+comment on type resolution_rule is 'How a reader became a person, in the order tried. named: an order (npm run thaw -- restore) named the address itself, as the reader mailto:<address>. access_key: aws_key_user_map has the key. principal: aws_principal_user_map has the ARN. principal_prefix: it has a prefix of the ARN (the longest counts). source_identity, session_name: the address that the session names, of a domain in SESSION_EMAIL_DOMAINS.';
 comment on domain email_address is 'One mailbox: one @, and nothing that could make two recipients or a second header line of one.';
 comment on type object_read is 'Internal: a failed read as request_restores works on it, one per object and reader of a batch.';
 
@@ -66,7 +66,7 @@ comment on column restore_requests.s3_bucket is 'The bucket, as in restores.';
 comment on column restore_requests.s3_key is 'The key, as in restores.';
 comment on column restore_requests.version_id is 'As the read named it; empty: it named none.';
 comment on column restore_requests.access_key_id is 'AWS access key that read; empty: the event named none.';
-comment on column restore_requests.principal is 'ARN of the reader, where CloudTrail names one; else empty. Of an erased person the session''s name is replaced.';
+comment on column restore_requests.principal is 'ARN of the reader, where CloudTrail names one; mailto:<address> of an order (npm run thaw -- restore); else empty. Of an erased person the session''s name, or the address, is replaced.';
 comment on column restore_requests.account_id is 'AWS account of the reader; empty: not told.';
 comment on column restore_requests.source_identity is 'Who took on the role, where the identity provider says so; else empty.';
 comment on column restore_requests.reader is 'Who reads: the access key, or without one the principal. One row per restore and reader.';
@@ -547,5 +547,10 @@ comment on function remove_limit(text, text, text, text) is 'Removes the limit o
 comment on function import_prices(jsonb) is 'Adds and changes prices, all or none: [{"region", "storage_class", "tier", "per_1000_requests", "per_gb", "copy_per_gb_month", "valid_from", "source"}]. Used by npm run thaw -- prices import.';
 comment on function check_read(text, text, text, text[]) is 'Who a reader (access key, ARN, address) is to policies and limits, and which policy is theirs at a bucket and key. Used by npm run thaw -- policy check.';
 comment on function check_limits(text, text, text, numeric, numeric) is 'The limits that count for a bucket, key and payer (null: nobody in particular), what is left of them, and whether one more object of so many bytes and dollars is beyond them.';
+comment on function locked_reads(jsonb) is 'Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?}]) need a row that somebody keeps locked.';
+comment on function preview_order(text, jsonb, text, integer) is 'What an order of a page of objects for an address would do: of each whether a restore begins (new), is under way (joined, ordered), waits for approval (held) or has failed, its policy''s action, tier and days, its cost in dollars (an estimate), and the limits that it counts for. Changes nothing.';
+comment on function order_limits(text, jsonb) is 'Of the limits that an order counts for ([{limit_id, objects, bytes, cost, is_unknown}]): what is left, and whether the order goes beyond.';
+comment on function open_order(text, text, jsonb) is 'Notes in actions that restores are ordered: for which address, of what, and the plan. Returns the number that order_restores takes.';
+comment on function order_restores(bigint, jsonb, interval[], text[]) is 'Hands in a page of an order, as reads by mailto:<its address>; results as of request_restores. Counts in actions what was handed in.';
 comment on function check_tiers(text, integer, bigint, text) is 'By which tier each class is restored when this one is wanted, and what so many days and bytes of it cost in dollars, by the prices of a region: an estimate.';
 comment on function old_transactions(interval) is 'Transactions of this database that have been open for that long and hold back vacuum: whose, which process, since when. Those of others only where the owner of Thaw''s tables has pg_read_all_stats.';

@@ -251,10 +251,10 @@ begin
 end
 $$;
 
--- The text with this address replaced, where it stands as a whole: as JSON, as a role's session, or alone.
+-- The text with this address replaced, where it stands as a whole: as JSON, as a role's session (in its ARN or principal id), or alone.
 create or replace function without_address(p_text text, p_address text, p_instead text default 'erased') returns text
 language sql immutable as $$
-  select regexp_replace(p_text, '(^|[/"])' || regexp_replace(p_address, '([^[:alnum:]@])', '\\\1', 'g') || '($|")', '\1' || p_instead || '\2', 'gi')
+  select regexp_replace(p_text, '(^|[/":])' || regexp_replace(p_address, '([^[:alnum:]@])', '\\\1', 'g') || '($|")', '\1' || p_instead || '\2', 'gi')
 $$;
 
 -- The address of an erased person's mails: it reaches nobody (RFC 2606).
@@ -469,9 +469,9 @@ begin
 end
 $$;
 
--- Whether this is the name of that person (in small letters): the address, or an ARN that ends in it.
+-- Whether this is the name of that person (in small letters): the address, or an ARN or principal id that ends in it.
 create or replace function names_person(p_name text, p_person text) returns boolean language sql immutable as $$
-  select lower(p_name) = p_person or right(lower(p_name), length(p_person) + 1) = '/' || p_person
+  select lower(p_name) = p_person or right(lower(p_name), length(p_person) + 1) in ('/' || p_person, ':' || p_person)
 $$;
 
 -- Whether a mail for APPROVERS tells of this person.

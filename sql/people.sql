@@ -11,11 +11,15 @@ $$;
 create or replace function find_person(p_access_key_id text, p_principal text, p_source_identity text, p_session_domains text[])
 returns table (email email_address, resolved_by resolution_rule)
 language sql stable rows 1 as $$
-  select f.email, f.resolved_by
-    from (select m.email, 'access_key'::resolution_rule as resolved_by, 0 as prefix_length
+  select f.email, f.rule::resolution_rule
+    from (select m.email, 'access_key' as rule, 0 as prefix_length
             from aws_key_user_map m where m.access_key_id = p_access_key_id
           union all
           select m.email, 'principal', 0 from aws_principal_user_map m where m.principal = p_principal
+          union all
+          -- An order (orders.sql) names its person.
+          select case when address_problem(n.address) is null then n.address::email_address end, 'named', 0
+            from (select substring(p_principal from '^mailto:(.+)$') as address) n
           union all
           -- Every prefix of the ARN is looked up by index: the cost depends on the ARN's length, not on the size of the map.
           select m.email, 'principal_prefix', length(m.principal) from aws_principal_user_map m
@@ -28,7 +32,7 @@ language sql stable rows 1 as $$
                  'session_name', 0) f
    -- The maps may hold unusable addresses that were entered before 0006_people.sql refused them.
    where f.email is not null and address_problem(f.email) is null
-   order by f.resolved_by, f.prefix_length desc
+   order by f.rule::resolution_rule, f.prefix_length desc
    limit 1
 $$;
 

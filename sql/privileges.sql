@@ -18,7 +18,8 @@ declare
   v_operator text[] := array['applied_sql_files', 'retry_restore', 'give_up_restore', 'resend_notification', 'resolve_notification',
     'open_mail_gate', 'close_mail_gate', 'approve_hold', 'refuse_hold', 'import_users', 'remove_user', 'erase_person', 'who_reads', 'resolve_requests', 'nudge',
     'find_ids',
-    'set_policy', 'remove_policy', 'import_policies', 'set_limit', 'remove_limit', 'import_prices', 'check_read', 'check_limits', 'check_tiers'];
+    'set_policy', 'remove_policy', 'import_policies', 'set_limit', 'remove_limit', 'import_prices', 'check_read', 'check_limits', 'check_tiers',
+    'preview_order', 'order_limits', 'open_order', 'order_restores', 'locked_reads'];
   -- What the views call with the owner's rights.
   v_reader text[] := array['old_transactions'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.

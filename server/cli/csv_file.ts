@@ -26,18 +26,20 @@ export const shapeProblem = ({ line, fields, expected }: Misshapen): LineProblem
 });
 
 /** A person does not read more of them; the rest shows on the next try. */
-const PROBLEMS_SHOWN = 20;
+export const PROBLEMS_SHOWN = 20;
 
-/** @throws ConfigError with every problem and its line, if there is any. */
-export function refuse(file: string, problems: LineProblem[]): void {
-  if (problems.length === 0) return;
+/** @throws ConfigError with every problem and its line, if there is any; `total`: where not all of them were kept. */
+export function refuse(
+  file: string,
+  problems: LineProblem[],
+  { total = problems.length, nothing = "Nothing was imported" } = {},
+): void {
+  if (total === 0) return;
   const lines = problems
     .toSorted((a, b) => a.line - b.line)
     .map(({ line, problem }) => `  line ${line}: ${problem}`);
-  const more = lines.length > PROBLEMS_SHOWN ? `\n  and ${lines.length - PROBLEMS_SHOWN} more` : "";
-  throw new ConfigError(
-    `Nothing was imported from ${file}:\n${lines.slice(0, PROBLEMS_SHOWN).join("\n")}${more}`,
-  );
+  const more = total > PROBLEMS_SHOWN ? `\n  and ${total - PROBLEMS_SHOWN} more` : "";
+  throw new ConfigError(`${nothing} from ${file}:\n${lines.slice(0, PROBLEMS_SHOWN).join("\n")}${more}`);
 }
 
 /** Column names in letters and digits only: "Access key ID" is accesskeyid. */

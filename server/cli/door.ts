@@ -16,6 +16,7 @@ import { policyCheck, policyImport, policyList, policyRemove, policySet } from "
 import { pricesImport, pricesList } from "./commands/prices.ts";
 import { resend } from "./commands/resend.ts";
 import { resolve } from "./commands/resolve.ts";
+import { restore } from "./commands/restore.ts";
 import { retry } from "./commands/retry.ts";
 import { status } from "./commands/status.ts";
 import { usersCheck, usersErase, usersImport, usersList, usersRemove } from "./commands/users.ts";
@@ -25,6 +26,7 @@ import { sentence, Terminal, visible, type Io } from "./terminal.ts";
 const COMMANDS: readonly Command[] = [
   status,
   doctor,
+  restore,
   retry,
   resend,
   giveUp,

@@ -6,6 +6,7 @@ import { styleText } from "node:util";
 
 import { INVISIBLE } from "../wording/invisible.ts";
 import { CommandError, EXIT, type Given } from "./command.ts";
+import { Progress } from "./progress.ts";
 
 /** The world around a command. */
 export interface Io {
@@ -15,6 +16,10 @@ export interface Io {
   /** Undefined: there is no terminal at which a person could answer. */
   ask?: (question: string) => Promise<string>;
   colours: boolean;
+  /** Draws the last line of the terminal anew; undefined: talk is read as lines. */
+  redraw?: (line: string) => void;
+  /** Aborts when somebody presses Ctrl-C; a second time ends the process at once. */
+  interrupt?: () => AbortSignal;
   /** Who runs the command, as the operating system knows them. */
   user: string;
 }
@@ -88,6 +93,22 @@ export class Terminal {
     this.#io.out(text);
   }
 
+  /** Talk beside the results, on a line of its own. */
+  say(line: string): void {
+    this.#io.err(`${visible(line)}\n`);
+  }
+
+  /** How far something is: "listed", "handed in". */
+  progress(what: string): Progress {
+    const { redraw } = this.#io;
+    return new Progress(what, redraw, (line) => this.say(line));
+  }
+
+  /** For work that can be stopped between two steps. */
+  interrupt(): AbortSignal {
+    return this.#io.interrupt?.() ?? new AbortController().signal;
+  }
+
   get is_json(): boolean {
     return this.#json;
   }
@@ -143,9 +164,32 @@ export function processIo(env: NodeJS.ProcessEnv): Io {
     out: (text) => void stdout.write(text),
     err: (text) => void stderr.write(text),
     ...(stdin.isTTY && stderr.isTTY && { ask }),
+    ...(stderr.isTTY && env["TERM"] !== "dumb" && { redraw }),
+    interrupt,
     colours: stdout.isTTY && !env["NO_COLOR"] && env["TERM"] !== "dumb",
     user: osUser(),
   };
+}
+
+/** In one write: the cursor to the beginning, what is there away, the line as far as it fits. */
+function redraw(line: string): void {
+  process.stderr.write(
+    `\r\u001B[2K${Array.from(line)
+      .slice(0, (process.stderr.columns || 80) - 1)
+      .join("")}`,
+  );
+}
+
+function interrupt(): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      // As a shell says it: 128 and the signal's number.
+      if (controller.signal.aborted) process.exit(signal === "SIGINT" ? 130 : 143);
+      controller.abort();
+    });
+  }
+  return controller.signal;
 }
 
 /** Ctrl-D and Ctrl-C answer nothing. */

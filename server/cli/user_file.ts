@@ -1,14 +1,14 @@
 import { ConfigError } from "../config.ts";
 
 /** First bytes of files that are no text, but that people pass as a list. */
-const NO_TEXT: [start: number[], what: string][] = [
+export const NO_TEXT: [start: number[], what: string][] = [
   [[0x50, 0x4b, 0x03, 0x04], "an Excel workbook (or another zip file)"],
   [[0xd0, 0xcf, 0x11, 0xe0], "an old Excel workbook"],
   [[0x25, 0x50, 0x44, 0x46], "a PDF"],
   [[0x1f, 0x8b], "a gzip file"],
 ];
 
-const startsWith = (bytes: Uint8Array, start: number[]): boolean =>
+export const startsWith = (bytes: Uint8Array, start: number[]): boolean =>
   start.every((byte, index) => bytes[index] === byte);
 
 /**

@@ -51,7 +51,10 @@ export const restoreRequest = body({
   access_key_id: string()
     .regex(/^[\w-]{0,128}$/, "must be an AWS access key id")
     .optional(),
-  principal_arn: text(2048).optional(),
+  // The reader of an order (sql/orders.sql), which only operators make.
+  principal_arn: text(2048)
+    .refine((value) => !/^mailto:/i.test(value), { message: "must be an ARN, not an address" })
+    .optional(),
   account_id: text(64).optional(),
   source_identity: text(256).optional(),
   region: string().regex(REGION_NAME, "must be an AWS region like eu-central-1").optional(),

@@ -45,10 +45,20 @@ export function footer({
   first_read_at,
 }: Pick<MailContents, "file_count" | "readers" | "first_read_at">): Paragraph[] {
   const one = file_count === 1;
+  const others = readers.filter((reader) => !isOrder(reader));
+  if (readers.length > 0 && others.length === 0) {
+    return [
+      [
+        `Why you get this mail: somebody who looks after Thaw ordered ${one ? "this file" : "these files"} for you${one ? "" : ", the first"} on ${moment(first_read_at)}. `,
+        "If you did not ask for that, tell them: the address may be wrong.",
+      ],
+      ["Thaw restores archived files in Amazon S3 and writes to the people who wait."],
+    ];
+  }
   return [
     [
       `Why you get this mail: ${one ? "a read of this file" : "reads of these files"}`,
-      ...by(readers),
+      ...by(others),
       ` failed${one ? "" : ", the first"} on ${moment(first_read_at)}, because ${one ? "it was" : "they were"} in archive storage. `,
       "If that was not you, tell whoever looks after Thaw: the address may be wrong.",
     ],
@@ -70,6 +80,9 @@ export function approversInWords(approvers: string[]): Inline[] {
       index === 0 ? [{ code: approver }] : [" or ", { code: approver }],
     );
 }
+
+/** Whether files were ordered for the person (npm run thaw -- restore), instead of read by them. */
+const isOrder = (reader: string): boolean => reader.startsWith("mailto:");
 
 /** " with access key AKIA... and by arn:aws:...": whose reads these were. */
 function by(readers: string[]): Inline[] {

@@ -12,6 +12,9 @@ export type SearchFor =
 export function searchOf(q: string): SearchFor {
   if (q === "") return { kind: "nothing" };
   if (isId(q)) return { kind: "id", text: q };
+  // The reader of an order, as lists show it.
+  const address = /^mailto:([^@\s/]+@[^@\s/]+)$/i.exec(q)?.[1];
+  if (address !== undefined) return { kind: "reads", of: "address", text: address };
   const isPrefix = q.endsWith("*");
   const text = isPrefix ? q.slice(0, -1) : q;
   if (q.startsWith("s3://")) {

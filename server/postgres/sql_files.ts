@@ -29,6 +29,7 @@ const PAGES = [
   "lists",
   "operators",
   "cost_operators",
+  "orders",
   "views",
   "cost_views",
   "metrics",

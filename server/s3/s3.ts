@@ -3,6 +3,7 @@ import { HeadObjectCommand, RestoreObjectCommand } from "@aws-sdk/client-s3";
 import { answerOf, attemptsOf, isSigned, NotFromS3 } from "./answer.ts";
 import { BucketRefusals, provesBucket } from "./bucket_refusals.ts";
 import { S3Clients, type S3ClientSettings } from "./clients.ts";
+import { listPages, type ListedObject, type ListedPlace } from "./list.ts";
 import { readHead, timeAtS3, type ObjectFacts, type ObjectState } from "./head.ts";
 import { NO_EXPIRY, restoreRefused, type RestoreAnswer } from "./restore_answer.ts";
 import { takesDays, type Tier } from "./storage_class.ts";
@@ -26,12 +27,14 @@ export interface S3 {
     how: { tier: Tier; days: number },
     signal: AbortSignal,
   ): Promise<RestoreAnswer>;
+  /** What lies under a prefix, in pages. @throws what the SDK throws. */
+  list(place: ListedPlace, stop: AbortSignal): AsyncGenerator<ListedObject[]>;
   /** Where the bucket lies, as far as it is known. */
   regionOf(object: S3Object): string | null;
   destroy(): void;
 }
 
-/** S3 as Thaw needs it: two calls, and what their responses mean (source: see storage_class.ts). */
+/** S3 as Thaw needs it: HEAD, RestoreObject and lists, and what their responses mean (source: see storage_class.ts). */
 export function createS3(settings: S3ClientSettings): S3 {
   const clients = new S3Clients(settings);
   const bucketRefusals = new BucketRefusals(clients);
@@ -122,6 +125,8 @@ export function createS3(settings: S3ClientSettings): S3 {
         return answer;
       }
     },
+
+    list: (place, stop) => listPages(clients, place, stop),
 
     regionOf: (object) => clients.regionOf(object.s3_bucket, object.region),
 

@@ -609,7 +609,18 @@ describe("mails preview", () => {
 describe("help", () => {
   const typed = (words: string): Promise<Ended> => thaw("", words, { env: {} });
   const NAMES = [
-    ["status", "doctor", "retry", "resend", "give-up", "resolve", "gate", "gate open", "gate close"],
+    [
+      "status",
+      "doctor",
+      "restore",
+      "retry",
+      "resend",
+      "give-up",
+      "resolve",
+      "gate",
+      "gate open",
+      "gate close",
+    ],
     ["users import", "users list", "users check", "users remove", "users erase", "mails preview"],
   ].flat();
 

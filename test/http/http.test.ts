@@ -233,6 +233,7 @@ describe("a body that cannot be right", () => {
     "principal_arn with NUL": ["principal_arn", NUL],
     "principal_arn with a lone surrogate": ["principal_arn", LONE],
     "principal_arn too long": ["principal_arn", long(2049)],
+    "principal_arn that is an order's": ["principal_arn", '"Mailto:jane@example.com"'],
     "source_identity with NUL": ["source_identity", NUL],
     "source_identity with a lone surrogate": ["source_identity", LONE],
     "source_identity too long": ["source_identity", long(257)],

@@ -487,6 +487,12 @@ describe("both mails", () => {
     expect(prose(pre([pending()], { readers: ["A", "B", "C", "D", "E"] }))).toContain(
       "with access key A, with access key B, with access key C and 2 more failed",
     );
+    expect(prose(pre([pending()], { readers: ["mailto:jane@example.com"] }))).toContain(
+      "Why you get this mail: somebody who looks after Thaw ordered this file for you on Sun 22 Nov 2026, 15:38 UTC. If you did not ask",
+    );
+    expect(prose(post(times(2, ready), { readers: ["A", "mailto:jane@example.com"] }))).toContain(
+      "reads of these files with access key A failed, the first on",
+    );
     expect(prose(pre([pending()], { readers: [] }))).toContain("a read of this file under your name failed");
   });
 

@@ -209,6 +209,7 @@ describe("the search box", () => {
       "film",
       `s3://${BUCKET}/fi*`,
       "jane@EXAMPLE.com",
+      "mailto:jane@example.com",
       JANE,
       arn,
       "arn:aws:sts::111122223333:*",

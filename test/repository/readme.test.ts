@@ -163,18 +163,29 @@ describe("commands", () => {
 
   rolesTest(
     "every npm run thaw line runs as thaw_operator, in the order in which it stands",
-    async ({ migrated: roles }) => {
+    async ({ migrated: roles, world }) => {
       const owner = roles.as("thaw_migrator");
       const directory = mkdtempSync(join(tmpdir(), "thaw-readme-"));
+      world.s3.createBucket("films");
+      for (const key of ["2019/a b.mov", "2019/c.mov"])
+        world.s3.putObject({ bucket: "films", key, storage_class: "GLACIER" });
+      const { settings } = world;
+      // The SDK reads them from the process.
+      Object.assign(process.env, {
+        AWS_ACCESS_KEY_ID: settings["AWS_ACCESS_KEY_ID"],
+        AWS_SECRET_ACCESS_KEY: settings["AWS_SECRET_ACCESS_KEY"],
+      });
       try {
         const lines: string[] = [];
         for (const text of texts.values()) {
           for (const block of blocksOf(text)) {
-            const name = block.startsWith("prefix,by,")
-              ? "policies.csv"
-              : block.startsWith("region,")
-                ? "prices.csv"
-                : undefined;
+            const name = block.startsWith("s3://")
+              ? "files.txt"
+              : block.startsWith("prefix,by,")
+                ? "policies.csv"
+                : block.startsWith("region,")
+                  ? "prices.csv"
+                  : undefined;
             if (name !== undefined) writeFileSync(join(directory, name), block.split("\n\n")[0] ?? "");
             lines.push(...[...block.matchAll(/^npm run thaw -- (.*)$/gm)].map(([, line]) => line ?? ""));
           }
@@ -189,13 +200,14 @@ describe("commands", () => {
               ? (await insertRead(owner, "pending", { restore: { s3_key: line } })).restore["id"]
               : await openHold(owner);
           const words = wordsOf(line).map((word) =>
-            word === "ID" ? (id as string) : word.endsWith(".csv") ? join(directory, word) : word,
+            word === "ID" ? (id as string) : /\.(csv|txt)$/.test(word) ? join(directory, word) : word,
           );
           const asks = (await thaw(roles.urlOf("thaw_operator"), [...words, "-h"])).out.includes("--yes ");
-          const { exit, err } = await thaw(roles.urlOf("thaw_operator"), [
-            ...words,
-            ...(asks ? ["--yes"] : []),
-          ]);
+          const { exit, err } = await thaw(
+            roles.urlOf("thaw_operator"),
+            [...words, ...(asks ? ["--yes"] : [])],
+            { env: { ...settings, DATABASE_URL: roles.urlOf("thaw_operator") } },
+          );
           expect(exit, `npm run thaw -- ${line}\n${err}`).toBe(line === "status" ? 1 : 0);
         }
       } finally {

@@ -14,6 +14,7 @@ import {
 
 import { freePort } from "../../server/postgres/embedded/start.ts";
 import type { ObjectState } from "../../server/s3/head.ts";
+import type { ListedObject } from "../../server/s3/list.ts";
 import type { RestoreAnswer } from "../../server/s3/restore_answer.ts";
 import { createS3, type S3 } from "../../server/s3/s3.ts";
 import { MISSING_MOTO, MOTO } from "../stand_ins/real_clients.ts";
@@ -153,6 +154,37 @@ describe.skipIf(MOTO === undefined)("moto", () => {
     expect(await head(object("k", VERSIONED))).toEqual({ state: "gone" });
     expect(await head(object("k", VERSIONED, marker))).toEqual({ state: "gone" });
     expect(await head(object("k", VERSIONED, first))).toMatchObject({ state: "archived" });
+  });
+
+  test("a prefix is listed as it stands, also by versions", async () => {
+    const list = async (s3_bucket: string, versions: boolean): Promise<ListedObject[]> => {
+      const found: ListedObject[] = [];
+      const place = { s3_bucket, key_prefix: "listed/", versions };
+      for await (const page of s3.list(place, AbortSignal.timeout(20_000))) found.push(...page);
+      return found;
+    };
+    for (const name of ["STANDARD", "GLACIER", "DEEP_ARCHIVE", "INTELLIGENT_TIERING"] as const)
+      await put(`listed/${name} a+b%20é&<`, name);
+    expect(
+      (await list(BUCKET, false)).map(({ s3_key, storage_class, state, size_bytes }) => [
+        s3_key,
+        storage_class,
+        state,
+        size_bytes,
+      ]),
+    ).toEqual([
+      ["listed/DEEP_ARCHIVE a+b%20é&<", "DEEP_ARCHIVE", "archived", 32],
+      ["listed/GLACIER a+b%20é&<", "GLACIER", "archived", 32],
+      ["listed/INTELLIGENT_TIERING a+b%20é&<", "INTELLIGENT_TIERING", "maybe", 32],
+      ["listed/STANDARD a+b%20é&<", "STANDARD", "readable", 32],
+    ]);
+    const ids = [await put("listed/k", "GLACIER", VERSIONED), await put("listed/k", "STANDARD", VERSIONED)];
+    await client.send(new DeleteObjectCommand({ Bucket: VERSIONED, Key: "listed/k" }));
+    expect(await list(VERSIONED, false)).toEqual([]);
+    expect((await list(VERSIONED, true)).map(({ version_id, state }) => [version_id, state])).toEqual([
+      [ids[1], "readable"],
+      [ids[0], "archived"],
+    ]);
   });
 
   test("a missing file is gone, one in a missing bucket is not", async () => {

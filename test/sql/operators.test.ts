@@ -427,6 +427,12 @@ describe("erase_person", () => {
         principal: SESSION.toUpperCase(),
         email: ADDRESS,
       });
+      await insertRequest(pool, restore, {
+        access_key_id: "",
+        principal: `mailto:${ADDRESS}`,
+        email: ADDRESS,
+        resolved_by: "named",
+      });
       await insertRequest(pool, restore, { access_key_id: "", principal: OTHER, email: "mary@example.com" });
       for (const more of [
         { status: "sent", sent_at: ago("1 hours") },
@@ -449,6 +455,7 @@ describe("erase_person", () => {
       ADDRESS,
       JSON.stringify({ email: ADDRESS, more: [OTHER] }),
     ]);
+    await pool.query("select open_order($1, 's3://archive/', '{}')", [ADDRESS]);
     await pool.query("update restore_history set by = $1 where to_status = 'failed'", [ADDRESS]);
     await pool.query("select note_task_run('pre_notify', $1)", [`no mail to ${ADDRESS}`]);
   }

@@ -13,7 +13,21 @@ const FEW = 2_000;
 const MANY = 60_000;
 
 /** Looks at a table that is empty here: it reads all of it. */
-const { "claim of mails": _, ...RECURRING } = WORK;
+const { "claim of mails": _, ...TASKS } = WORK;
+
+/** A page of an order: files of every state, and as many new ones. */
+const ORDERED = Array.from({ length: 40 }, (_file, ord) => ({
+  ord,
+  s3_bucket: "bench",
+  s3_key: ord % 2 === 0 ? `open/${ord % 4}/${ord}` : `new/${ord}`,
+  storage_class: "GLACIER",
+  size_bytes: 1000,
+  has_expedited: true,
+}));
+const RECURRING: Record<string, string> = {
+  ...TASKS,
+  "preview of an order": `select * from preview_order('jane@example.com', '${JSON.stringify(ORDERED)}', 'Standard', 7)`,
+};
 
 /** What workers note of rows that they hold: the outcomes of a page of claimed restores, of each kind. */
 async function settling(pool: Pool): Promise<Record<string, string>> {

@@ -376,6 +376,20 @@ describe.each(AWS)("$name", (aws) => {
     expect(sent()).toEqual([`HeadObject 200 ${key}`, `GetObject 403 ${key}`]);
   });
 
+  test("lists versions page by page, delete markers apart, as they were written", SLOW, async () => {
+    s3.createBucket("v", { versioning: "enabled" });
+    const put = (key: string): string | undefined => s3.putObject({ bucket: "v", key }).version_id;
+    const ids = [...Array.from({ length: 5 }, () => put("a+b é")), put("z"), put("z")];
+    s3.deleteObject({ bucket: "v", key: "z" });
+    const { stdout } = await cli("s3api", "list-object-versions", "--bucket", "v", "--page-size", "2");
+    const { Versions, DeleteMarkers } = JSON.parse(stdout) as Record<string, Record<string, unknown>[]>;
+    expect(Versions?.map(({ Key, VersionId }) => [Key, VersionId])).toEqual(
+      [4, 3, 2, 1, 0, 6, 5].map((at) => [at < 5 ? "a+b é" : "z", ids[at]]),
+    );
+    expect(DeleteMarkers?.map(({ Key, IsLatest }) => [Key, IsLatest])).toEqual([["z", true]]);
+    expect(sent()).toEqual(Array.from({ length: 4 }, () => "ListObjectVersions 200"));
+  });
+
   test("copies a restored object alone, and leaves it out of a folder", SLOW, async () => {
     expect(await cli("s3", "cp", "s3://b/copy", "alone")).toMatchObject({ status: 0 });
     expect(await readFile(join(dir, "alone"), "utf8")).toBe("copy");

@@ -9,6 +9,8 @@ import {
   ListBucketsCommand,
   ListObjectsCommand,
   ListObjectsV2Command,
+  ListObjectVersionsCommand,
+  type ListObjectVersionsCommandOutput,
   NoSuchKey,
   ObjectAlreadyInActiveTierError,
   RestoreObjectCommand,
@@ -935,6 +937,57 @@ describe("listing", () => {
       RestoreExpiryDate: midnightIn3Days(),
     });
     expect(found[2]?.RestoreStatus).toBeUndefined();
+  });
+
+  test("versions: newest first, delete markers apart, over pages that end within a key", async () => {
+    const { s3, client } = await setup({}, { versioning: "enabled" });
+    const wanted: string[] = [];
+    for (const key of ["a+ b", "c", "é"]) {
+      const ids = Array.from(
+        { length: 3 },
+        () => s3.putObject({ bucket: "b", key, storage_class: "GLACIER" }).version_id ?? "",
+      );
+      wanted.push(...ids.toReversed().map((id) => `${key} ${id}`));
+    }
+    s3.deleteObject({ bucket: "b", key: "c" });
+    s3.beginRestore({ bucket: "b", key: "é" }, { days: 3 });
+    for (const EncodingType of [undefined, "url"] as const) {
+      const found: string[] = [];
+      const markers: unknown[] = [];
+      let from: { KeyMarker?: string | undefined; VersionIdMarker?: string | undefined } | undefined = {};
+      while (from !== undefined) {
+        const page: ListObjectVersionsCommandOutput = await client.send(
+          new ListObjectVersionsCommand({ Bucket: "b", MaxKeys: 2, EncodingType, ...from }),
+        );
+        const plain = (key = ""): string =>
+          EncodingType === "url" ? decodeURIComponent(key.replaceAll("+", " ")) : key;
+        found.push(...(page.Versions ?? []).map(({ Key, VersionId }) => `${plain(Key)} ${VersionId}`));
+        markers.push(...(page.DeleteMarkers ?? []).map(({ Key, IsLatest }) => [plain(Key), IsLatest]));
+        expect((page.Versions ?? []).map(({ RestoreStatus }) => RestoreStatus)).not.toContainEqual(
+          expect.anything(),
+        );
+        from =
+          page.IsTruncated === true
+            ? { KeyMarker: plain(page.NextKeyMarker), VersionIdMarker: page.NextVersionIdMarker }
+            : undefined;
+      }
+      expect([found, markers]).toEqual([wanted, [["c", true]]]);
+    }
+    const asked = await client.send(
+      new ListObjectVersionsCommand({
+        Bucket: "b",
+        Prefix: "é",
+        OptionalObjectAttributes: ["RestoreStatus"],
+      }),
+    );
+    expect(asked.Versions?.map(({ RestoreStatus }) => RestoreStatus?.IsRestoreInProgress)).toEqual([
+      true,
+      undefined,
+      undefined,
+    ]);
+    expect(
+      await nameAndStatus(client.send(new ListObjectVersionsCommand({ Bucket: "b", VersionIdMarker: "x" }))),
+    ).toEqual(["InvalidArgument", 400]);
   });
 
   test("prefix and delimiter fold keys, also over pages; deleted ones are not listed", async () => {

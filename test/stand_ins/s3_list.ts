@@ -75,6 +75,87 @@ export function listObjects(
   return document("ListBucketResult", tags.join("") + contents + prefixes);
 }
 
+/** ListObjectVersions: keys in order, of each the newest version first; a page may end within a key. Without delimiters. */
+export function listVersions(
+  store: S3Store,
+  restores: Restores,
+  bucket: S3Bucket,
+  query: Map<string, string>,
+  optionalAttributes: string,
+): string {
+  const prefix = query.get("prefix") ?? "";
+  const limit = Math.min(PAGE, parseMaxKeys(query.get("max-keys")));
+  const encode = query.get("encoding-type") === "url" ? encodeListed : escapeXml;
+  const keyMarker = query.get("key-marker") ?? "";
+  const versionMarker = query.get("version-id-marker") ?? "";
+  if (versionMarker !== "" && keyMarker === "") {
+    throw new S3Error(
+      400,
+      "InvalidArgument",
+      "A version-id marker cannot be specified without a key marker.",
+    );
+  }
+
+  const keys = store.sortedKeys(bucket);
+  let entries = "";
+  let count = 0;
+  let last: S3Version | undefined;
+  let truncated = false;
+  // A marker of a version is within its key; without one the key is behind us.
+  const within = versionMarker === "" ? [] : newestFirst(bucket, keyMarker);
+  const rest = within.slice(within.findIndex(({ version_id }) => version_id === versionMarker) + 1);
+  const add = (version: S3Version): boolean => {
+    if (count === limit) {
+      truncated = true;
+      return false;
+    }
+    count += 1;
+    last = version;
+    entries += versionEntry(version, restores, encode, optionalAttributes);
+    return true;
+  };
+  let goesOn = rest.every(add);
+  for (let i = store.firstKey(bucket, prefix, keyMarker); goesOn && i < keys.length; i += 1) {
+    const key = keys[i];
+    if (key === undefined || !key.startsWith(prefix)) break;
+    goesOn = newestFirst(bucket, key).every(add);
+  }
+  if (limit === 0) truncated = false;
+
+  const tags = [
+    `<Name>${escapeXml(bucket.name)}</Name><Prefix>${encode(prefix)}</Prefix>`,
+    `<KeyMarker>${encode(keyMarker)}</KeyMarker><VersionIdMarker>${escapeXml(versionMarker)}</VersionIdMarker>`,
+    `<MaxKeys>${limit}</MaxKeys><IsTruncated>${truncated}</IsTruncated>`,
+  ];
+  if (encode === encodeListed) tags.push("<EncodingType>url</EncodingType>");
+  if (truncated && last !== undefined) {
+    tags.push(`<NextKeyMarker>${encode(last.key)}</NextKeyMarker>`);
+    tags.push(`<NextVersionIdMarker>${last.version_id}</NextVersionIdMarker>`);
+  }
+  return document("ListVersionsResult", tags.join("") + entries);
+}
+
+const newestFirst = (bucket: S3Bucket, key: string): S3Version[] =>
+  (bucket.objects.get(key) ?? []).toReversed();
+
+function versionEntry(
+  version: S3Version,
+  restores: Restores,
+  encode: (text: string) => string,
+  optionalAttributes: string,
+): string {
+  const isLatest = version.bucket.objects.get(version.key)?.at(-1) === version;
+  const head =
+    `<Key>${encode(version.key)}</Key><VersionId>${version.version_id}</VersionId><IsLatest>${isLatest}</IsLatest>` +
+    `<LastModified>${new Date(version.last_modified).toISOString()}</LastModified>`;
+  if (version.delete_marker) return `<DeleteMarker>${head}</DeleteMarker>`;
+  const restore = optionalAttributes.includes("RestoreStatus") ? restoreStatus(version, restores) : "";
+  return (
+    `<Version>${head}<ETag>&quot;${version.etag}&quot;</ETag><Size>${version.size_bytes}</Size>` +
+    `<StorageClass>${version.storage_class}</StorageClass>${restore}</Version>`
+  );
+}
+
 /** The account's buckets. */
 export function listBuckets(store: S3Store, ownerId: string): string {
   const buckets = [...store.buckets.keys()].map(

@@ -7,6 +7,7 @@ import {
   copyResult,
   listBuckets,
   listObjects,
+  listVersions,
 } from "./s3_list.ts";
 import type { S3Request } from "./s3_log.ts";
 import { parseRestoreOrder } from "./s3_restore_request.ts";
@@ -44,9 +45,12 @@ export interface S3Call {
 
 const ZEROS = Buffer.alloc(65_536);
 
-/** What may stand in a listing's query; anything else (policy, cors, versions ...) asks something else. */
+/** What may stand in a listing's query; anything else (policy, cors ...) asks something else. */
 const LISTING =
   /^(list-type|prefix|delimiter|marker|max-keys|encoding-type|continuation-token|start-after|fetch-owner|x-id|X-Amz-.*)$/;
+
+const LISTING_VERSIONS =
+  /^(versions|prefix|key-marker|version-id-marker|max-keys|encoding-type|x-id|X-Amz-.*)$/;
 
 /** The operations of S3 that a restore service and its readers use. */
 export class S3Operations {
@@ -69,6 +73,11 @@ export class S3Operations {
       if (query.has("location")) return "GetBucketLocation";
       if (query.has("versioning")) return "GetBucketVersioning";
       if (query.has("notification")) return "GetBucketNotificationConfiguration";
+      if (query.has("versions")) {
+        return [...query.keys()].every((name) => LISTING_VERSIONS.test(name))
+          ? "ListObjectVersions"
+          : "Unknown";
+      }
       if ([...query.keys()].some((name) => !LISTING.test(name))) return "Unknown";
       return query.get("list-type") === "2" ? "ListObjectsV2" : "ListObjects";
     }
@@ -113,6 +122,9 @@ export class S3Operations {
       default: {
         if (!this.api.switches.may_list) throw accessDenied();
         const attributes = String(call.headers["x-amz-optional-object-attributes"] ?? "");
+        if (seen.operation === "ListObjectVersions") {
+          return xml(listVersions(store, restores, bucket, target.query, attributes));
+        }
         return xml(listObjects(store, restores, bucket, target.query, attributes));
       }
     }

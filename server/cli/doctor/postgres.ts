@@ -223,7 +223,7 @@ async function readers(pool: Pool): Promise<Finding> {
   const { requests, keys } = await one<{ requests: number; keys: number }>(
     pool,
     `select count(*)::int as requests, count(distinct reader)::int as keys from restore_requests
-      where user_resolved and email is null and requested_at > now() - interval '7 days'`,
+      where user_resolved and email is null and principal not like 'mailto:%' and requested_at > now() - interval '7 days'`,
   );
   return requests === 0
     ? ok("readers", "all of the last 7 days are known")
