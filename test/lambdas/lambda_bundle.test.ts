@@ -108,10 +108,10 @@ describe("a bundle", () => {
     const outcome = await invoke("restore_requested", "get_iam_user", { RESTORE_SECRET: SECRET });
 
     expect(outcome.code).toBe(1);
-    const line = Number(/lambdas\/thaw_client\.ts:(\d+)/.exec(outcome.stderr)?.[1]);
-    const source = readFileSync(join(import.meta.dirname, "../../lambdas/thaw_client.ts"), "utf8");
-    expect(source.split("\n")[line - 1]).toContain("THAW_URL is missing");
-    expect(outcome.stderr).toMatch(/lambdas\/restore_requested\.ts:\d+/);
+    const line = Number(/lambdas\/urls\.ts:(\d+)/.exec(outcome.stderr)?.[1]);
+    const source = readFileSync(join(import.meta.dirname, "../../lambdas/urls.ts"), "utf8");
+    expect(source.split("\n")[line - 1]).toContain("is missing or no URL");
+    expect(outcome.stderr).toMatch(/lambdas\/deliver\.ts:\d+/);
     expect(outcome.stdout + outcome.stderr).not.toContain(SECRET);
   });
 
@@ -127,7 +127,7 @@ describe("a bundle", () => {
     for (const name of NAMES) {
       const code = readFileSync(join(directory, name, `${name}.mjs`), "utf8");
       const imported = [...code.matchAll(/^import .*?from "([^"]+)"/gm)].map((match) => match[1]);
-      expect(imported).toEqual(["node:timers/promises"]);
+      expect(imported).toEqual(["node:http", "node:https", "node:timers/promises"]);
       expect(code).not.toMatch(/\brequire\(|\bimport\(/);
     }
   });
