@@ -31,8 +31,17 @@ export function ignoredReader(identity: JsonObject): string | undefined {
   if (process.env["IGNORE_ANONYMOUS"] === "true" && ANONYMOUS.has(textOf(identity["accountId"]) ?? "")) {
     return "an anonymous read (IGNORE_ANONYMOUS)";
   }
-  if (process.env["IGNORE_SERVICES"] === "true" && identity["type"] === "AWSService") {
+  if (process.env["IGNORE_SERVICES"] === "true" && isService(identity, issuer)) {
     return `a read by ${textOf(identity["invokedBy"]) ?? "a service of AWS"} (IGNORE_SERVICES)`;
   }
   return undefined;
 }
+
+/**
+ * A service reads as itself, by a role that is linked to it, or (CloudFront's older way) as an account. A person's query
+ * through a service is none of these.
+ */
+const isService = (identity: JsonObject, issuer: JsonObject): boolean =>
+  identity["type"] === "AWSService" ||
+  identity["accountId"] === "CloudFront" ||
+  (textOf(issuer["userName"]) ?? "").startsWith("AWSServiceRoleFor");
