@@ -1,5 +1,6 @@
 /**
- * Puts a message that will never be delivered into the dead-letter queue at once, instead of trying it for days.
+ * Puts a message into the dead-letter queue at once, instead of trying it for days: one that will never be delivered, or
+ * one that its queue will soon drop.
  *
  * As SQS itself would: the body unchanged, so that a redrive brings it back as an ordinary message; the reason as attributes,
  * named as Lambda names those of its own dead letters.
@@ -7,7 +8,7 @@
 import { AwsV4Signer } from "aws4fetch";
 
 import type { SqsMessage } from "./envelopes.ts";
-import type { Permanent } from "./failures.ts";
+import type { DeadLetterReason } from "./failures.ts";
 import { isObject, parseJson, quote, textOf } from "./fields.ts";
 import { post } from "./post.ts";
 import { reasonOf } from "./tries.ts";
@@ -20,7 +21,7 @@ const NOT_IN_XML = /[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu;
 /** Into the queue of DEAD_LETTER_QUEUE_URL. @throws unless SQS has confirmed it. */
 export async function keepAsDeadLetter(
   { messageId, body }: SqsMessage,
-  reason: Permanent,
+  reason: DeadLetterReason,
   deadline: number,
 ): Promise<void> {
   if (typeof body !== "string") throw new Error("A message without a body cannot be sent.");

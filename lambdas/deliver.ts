@@ -2,7 +2,7 @@
 import { CircuitBreaker } from "./circuit_breaker.ts";
 import { keepAsDeadLetter } from "./dead_letters.ts";
 import { sqsBatch, unwrap, type AwsEvent, type SqsMessage, type Unwrapped } from "./envelopes.ts";
-import { Permanent, unreadable, Unsent } from "./failures.ts";
+import { Permanent, unreadable, Unsent, type DeadLetterReason } from "./failures.ts";
 import type { JsonObject } from "./fields.ts";
 import { log, messageOf } from "./log.ts";
 import { postToThaw, type ThawBody, type ThawPath } from "./thaw_client.ts";
@@ -10,6 +10,12 @@ import { deadlineOf, RETRY_QUEUED_WITHIN_MS, type InvocationContext } from "./tr
 
 /** A full SQS batch at once would open more connections than a small Thaw can serve. */
 const CONCURRENCY = 10;
+
+/**
+ * A queue drops what is older than its retention (7 days), silently, and SQS counts receives, not time: with a large backlog
+ * a message may never be received often enough for the dead-letter queue. Three days are enough to come by each once more.
+ */
+const GIVE_UP_AFTER_MS = 4 * 24 * 3_600_000;
 
 /** What differs between the two functions. */
 export interface Translation {
@@ -67,15 +73,14 @@ async function deliverBatch(
     });
   const returning = new Map<SqsMessage, unknown>();
   await forEachBounded(messages, async (message) => {
+    // A body is text: an empty one is unreadable, not "nothing".
+    const sent = { eventSource: "aws:sqs", body: message.body };
+    const failures = await deliverEvents(translation, sent, send);
+    if (failures.length === 0) return;
+    const reason = reasonToGiveUp(message, failures);
     try {
-      // A body is text: an empty one is unreadable, not "nothing".
-      const sent = { eventSource: "aws:sqs", body: message.body };
-      const failures = await deliverEvents(translation, sent, send);
-      if (failures.length === 0) return;
-      // A message returns as a whole, so it is given up only when none of its events can be delivered later.
-      const failure = failures.find((error) => !(error instanceof Permanent)) ?? together(failures);
-      if (!(failure instanceof Permanent)) throw failure;
-      await giveUp(lambda, message, failure, deadline);
+      if (reason === undefined) throw together(failures);
+      await giveUp(lambda, message, reason, deadline);
     } catch (error) {
       returning.set(message, error);
     }
@@ -95,16 +100,28 @@ async function deliverBatch(
   return { batchItemFailures: [...ids].map((itemIdentifier) => ({ itemIdentifier })) };
 }
 
+function reasonToGiveUp(
+  { sent_at = Infinity }: SqsMessage,
+  failures: unknown[],
+): DeadLetterReason | undefined {
+  // A message returns as a whole: as long as one of its events may still be delivered, so do the others.
+  const passing = failures.filter((error) => !(error instanceof Permanent));
+  if (passing.length > 0 && Date.now() - sent_at < GIVE_UP_AFTER_MS) return undefined;
+  const { message } = together(failures);
+  if (passing.length > 0) return { code: "TOO_OLD", message: `not delivered in four days: ${message}` };
+  return { code: failures[0] instanceof Permanent ? failures[0].code : "REFUSED", message };
+}
+
 /** Into the dead-letter queue. @throws unless it is there. */
 async function giveUp(
   lambda: string,
   message: SqsMessage,
-  reason: Permanent,
+  reason: DeadLetterReason,
   deadline: number,
 ): Promise<void> {
   const message_id = message.messageId;
   // Without a queue of our own to put it into, SQS moves the message when it has returned often enough.
-  if ((process.env["DEAD_LETTER_QUEUE_URL"] ?? "") === "") throw reason;
+  if ((process.env["DEAD_LETTER_QUEUE_URL"] ?? "") === "") throw new Error(reason.message);
   try {
     await keepAsDeadLetter(message, reason, deadline);
   } catch (error) {
@@ -124,11 +141,10 @@ async function deliverEvents(translation: Translation, message: unknown, send: S
 }
 
 /** One error for several. */
-function together(failures: unknown[]): unknown {
-  if (failures.length === 1) return failures[0];
-  const message = [...new Set(failures.map(messageOf))].join(" | ");
+function together(failures: unknown[]): Error {
   const [first] = failures;
-  return first instanceof Permanent ? new Permanent(first.code, message) : new Error(message);
+  if (failures.length === 1 && first instanceof Error) return first;
+  return new Error([...new Set(failures.map(messageOf))].join(" | "));
 }
 
 async function deliverOne(

@@ -1,11 +1,17 @@
 /** Why an event was not delivered decides who tries again: its queue, an operator, or nobody yet. */
 
-/** The event itself is at fault, so repeating it will not help: it belongs in the dead-letter queue. */
-export class Permanent extends Error {
-  override name = "Permanent";
-  readonly code: "UNREADABLE" | "REFUSED";
+/** Why a message is in the dead-letter queue. */
+export interface DeadLetterReason {
+  code: "UNREADABLE" | "REFUSED" | "TOO_OLD";
+  message: string;
+}
 
-  constructor(code: Permanent["code"], message: string) {
+/** The event itself is at fault, so repeating it will not help: it belongs in the dead-letter queue. */
+export class Permanent extends Error implements DeadLetterReason {
+  override name = "Permanent";
+  readonly code: DeadLetterReason["code"];
+
+  constructor(code: DeadLetterReason["code"], message: string) {
     super(message);
     this.code = code;
   }

@@ -416,6 +416,25 @@ describe("what will never be delivered", () => {
     expect(queue.bodies()).toEqual([body]);
   });
 
+  test("is also what is older than four days and fails again: its queue would drop it after seven", async () => {
+    await thaw(by((key) => (key.startsWith("good") ? ok : json(401, {}))));
+    const { queue } = await deadLetters();
+    const DAY_MS = 24 * 3_600_000;
+    const aged = (id: string, days: number | string) => ({
+      ...message(id),
+      attributes: { SentTimestamp: typeof days === "string" ? days : String(Date.now() - days * DAY_MS) },
+    });
+    const Records = [aged("good-old", 5), aged("old", 4.01), aged("young", 3.99), aged("ageless", "?")];
+    expect(await outcomeOf(restoreRequested({ Records }))).toEqual(["ageless", "young"]);
+    const [letter, ...others] = queue.receive(10);
+    expect(others).toEqual([]);
+    expect(letter?.body).toBe(readOf("old"));
+    expect(letter?.messageAttributes["ErrorCode"]?.stringValue).toBe("TOO_OLD");
+    expect(letter?.messageAttributes["ErrorMessage"]?.stringValue).toMatch(
+      /^not delivered in four days: .*401/,
+    );
+  });
+
   test("is thrown when the function is invoked directly, for then Lambda keeps it", async () => {
     await thaw(refusal(400));
     const { server } = await deadLetters();

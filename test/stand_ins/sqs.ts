@@ -153,10 +153,11 @@ export class StandInQueue {
     return this.#messages.size;
   }
 
-  /** ApproximateAgeOfOldestMessage. */
+  /** ApproximateAgeOfOldestMessage, which leaves out what was received three times. */
   get oldest_ms(): number {
     this.#expire();
-    const sent = [...this.#messages].map(({ sent_at_ms }) => sent_at_ms);
+    const fresh = [...this.#messages].filter(({ receive_count }) => receive_count < 3);
+    const sent = fresh.map(({ sent_at_ms }) => sent_at_ms);
     return sent.length === 0 ? 0 : this.#now - Math.min(...sent);
   }
 

@@ -12,7 +12,9 @@ import { buildLambdas } from "../../lambdas/build.ts";
 /** What Lambda's own program does: one event after the other, results and errors as JSON. */
 const RUN = `
   const { handler } = await import(process.argv[1]);
-  process.on("message", async ({ id, event, time_ms }) => {
+  const now = Date.now;
+  process.on("message", async ({ id, event, time_ms, ahead_ms }) => {
+    Date.now = () => now() + ahead_ms;
     const began = performance.now();
     const context = { getRemainingTimeInMillis: () => time_ms - (performance.now() - began) };
     const told = await handler(event, context).then(
@@ -36,7 +38,8 @@ export interface Invocation {
 }
 
 export interface LambdaProcess {
-  invoke(event: unknown): Promise<Invocation>;
+  /** At another time than now, if told so. */
+  invoke(event: unknown, at_ms?: number): Promise<Invocation>;
   stop(): Promise<void>;
 }
 
@@ -74,10 +77,10 @@ export async function startLambda(
   await answerOf(child, "ready");
   let invocations = 0;
   return {
-    invoke(event) {
+    invoke(event, at_ms = Date.now()) {
       const id = ++invocations;
       const answer = answerOf(child, id);
-      child.send({ id, event, time_ms: TIMEOUT_MS });
+      child.send({ id, event, time_ms: TIMEOUT_MS, ahead_ms: at_ms - Date.now() });
       return answer;
     },
     async stop() {

@@ -25,6 +25,7 @@ export const NOT_FAST = filesOf([
   "cli/*",
   "faults",
   "journey",
+  "lambdas/days_away",
   "lambdas/lambda_bundle",
   "model/model",
   "pages/browser",
