@@ -63,6 +63,8 @@ function* unwrapText(text: unknown, name: string): Generator<Unwrapped> {
 export interface SqsMessage {
   messageId: string;
   body: unknown;
+  /** When it came into the queue, in ms; undefined when that is not told. */
+  sent_at: number | undefined;
 }
 
 /** The messages of a batch from SQS, by Lambda or by EventBridge Pipes; undefined when the event came another way. */
@@ -75,5 +77,11 @@ export function sqsBatch(event: unknown): SqsMessage[] | undefined {
   return messages.map((message) => ({
     messageId: required(textOf(message["messageId"]), "messageId"),
     body: message["body"],
+    sent_at: sentAt(message["attributes"]),
   }));
+}
+
+function sentAt(attributes: unknown): number | undefined {
+  const text = isObject(attributes) ? textOf(attributes["SentTimestamp"]) : undefined;
+  return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
 }

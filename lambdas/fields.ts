@@ -1,4 +1,5 @@
 /** Reads untrusted JSON. */
+import { unreadable } from "./failures.ts";
 
 /** Enough to recognise an error page. */
 const MAX_QUOTE_LENGTH = 500;
@@ -23,7 +24,7 @@ export const textOf = (value: unknown): string | undefined =>
 export function textIn(record: JsonObject, name: string): string | undefined {
   const value = record[name];
   if (value === undefined || value === null || typeof value === "string") return textOf(value);
-  throw new Error(`Unreadable event: ${name} is of the wrong kind: ${quote(JSON.stringify(value))}.`);
+  throw unreadable(`${name} is of the wrong kind: ${quote(JSON.stringify(value))}`);
 }
 
 /** A required field that must be an object. */
@@ -43,7 +44,7 @@ export function parseJson(text: string): unknown {
 
 /** A required field of an event of ours; without it the event belongs in the dead-letter queue. */
 export function required<T>(value: T | undefined, name: string): T {
-  if (value === undefined) throw new Error(`Unreadable event: ${name} is missing or of the wrong kind.`);
+  if (value === undefined) throw unreadable(`${name} is missing or of the wrong kind`);
   return value;
 }
 
@@ -57,7 +58,7 @@ export function timeOf(value: unknown, name: string): string | undefined {
   ) {
     return value;
   }
-  throw new Error(`Unreadable event: ${name} is not a UTC time: ${quote(JSON.stringify(value))}.`);
+  throw unreadable(`${name} is not a UTC time: ${quote(JSON.stringify(value))}`);
 }
 
 /** Undoes form encoding ("+" is a space); throws on a stray "%". */
@@ -65,6 +66,6 @@ export function decodeForm(text: string, name: string): string {
   try {
     return decodeURIComponent(text.replaceAll("+", " "));
   } catch {
-    throw new Error(`Unreadable event: ${name} is not URL-encoded: ${quote(text)}.`);
+    throw unreadable(`${name} is not URL-encoded: ${quote(text)}`);
   }
 }

@@ -1,7 +1,9 @@
 import type { JsonObject } from "./fields.ts";
 
 /** One line per event, so that a log query finds each one's outcome. */
-export function log(line: { lambda: string; outcome: "sent" | "ignored" | "failed" } & JsonObject): void {
+export function log(
+  line: { lambda: string; outcome: "sent" | "ignored" | "failed" | "dead_letter" } & JsonObject,
+): void {
   console.log(JSON.stringify(line));
 }
 

@@ -6,6 +6,7 @@
  * S3. An event that is ours but cannot be read or delivered is thrown: AWS repeats it.
  */
 import { deliver, type SqsBatchResponse, type Translation } from "./deliver.ts";
+import { unreadable } from "./failures.ts";
 import {
   decodeForm,
   isObject,
@@ -65,7 +66,7 @@ function fromNotification(record: JsonObject): Reading {
   const type = required(textIn(record, "eventName"), "eventName").replace(/^s3:/, "");
   if (type !== "ObjectRestore:Completed") return { ignored: type };
   if (!String(record["eventVersion"]).startsWith("2.")) {
-    throw new Error(`Unreadable event: eventVersion ${String(record["eventVersion"])} is not known.`);
+    throw unreadable(`eventVersion ${String(record["eventVersion"])} is not known`);
   }
   const s3 = objectIn(record, "s3");
   const object = objectIn(s3, "object");

@@ -7,6 +7,7 @@
  */
 import { deliver, type SqsBatchResponse, type Translation } from "./deliver.ts";
 import type { AwsEvent } from "./envelopes.ts";
+import { unreadable } from "./failures.ts";
 import {
   decodeForm,
   isObject,
@@ -19,6 +20,7 @@ import {
 } from "./fields.ts";
 import type { ThawBody } from "./thaw_client.ts";
 import type { InvocationContext } from "./tries.ts";
+import { ignoredReader, isWatched } from "./watched.ts";
 
 /** S3's codes for "archived". Its message is for people and may change. */
 const ARCHIVED: Readonly<Record<string, readonly string[]>> = {
@@ -42,7 +44,9 @@ const TRANSLATION: Translation = {
   answers: ["id", "duplicate"],
   read: (event) => {
     const detail = failedRead(event);
-    return typeof detail === "string" ? { ignored: detail } : { body: requestBody(detail) };
+    if (typeof detail === "string") return { ignored: detail };
+    const body = requestBody(detail);
+    return isWatched(body.s3_bucket) ? { body } : { ignored: `${body.s3_bucket} is none of BUCKETS` };
   },
   idOf: ({ event }) => (isObject(event["detail"]) ? eventId(event["detail"]) : undefined),
 };
@@ -68,16 +72,19 @@ function failedRead({ form, event }: AwsEvent): JsonObject | string {
   const errorCode = textIn(detail, "errorCode");
   if (errorCode === undefined) return `${eventName} succeeded`;
   if (!errors.includes(errorCode)) return `${eventName} failed with ${errorCode}, not for being archived`;
-  return detail;
+  return ignoredReader(identityIn(detail)) ?? detail;
 }
 
+const identityIn = (detail: JsonObject): JsonObject =>
+  isObject(detail["userIdentity"]) ? detail["userIdentity"] : {};
+
 /** A field about the reader is left out if of a wrong type: the file is restored anyway. @throws for one about the object. */
-function requestBody(detail: JsonObject): ThawBody {
+function requestBody(detail: JsonObject): ThawBody & ArchivedObject {
   // Only a new major version can break this reader.
   if (!String(detail["eventVersion"]).startsWith("1.")) {
-    throw new Error(`Unreadable event: eventVersion ${String(detail["eventVersion"])} is not known.`);
+    throw unreadable(`eventVersion ${String(detail["eventVersion"])} is not known`);
   }
-  const identity = isObject(detail["userIdentity"]) ? detail["userIdentity"] : {};
+  const identity = identityIn(detail);
   const account = textOf(identity["accountId"]);
   return {
     ...archivedObject(detail),
@@ -121,12 +128,14 @@ function archivedObject(detail: JsonObject): ArchivedObject {
   const parameters = objectIn(detail, "requestParameters");
   const resources = resourcesOf(detail);
   if (detail["eventName"] !== "GetObject") return copySource(parameters, resources);
-  const named = textIn(parameters, "bucketName");
+  const named = plainBucket(textIn(parameters, "bucketName"));
+  // Taken as it is: CloudTrail writes the key literally, "+" and "%" included.
+  const s3_key = required(textIn(parameters, "key"), "requestParameters.key");
+  // The request may name an access point; then only the resources name its bucket.
+  const buckets = named === undefined ? resources.buckets : [...resources.buckets, named];
   return {
-    // The request may name an access point; then only the resources name its bucket.
-    s3_bucket: resources.buckets[0] ?? required(plainBucket(named), "the bucket (resources, bucketName)"),
-    // Taken as it is: CloudTrail writes the key literally, "+" and "%" included.
-    s3_key: required(textIn(parameters, "key"), "requestParameters.key"),
+    s3_bucket: required(bucketOf(s3_key, buckets, resources), "the bucket (resources, bucketName)"),
+    s3_key,
     version_id: textIn(parameters, "versionId"),
     // Only a first guess: S3 itself says where the bucket is.
     region: textOf(detail["awsRegion"]),
@@ -147,6 +156,12 @@ function resourcesOf(detail: JsonObject): Resources {
       return /^arn:[^:]+:s3:::(.+)$/s.exec(textOf(resource["ARN"]) ?? "")?.[1] ?? [];
     });
   return { buckets: named("AWS::S3::Bucket"), objects: named("AWS::S3::Object") };
+}
+
+/** Of several buckets, the one that is watched and has the key among the objects listed, or as much of that as there is. */
+function bucketOf(key: string, buckets: string[], { objects }: Resources): string | undefined {
+  const watched = buckets.filter(isWatched);
+  return watched.find((bucket) => objects.includes(`${bucket}/${key}`)) ?? watched[0] ?? buckets[0];
 }
 
 /** The name, unless it is an access point's: its ARN, or the alias that S3 makes for it. */
@@ -186,5 +201,7 @@ function bucketBehind(
   const holding = buckets.filter((bucket) => objects.includes(`${bucket}/${key}`));
   // Copied within one access point: then the destination's bucket is the source's.
   const candidates = destination === accessPoint ? buckets : holding.filter((name) => name !== destination);
-  return new Set(candidates).size === 1 ? candidates[0] : undefined;
+  const watched = candidates.filter(isWatched);
+  const sources = watched.length === 0 ? candidates : watched;
+  return new Set(sources).size === 1 ? sources[0] : undefined;
 }

@@ -1,9 +1,16 @@
 /** Time-outs and retries: an invocation has one time budget for all its calls. */
 
+/** Connecting takes one or two round trips, TLS included; beyond this nobody is there. */
+export const CONNECT_TIMEOUT_MS = 3_000;
 /** Thaw responds within 2 s even when its database is down. */
 const TRY_TIMEOUT_MS = 5_000;
 /** Enough for a restart of the server (a second or two); AWS's own retries cover longer outages. */
 export const MAX_TRIES = 4;
+/**
+ * An event from a queue is tried again only while this lasts: the tries above, but no time-out and no Retry-After. The
+ * queue waits for nothing, while our waiting is billed.
+ */
+export const RETRY_QUEUED_WITHIN_MS = 2_000;
 /** Below the functions' time-out of 30 s, so that the error is ours and has a reason. */
 const BUDGET_MS = 20_000;
 /** Of the remaining time, reserved to log and to throw. */
@@ -28,12 +35,12 @@ export const backoff = (tries: number): number => BACKOFF_MS * 2 ** (tries - 1) 
 export const timeoutWithin = (deadline: number): number =>
   Math.max(1, Math.min(TRY_TIMEOUT_MS, Math.floor(deadline - Date.now())));
 
-/** fetch says only "fetch failed"; the reason is in the cause. */
+/** fetch says only "fetch failed", and a host with several addresses nothing at all; then the reason is inside. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.name === "TimeoutError") return "timed out";
-  const { cause } = error;
-  if (!(cause instanceof Error)) return error.message;
-  const code = "code" in cause && typeof cause.code === "string" ? cause.code : cause.name;
-  return cause.message.includes(code) ? cause.message : `${code} ${cause.message}`.trim();
+  if (error instanceof AggregateError && error.message === "") return error.errors.map(reasonOf).join(", ");
+  const reason = error.cause instanceof Error ? error.cause : error;
+  const code = "code" in reason && typeof reason.code === "string" ? reason.code : "";
+  return reason.message.includes(code) ? reason.message : `${code} ${reason.message}`;
 }

@@ -1,4 +1,5 @@
 import type { Result } from "./table.ts";
+import { bundle } from "./figures/bundle.ts";
 import { history } from "./figures/history.ts";
 import { idle } from "./figures/idle.ts";
 import { hotObject, intake, intakeBesideWorker } from "./figures/intake.ts";
@@ -44,4 +45,5 @@ export const FIGURES: Figure[] = [
   { numbers: [15], what: "reads taken in with a large map", measure: largeMap },
   { numbers: [16], what: "a soak", measure: soak },
   { numbers: [17], what: "the operator's pages with a long history, and with much stuck", measure: pages },
+  { numbers: [18], what: "events through the built function, in batches and one by one", measure: bundle },
 ];

@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,6 +12,7 @@ import { unzipSync } from "fflate";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 
 import { buildLambdas } from "../../lambdas/build.ts";
+import { unpackLambdas } from "../support/lambda_process.ts";
 
 const SECRET = "the-secret-of-these-tests-0123456789";
 const NAMES = ["restore_completed", "restore_requested"];
@@ -25,18 +26,12 @@ const RUN = `
 `;
 
 let directory = "";
-const zipOf = (name: string): Uint8Array => readFileSync(join(directory, "first", `${name}.zip`));
+const zipOf = (name: string): Uint8Array => readFileSync(join(directory, "zips", `${name}.zip`));
 
 beforeAll(async () => {
   // Away from the checkout: nothing of its node_modules can be found from here.
   directory = await mkdtemp(join(tmpdir(), "thaw-bundle-"));
-  await buildLambdas(join(directory, "first"));
-  for (const name of NAMES) {
-    await mkdir(join(directory, name));
-    for (const [file, bytes] of Object.entries(unzipSync(zipOf(name)))) {
-      await writeFile(join(directory, name, file), bytes);
-    }
-  }
+  await unpackLambdas(directory);
 });
 afterAll(() => rm(directory, { recursive: true }));
 
@@ -108,10 +103,10 @@ describe("a bundle", () => {
     const outcome = await invoke("restore_requested", "get_iam_user", { RESTORE_SECRET: SECRET });
 
     expect(outcome.code).toBe(1);
-    const line = Number(/lambdas\/thaw_client\.ts:(\d+)/.exec(outcome.stderr)?.[1]);
-    const source = readFileSync(join(import.meta.dirname, "../../lambdas/thaw_client.ts"), "utf8");
-    expect(source.split("\n")[line - 1]).toContain("THAW_URL is missing");
-    expect(outcome.stderr).toMatch(/lambdas\/restore_requested\.ts:\d+/);
+    const line = Number(/lambdas\/urls\.ts:(\d+)/.exec(outcome.stderr)?.[1]);
+    const source = readFileSync(join(import.meta.dirname, "../../lambdas/urls.ts"), "utf8");
+    expect(source.split("\n")[line - 1]).toContain("is missing or no URL");
+    expect(outcome.stderr).toMatch(/lambdas\/deliver\.ts:\d+/);
     expect(outcome.stdout + outcome.stderr).not.toContain(SECRET);
   });
 
@@ -127,7 +122,7 @@ describe("a bundle", () => {
     for (const name of NAMES) {
       const code = readFileSync(join(directory, name, `${name}.mjs`), "utf8");
       const imported = [...code.matchAll(/^import .*?from "([^"]+)"/gm)].map((match) => match[1]);
-      expect(imported).toEqual(["node:timers/promises"]);
+      expect(imported).toEqual(["node:http", "node:https", "node:timers/promises"]);
       expect(code).not.toMatch(/\brequire\(|\bimport\(/);
     }
   });

@@ -1,6 +1,5 @@
 import { readFileSync, readdirSync } from "node:fs";
-import { createServer } from "node:http";
-import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { handler as restoreCompleted } from "../../lambdas/restore_completed.ts";
 import { handler as restoreRequested } from "../../lambdas/restore_requested.ts";
@@ -9,6 +8,7 @@ import {
   restoreCompleted as completedSchema,
   restoreRequest as requestSchema,
 } from "../../server/http/input.ts";
+import { closedPort, hang, json, listen, type Answer, type Call } from "../support/stub_server.ts";
 
 const SECRET = "the-secret-of-these-tests-0123456789";
 const OTHER_SECRET = "another-secret-of-these-tests-9876543210";
@@ -33,58 +33,7 @@ const firstRecord = (event: JsonObject) =>
 /** As Lambda's second argument: how long the invocation may still run. */
 const within = (remaining_ms: number) => ({ getRemainingTimeInMillis: () => remaining_ms });
 
-interface Call {
-  method: string;
-  path: string;
-  headers: IncomingHttpHeaders;
-  body: unknown;
-}
-
-type Answer = (response: ServerResponse, call: Call) => void;
-
-const json =
-  (status: number, body: unknown, headers: Record<string, string> = {}): Answer =>
-  (response) =>
-    void response
-      .writeHead(status, { "content-type": "application/json", ...headers })
-      .end(JSON.stringify(body));
 const ok = json(200, { ok: true, id: "1", duplicate: false, updated: 1 });
-const hang: Answer = () => {};
-
-/** A real HTTP server that records what arrives and gives the answers in turn, the last one for ever. */
-async function listen(answers: Answer[]): Promise<{ port: number; url: string; calls: Call[] }> {
-  const calls: Call[] = [];
-  const server = createServer((request, response) => void receive(request, response));
-  async function receive(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const text = (await request.toArray()).join("");
-    const call: Call = {
-      method: request.method ?? "",
-      path: request.url ?? "",
-      headers: request.headers,
-      body: text === "" ? undefined : JSON.parse(text),
-    };
-    calls.push(call);
-    (answers[calls.length - 1] ?? answers.at(-1))?.(response, call);
-  }
-  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new TypeError("It listens on no port.");
-  const { port } = address;
-  return { port, url: `http://127.0.0.1:${port}`, calls };
-}
-
-/** A port of this machine where nobody listens any more. */
-async function closedPort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => void server.close(resolve));
-  return address !== null && typeof address === "object" ? address.port : 0;
-}
 
 /** Thaw, as far as the functions see it. */
 async function thaw(...answers: Answer[]): Promise<Call[]> {
@@ -757,12 +706,19 @@ describe("THAW_URL", () => {
     "thaw.example.com",
     "",
   ])("is refused before anything is sent: %j", async (url) => {
-    const fetched = vi.spyOn(globalThis, "fetch");
+    const requested: unknown[] = [];
+    const note = (request: unknown): void => void requested.push(request);
+    subscribe("http.client.request.start", note);
+    onTestFinished(() => void unsubscribe("http.client.request.start", note));
     vi.stubEnv("THAW_URL", url);
     const message = await failure(send());
     expect(message).toMatch(/THAW_URL/);
     expect(message).not.toContain("password@");
-    expect(fetched).not.toHaveBeenCalled();
+    expect(requested).toEqual([]);
+    // It would be seen here.
+    await thaw();
+    await send();
+    expect(requested).toHaveLength(1);
   });
 
   test.each([

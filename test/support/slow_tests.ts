@@ -26,6 +26,7 @@ export const NOT_FAST = filesOf([
   "faults",
   "journey",
   "lambdas/cfn_lint",
+  "lambdas/days_away",
   "lambdas/lambda_bundle",
   "lambdas/readme",
   "model/model",
