@@ -9,7 +9,7 @@ declare
   v_server text[] := array['applied_sql_files', 'request_restores', 'locked_reads', 'complete_restores'];
   v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
-    'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up', 'forget_old_holds', 'due_notices', 'seal_notice',
+    'claim_looks', 'hand_in_looks', 'drop_looks', 'note_look_troubles', 'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up', 'forget_old_holds', 'due_notices', 'seal_notice',
     'due_people', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
     'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',

@@ -146,6 +146,8 @@ create or replace view oldest_waiting as
     from ((select 'S3 to accept the restore' as waits_for, r.id, r.status_at as since
              from restores r where r.status = 'not_started' and r.closed_at is null and r.attempt_after <> 'infinity' order by r.status_at limit 1)
           union all
+          (select 'S3 to say whether an object that was looked at is archived', l.id, l.created_at from looks l order by l.created_at limit 1)
+          union all
           (select 'an operator to approve it', h.id, h.opened_at from holds h where h.status = 'open' order by h.opened_at limit 1)
           union all
           (select 'S3 to restore the object', r.id, r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)
