@@ -164,7 +164,11 @@ describe("a look", () => {
   });
 
   test("in a batch with reads changes nothing for them", async ({ pool }) => {
-    const batch = [aRead({ s3_key: "a" }), aLook({ s3_key: "b" }), aRead({ s3_key: "c", evidence: "refused" })];
+    const batch = [
+      aRead({ s3_key: "a" }),
+      aLook({ s3_key: "b" }),
+      aRead({ s3_key: "c", evidence: "refused" }),
+    ];
     const answers = await requestRestores(pool, ...batch);
     expect(answers.map((answer) => answer.request_id).toSorted()).toEqual(
       batch.map((read) => read["id"]).toSorted(),
@@ -269,7 +273,9 @@ describe("looks at one object", () => {
   test("are claimed by one of two workers at once", async ({ pool }) => {
     await requestRestores(
       pool,
-      ...Array.from({ length: 100 }, (_, index) => aLook({ s3_key: `${index % 20}`, access_key_id: `K${index}` })),
+      ...Array.from({ length: 100 }, (_, index) =>
+        aLook({ s3_key: `${index % 20}`, access_key_id: `K${index}` }),
+      ),
     );
     const claims = await Promise.all(Array.from({ length: 8 }, () => claim(pool, 10)));
     const ids = claims.flat().flatMap((claimed) => claimed.ids);
@@ -279,7 +285,9 @@ describe("looks at one object", () => {
   test("with names of full length fit", async ({ pool }) => {
     const long = { s3_key: "é".repeat(512), version_id: "v".repeat(1024), access_key_id: "" };
     await look(pool, { ...long, principal: `arn:${"p".repeat(2044)}` });
-    expect(await look(pool, { ...long, principal: `arn:${"p".repeat(2044)}` })).toMatchObject({ duplicate: true });
+    expect(await look(pool, { ...long, principal: `arn:${"p".repeat(2044)}` })).toMatchObject({
+      duplicate: true,
+    });
     await handIn(pool, await claimOne(pool));
     expect(await requests(pool)).toHaveLength(1);
   });
@@ -390,7 +398,9 @@ test("the oldest look that waits is there for operators to see", async ({ pool }
   expect(await query(pool, "select waits_for, id, since from oldest_waiting")).toEqual([
     { waits_for: "S3 to say whether an object that was looked at is archived", id: read_id, since },
   ]);
-  expect(await one(pool, "select oldest_waiting_since from thaw_health")).toEqual({ oldest_waiting_since: since });
+  expect(await one(pool, "select oldest_waiting_since from thaw_health")).toEqual({
+    oldest_waiting_since: since,
+  });
   const { value } = await one(
     pool,
     `select value from gauges where metric = 'oldest_waiting_seconds' and labels = '{"state": "looked"}'`,
