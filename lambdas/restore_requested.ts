@@ -35,7 +35,7 @@ const ARCHIVED: Readonly<Record<string, readonly string[]>> = {
  *
  * The agent ends in the command, in brackets or not; before CLI 2.15.51 without "md/" and with a slash.
  */
-const GIVES_UP_AFTER_HEAD = / (?:md\/command#|command\/)s3\.(?:cp|mv)\]?$/;
+const GIVES_UP_AFTER_HEAD = /\bcommand[#/]s3\.(?:cp|mv)\]?$/;
 
 /** Each failed read in the event becomes one `POST /restore/request`. */
 export async function handler(

@@ -26,6 +26,7 @@ export const NOT_FAST = filesOf([
   "faults",
   "journey",
   "lambdas/lambda_bundle",
+  "lambdas/looked",
   "model/model",
   "pages/browser",
   "pages/metrics",
@@ -43,6 +44,7 @@ export const NOT_FAST = filesOf([
   "stand_ins/clients",
   "worker/big_mails",
   "worker/limit_storm",
+  "worker/looks",
   "worker/mail_protocol",
   "worker/trigger_restores",
 ]);
