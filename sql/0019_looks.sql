@@ -13,8 +13,10 @@ create table looks (
   claimed_by text,
   failure_code text,
   failure_message text
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
-        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 2000);
+-- Rows come and go within a second. (Without truncation: it would lock the table, and reads wait with looks.)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 2000,
+        vacuum_truncate = off);
 
 create index looks_due on looks (attempt_after);
 -- The reader as a hash: with a key, a version and an ARN of full length an entry would be longer than an index allows.

@@ -343,6 +343,18 @@ comment on column oldest_waiting.id is 'Who waits: a restore, a request (mail to
 comment on column oldest_waiting.since is 'Since when.';
 comment on column oldest_waiting.waiting is 'For how long.';
 
+comment on view waiting_looks is 'Looks (aws s3 cp of one file) that S3 is still to be asked about, by HEAD. Mostly empty: an answer takes a second.';
+comment on column waiting_looks.id is 'The id that POST /restore/request answered.';
+comment on column waiting_looks.s3_bucket is 'The bucket.';
+comment on column waiting_looks.s3_key is 'The key, as S3 has it.';
+comment on column waiting_looks.version_id is 'As the look named it; empty: it named none.';
+comment on column waiting_looks.reader is 'Who looked, as restore_requests.reader.';
+comment on column waiting_looks.since is 'When it came in.';
+comment on column waiting_looks.attempts is 'How often S3 was asked.';
+comment on column waiting_looks.attempt_after is 'S3 is not asked before.';
+comment on column waiting_looks.failure_code is 'S3''s name of the latest error; null: none. After 24 hours and ten tries the look is dropped.';
+comment on column waiting_looks.failure_message is 'The same as a sentence; null: none.';
+
 comment on view stuck_requests is 'What an operator should look at, request by request: why, and what to do about it. Empty: all is well.';
 comment on column stuck_requests.id is 'The request (restore_requests.id).';
 comment on column stuck_requests.since is 'Since when.';

@@ -107,7 +107,7 @@ begin
     execute format('grant usage on schema graphile_worker to %I', v_object.name);
     execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
-      findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
+      findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, waiting_looks, recent_failures,
       read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails, times_to_readable, hold_overview to %I', v_object.name);
     execute format('grant select on policy_list, limit_list, limit_status, hold_list, held_restores, price_list,
       cost_by_person, cost_by_bucket, cost_by_prefix, cost_by_class, cost_by_month to %I', v_object.name);

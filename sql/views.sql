@@ -159,6 +159,11 @@ create or replace view oldest_waiting as
           (select 'a mail to be sent', n.id, n.created_at from notifications n
             where n.status <> 'sent' and n.status = 'sealed' order by n.created_at limit 1)) w;
 
+-- Looks that S3 is still to be asked about (looks.sql).
+create or replace view waiting_looks as
+  select l.id, l.s3_bucket, l.s3_key, l.version_id, l.reader, l.created_at as since, l.attempts, l.attempt_after, l.failure_code, l.failure_message
+    from looks l;
+
 -- Restores that failed in the last 7 days, and why. What was only observed has not failed.
 create or replace view recent_failures as
   select r.id as restore_id, r.s3_bucket, r.s3_key, r.version_id, r.status_at as failed_at, r.failure_code, r.failure_message, r.closed_at

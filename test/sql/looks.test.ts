@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
+import { costOf, type Cost } from "../bench/figures/history.ts";
 import { policy } from "../support/cost.ts";
 import { test } from "../support/database.ts";
 import {
@@ -425,4 +426,62 @@ test("ids that come twice are one look", async ({ pool }) => {
   await requestRestores(pool, read);
   expect(await requestRestores(pool, read)).toMatchObject([{ request_id: read["id"] }]);
   expect(await looks(pool)).toHaveLength(1);
+});
+
+describe("each step costs the same", () => {
+  /** Half of them are due. */
+  const addLooks = (pool: Pool, count: number): Promise<unknown> =>
+    pool.query(
+      `insert into looks (id, s3_bucket, s3_key, version_id, reader, read, attempt_after, created_at)
+       select id, $2, 'films/' || n, '', $3,
+              jsonb_build_object('id', id, 's3_bucket', $2::text, 's3_key', 'films/' || n, 'access_key_id', $3::text, 'event_time', now()),
+              now() + n % 2 * interval '1 hour' - n * interval '1 ms', now() - n * interval '1 ms'
+         from generate_series(1, $1) n cross join lateral (select md5(n::text)::uuid as id) i`,
+      [count, BUCKET, JANE],
+    );
+
+  async function costs(pool: Pool): Promise<Record<string, Cost>> {
+    const literal = (value: unknown) => `'${JSON.stringify(value)}'`;
+    const claimed = await claim(pool, 30);
+    const [handed_in, dropped, troubled] = [0, 10, 20].map((from) => claimed.slice(from, from + 10));
+    const of = (page: Claimed[] = []): string =>
+      `'${page[0]?.claim_id}', '{${page.flatMap(({ ids }) => ids).join()}}'`;
+    const troubles = [{ ids: troubled?.flatMap(({ ids }) => ids), code: "x", message: "X." }];
+    const statements = {
+      put: `select * from request_restores(${literal([aLook(), aLook({ s3_key: "films/1" })])}, '{120 seconds}')`,
+      claim: "select * from claim_looks(50, 'w')",
+      "hand in": `select hand_in_looks(${of(handed_in)}, '{120 seconds}')`,
+      drop: `select drop_looks(${of(dropped)})`,
+      trouble: `select * from note_look_troubles('${troubled?.[0]?.claim_id}', ${literal(troubles)})`,
+      "oldest waiting": "select * from oldest_waiting",
+    };
+    const client = await pool.connect();
+    const found: Record<string, Cost> = {};
+    try {
+      for (const [name, statement] of Object.entries(statements))
+        found[name] = await costOf(client, statement);
+    } finally {
+      client.release(true);
+    }
+    return found;
+  }
+
+  test("however many looks wait, whatever the statistics say", { timeout: 120_000 }, async ({ pool }) => {
+    await pool.query("alter table looks set (autovacuum_enabled = off)");
+    await addLooks(pool, 1_000);
+    await pool.query("vacuum analyze looks");
+    const few = await costs(pool);
+    for (const known of ["analyze looks", "vacuum looks"]) {
+      await pool.query("truncate looks");
+      await pool.query(known);
+      await addLooks(pool, 40_000);
+      for (const [name, cost] of Object.entries(await costs(pool))) {
+        expect.soft(cost.scanned, `${name}, ${known}`).not.toContain("looks");
+        // All of the table is thousands; the system catalog, read anew when autovacuum was there, is hundreds.
+        expect
+          .soft(cost.buffers, `${name}, ${known}`)
+          .toBeLessThanOrEqual(1.5 * (few[name]?.buffers ?? 0) + 400);
+      }
+    }
+  });
 });

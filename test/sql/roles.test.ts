@@ -136,6 +136,7 @@ const VIEWS = [
   "told_times",
   "unsent_mails",
   "untold_requests",
+  "waiting_looks",
   "worker_status",
 ];
 
