@@ -59,6 +59,9 @@ begin
 end
 $$;
 
+-- One claim of looks at a time, for some milliseconds: two would divide the looks at one object, and ask about it twice.
+create or replace function claim_looks_lock() returns bigint language sql immutable as $$ select hashtextextended('claim_looks', 0) $$;
+
 -- Claims the looks at up to p_limit objects: one row for each object, with the looks that one HEAD answers. The claim is a lease, as
 -- that of a restore is. Recipe: page by key, by index, one plan.
 create or replace function claim_looks(p_limit integer, p_worker text default null)
@@ -69,6 +72,7 @@ declare
   v_claim uuid := gen_random_uuid();
   v_ids uuid[];
 begin
+  perform pg_advisory_xact_lock(claim_looks_lock());
   v_ids := array(
     select d.id from looks d where d.attempt_after <= now()
      order by d.attempt_after limit p_limit for no key update skip locked);

@@ -17,6 +17,9 @@ interface Looks extends S3Object {
 /** Shorter than for a restore: a read that comes meanwhile waits for the page of looks to end. */
 const HEAD_TIMEOUT_MS = 5_000;
 
+/** Of S3_CONCURRENCY, which is also the number of connections: two runs leave half of them to reads and polls. */
+const SHARE = 1 / 4;
+
 /** Rows that another session keeps locked, or that Postgres refuses. */
 const NOT_HANDED_IN: Trouble = {
   code: "not_handed_in",
@@ -36,7 +39,7 @@ export async function askAboutLooks(context: TaskContext, stop: AbortSignal): Pr
   const handIns = new Batcher((looks: Looks[]) => handIn(context, looks), { batch_size: page.length });
   const needless: string[] = [];
   const troubles: (Trouble & { ids: string[] })[] = [];
-  await Promise.all(
+  const asked = await Promise.allSettled(
     page.map(async (looks) => {
       const found = await ask(context, looks, stop);
       if (found === "nothing to restore") {
@@ -53,13 +56,15 @@ export async function askAboutLooks(context: TaskContext, stop: AbortSignal): Pr
   if (needless.length > 0) await sql`select drop_looks(${claim_id}, ${needless}::uuid[])`.execute(db);
   if (troubles.length > 0) await noteTroubles(context, claim_id, troubles);
   count("dropped", needless.length);
+  // Shutting down, or Postgres is away: their leases end.
+  for (const result of asked) if (result.status === "rejected") throw result.reason;
   return page.length;
 }
 
 async function claim({ db, settings, worker_id }: TaskContext): Promise<Looks[]> {
   const { rows } = await sql<Looks>`
     select claim_id, ids, s3_bucket, s3_key, version_id, region
-      from claim_looks(${settings.S3_CONCURRENCY}, ${worker_id})`.execute(db);
+      from claim_looks(${Math.ceil(settings.S3_CONCURRENCY * SHARE)}, ${worker_id})`.execute(db);
   return rows;
 }
 

@@ -22,6 +22,7 @@ import {
   requests,
   restores,
   WAITS,
+  whileUncommitted,
   type Answer,
   type Row,
 } from "../support/rows.ts";
@@ -212,8 +213,8 @@ describe("looks at one object", () => {
   test("by one reader while one waits are one, of the newest", async ({ pool }) => {
     const first = await look(pool, { event_id: "1", event_time: ago("3 minutes") });
     const newer = await look(pool, { event_id: "2", event_time: ago("1 minutes") });
-    const older = await look(pool, { event_id: "3", event_time: ago("2 minutes") });
     const again = await look(pool, { event_id: "2", event_time: ago("1 minutes") });
+    const older = await look(pool, { event_id: "3", event_time: ago("2 minutes") });
     for (const { request_id, duplicate } of [newer, older, again])
       expect({ request_id, duplicate }).toEqual({ request_id: first.read_id, duplicate: true });
     await handIn(pool, await claimOne(pool));
@@ -271,7 +272,7 @@ describe("looks at one object", () => {
     expect(await restores(pool)).toHaveLength(1);
   });
 
-  test("are claimed by one of two workers at once", async ({ pool }) => {
+  test("are claimed by one of several workers at once, all of an object by the same", async ({ pool }) => {
     await requestRestores(
       pool,
       ...Array.from({ length: 100 }, (_, index) =>
@@ -279,8 +280,20 @@ describe("looks at one object", () => {
       ),
     );
     const claims = await Promise.all(Array.from({ length: 8 }, () => claim(pool, 10)));
-    const ids = claims.flat().flatMap((claimed) => claimed.ids);
-    expect(new Set(ids).size).toBe(ids.length);
+    expect(new Set(claims.flat().flatMap(({ ids }) => ids)).size).toBe(100);
+    expect(claims.flat().map(({ ids }) => ids.length)).toEqual(Array(20).fill(5));
+  });
+
+  test("are not divided by two claims at once: the second waits for the first", async ({ pool }) => {
+    const readers = Array.from({ length: 40 }, (_, index) => `K${index}`);
+    await requestRestores(pool, ...readers.map((access_key_id) => aLook({ access_key_id })));
+    await look(pool, { s3_key: "other" });
+    const second = await whileUncommitted(
+      pool,
+      (client) => client.query("select * from claim_looks(10, 'w')"),
+      () => claim(pool, 10),
+    );
+    expect(second.map(({ s3_key }) => s3_key)).toEqual(["other"]);
   });
 
   test("with names of full length fit", async ({ pool }) => {
