@@ -30,6 +30,15 @@ const ARCHIVED: Readonly<Record<string, readonly string[]>> = {
   UploadPartCopy: ["InvalidObjectState", "ObjectNotInActiveTierError"],
 };
 
+/**
+ * `aws s3 cp` and `mv` of one file (CLI 2): they ask HEAD, see the class, and give up without a GET. Nothing in the event tells
+ * whether the object is archived; Thaw asks S3. `--dryrun` sends the same HEAD, so it cannot be told apart. The HEAD of
+ * `cp ... -` and `--force-glacier-transfer` is followed by a GET with an event of its own: Thaw makes one request of both.
+ *
+ * The agent ends in the command, in brackets or not; before CLI 2.15.51 without "md/" and with a slash.
+ */
+const GIVES_UP_AFTER_HEAD = /\bcommand[#/]s3\.(?:cp|mv)\]?$/;
+
 /** Each failed read in the event becomes one `POST /restore/request`. */
 export async function handler(
   event: unknown,
@@ -67,6 +76,12 @@ function failedRead({ form, event }: AwsEvent): JsonObject | string {
   if (required(textIn(detail, "eventSource"), "eventSource") !== "s3.amazonaws.com")
     return "not an event of S3";
   const eventName = required(textIn(detail, "eventName"), "eventName");
+  if (eventName === "HeadObject") {
+    if (textIn(detail, "errorCode") !== undefined) return "HeadObject failed";
+    return GIVES_UP_AFTER_HEAD.test(textOf(detail["userAgent"]) ?? "")
+      ? detail
+      : "HeadObject by another client than aws s3 cp and mv";
+  }
   const errors = Object.hasOwn(ARCHIVED, eventName) ? ARCHIVED[eventName] : undefined;
   if (errors === undefined) return `${eventName} reads no object`;
   const errorCode = textIn(detail, "errorCode");
@@ -95,6 +110,7 @@ function requestBody(detail: JsonObject): ThawBody & ArchivedObject {
     source_identity: sourceIdentity(identity),
     // "anonymous" may be here too, and is no account.
     account_id: account !== undefined && /^\d{12}$/.test(account) ? account : undefined,
+    evidence: detail["eventName"] === "HeadObject" ? "looked" : undefined,
   };
 }
 
@@ -127,7 +143,8 @@ interface ArchivedObject {
 function archivedObject(detail: JsonObject): ArchivedObject {
   const parameters = objectIn(detail, "requestParameters");
   const resources = resourcesOf(detail);
-  if (detail["eventName"] !== "GetObject") return copySource(parameters, resources);
+  if (detail["eventName"] !== "GetObject" && detail["eventName"] !== "HeadObject")
+    return copySource(parameters, resources);
   const named = plainBucket(textIn(parameters, "bucketName"));
   // Taken as it is: CloudTrail writes the key literally, "+" and "%" included.
   const s3_key = required(textIn(parameters, "key"), "requestParameters.key");

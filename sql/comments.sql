@@ -87,6 +87,21 @@ comment on column restore_requests.last_event_id is 'Id of the newest read event
 comment on column restore_requests.ended_unknown is 'The restore that was over while nobody knew the reader: nobody looks again. Null: not so.';
 comment on column restore_requests.observed is 'True: the policy said observe. Nobody is told of this read.';
 
+comment on table looks is 'One row per reader and object that a tool looked at without reading it (aws s3 cp of one file), until a HEAD of Thaw''s says whether it is archived: then it becomes a read (restores, restore_requests), else it is deleted. Nearly always empty. Moved by the functions of looks.sql only.';
+comment on column looks.id is 'The id that POST /restore/request answered: that of the request, if it becomes one and the reader has none yet.';
+comment on column looks.s3_bucket is 'The bucket.';
+comment on column looks.s3_key is 'The key, as S3 has it.';
+comment on column looks.version_id is 'As the look named it; empty: it named none, the current version.';
+comment on column looks.reader is 'Who looks, as restore_requests.reader.';
+comment on column looks.read is 'The read that it becomes, as request_restores takes it.';
+comment on column looks.created_at is 'When it came in.';
+comment on column looks.attempts is 'Claims: how often S3 was asked.';
+comment on column looks.attempt_after is 'No worker touches the row before: lease and backoff in one.';
+comment on column looks.claim_id is 'Fencing token of the claim, while it is held; null: nobody holds the row.';
+comment on column looks.claimed_by is 'The worker of the latest claim (workers.id); null: never claimed.';
+comment on column looks.failure_code is 'S3''s name of the latest error; null: none. After 24 hours and ten tries the row is deleted.';
+comment on column looks.failure_message is 'The same as a sentence; null: none.';
+
 -- ---------------------------------------------------------------------------------------------- the mails
 
 comment on table notifications is 'The outbox: one row per mail, with its frozen body. Its id is the idempotency key: exactly these bytes are sent, however often it takes.';
@@ -324,9 +339,21 @@ comment on column restore_overview.oldest_since is 'Since when the oldest of the
 
 comment on view oldest_waiting is 'What has waited longest: a row for each thing to wait for, if anything waits for it.';
 comment on column oldest_waiting.waits_for is 'For what.';
-comment on column oldest_waiting.id is 'Who waits: a restore, a request (mail to be written) or a mail (to be sent).';
+comment on column oldest_waiting.id is 'Who waits: a restore, a request (mail to be written), a mail (to be sent) or a look.';
 comment on column oldest_waiting.since is 'Since when.';
 comment on column oldest_waiting.waiting is 'For how long.';
+
+comment on view waiting_looks is 'Looks (aws s3 cp of one file) that S3 is still to be asked about, by HEAD. Mostly empty: an answer takes a second.';
+comment on column waiting_looks.id is 'The id that POST /restore/request answered.';
+comment on column waiting_looks.s3_bucket is 'The bucket.';
+comment on column waiting_looks.s3_key is 'The key, as S3 has it.';
+comment on column waiting_looks.version_id is 'As the look named it; empty: it named none.';
+comment on column waiting_looks.reader is 'Who looked, as restore_requests.reader.';
+comment on column waiting_looks.since is 'When it came in.';
+comment on column waiting_looks.attempts is 'How often S3 was asked.';
+comment on column waiting_looks.attempt_after is 'S3 is not asked before.';
+comment on column waiting_looks.failure_code is 'S3''s name of the latest error; null: none. After 24 hours and ten tries the look is dropped.';
+comment on column waiting_looks.failure_message is 'The same as a sentence; null: none.';
 
 comment on view stuck_requests is 'What an operator should look at, request by request: why, and what to do about it. Empty: all is well.';
 comment on column stuck_requests.id is 'The request (restore_requests.id).';

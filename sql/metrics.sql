@@ -11,7 +11,9 @@ create or replace view gauges as
   select 'oldest_waiting_seconds', jsonb_build_object('state', o.state), coalesce(extract(epoch from now() - o.since), 0)
     from (select 'not_started' as state, (select o.oldest_since from restore_overview o where o.restore_status = 'not_started') as since
           union all
-          select 'pending', (select r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)) o
+          select 'pending', (select r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)
+          union all
+          select 'looked', (select l.created_at from looks l order by l.created_at limit 1)) o
   union all
   select 'requests_untold', jsonb_build_object('kind', c.kind), c.n
     from (select 'pre' as kind, (select count(*) from (select from restore_requests q where is_untold_pre(q) limit 10000) c) as n

@@ -346,6 +346,14 @@ begin
      limit v_left);
   v_left := v_left - cardinality(v_actions);
 
+  -- What they looked at last. It would become a request of theirs.
+  delete from looks l where l.id = any (array(
+    select o.id from looks o
+     where without_address((o.read - 's3_key')::text, v_person) <> (o.read - 's3_key')::text limit v_left for update skip locked));
+  get diagnostics v_changed = row_count;
+  v_left := v_left - v_changed;
+  v_all := v_all + v_changed;
+
   delete from aws_key_user_map m where lower(m.email) = v_person;
   get diagnostics v_changed = row_count;
   v_all := v_all + v_changed;

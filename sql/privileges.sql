@@ -9,7 +9,7 @@ declare
   v_server text[] := array['applied_sql_files', 'request_restores', 'locked_reads', 'complete_restores'];
   v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
-    'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up', 'forget_old_holds', 'due_notices', 'seal_notice',
+    'claim_looks', 'hand_in_looks', 'drop_looks', 'note_look_troubles', 'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up', 'forget_old_holds', 'due_notices', 'seal_notice',
     'due_people', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
     'unseal_stale_notifications', 'take_mail_turn', 'claim_notifications',
     'mark_notification_sent', 'mark_more_readers', 'mark_notification_undeliverable', 'note_notification_uncertain',
@@ -108,7 +108,7 @@ begin
     execute format('grant usage on schema graphile_worker to %I', v_object.name);
     execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
-      findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, recent_failures,
+      findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, waiting_looks, recent_failures,
       read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails, times_to_readable, hold_overview to %I', v_object.name);
     execute format('grant select on policy_list, limit_list, limit_status, hold_list, held_restores, price_list,
       cost_by_person, cost_by_bucket, cost_by_prefix, cost_by_class, cost_by_month to %I', v_object.name);

@@ -31,7 +31,7 @@
 -- -------------------------------------------------------------------------------------- events come in
 
 -- Takes failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
--- source_identity?, region?, event_id?, event_time?}], ids made by the caller; request_id is null where a policy ignores the read. p_notify_waits: the debounce times after which a
+-- source_identity?, region?, event_id?, event_time?, evidence?}], ids made by the caller; request_id is null where a policy ignores the read. p_notify_waits: the debounce times after which a
 -- mail may be due (the quiet window, the longest wait). Returns each id with its request; duplicate: an earlier read created it.
 -- Raises serialization_failure if a restore closes meanwhile: call again; lock_not_available if a row of one of these reads stays
 -- locked: locked_reads tells which.
@@ -62,6 +62,13 @@ begin
     return query select i, null::uuid, false from unnest(v_ignored) i;
     p_requests := (select jsonb_agg(e) from jsonb_array_elements(p_requests) e where (e ->> 'id')::uuid <> all (v_ignored));
     if p_requests is null then return; end if;
+  end if;
+
+  -- Looks wait for a HEAD first, and leave no row here (looks.sql).
+  if p_requests @? '$[*] ? (@.evidence == "looked")' then
+    return query select * from put_looks(jsonb_path_query_array(p_requests, '$[*] ? (@.evidence == "looked")'));
+    p_requests := jsonb_path_query_array(p_requests, '$[*] ? (!(@.evidence == "looked"))');
+    if p_requests = '[]' then return; end if;
   end if;
 
   -- One entry per object and reader, in key order, so that all servers lock in the same order.

@@ -146,6 +146,8 @@ create or replace view oldest_waiting as
     from ((select 'S3 to accept the restore' as waits_for, r.id, r.status_at as since
              from restores r where r.status = 'not_started' and r.closed_at is null and r.attempt_after <> 'infinity' order by r.status_at limit 1)
           union all
+          (select 'S3 to say whether an object that was looked at is archived', l.id, l.created_at from looks l order by l.created_at limit 1)
+          union all
           (select 'an operator to approve it', h.id, h.opened_at from holds h where h.status = 'open' order by h.opened_at limit 1)
           union all
           (select 'S3 to restore the object', r.id, r.accepted_at from restores r where r.status = 'pending' order by r.accepted_at limit 1)
@@ -156,6 +158,11 @@ create or replace view oldest_waiting as
           union all
           (select 'a mail to be sent', n.id, n.created_at from notifications n
             where n.status <> 'sent' and n.status = 'sealed' order by n.created_at limit 1)) w;
+
+-- Looks that S3 is still to be asked about (looks.sql).
+create or replace view waiting_looks as
+  select l.id, l.s3_bucket, l.s3_key, l.version_id, l.reader, l.created_at as since, l.attempts, l.attempt_after, l.failure_code, l.failure_message
+    from looks l;
 
 -- Restores that failed in the last 7 days, and why. What was only observed has not failed.
 create or replace view recent_failures as

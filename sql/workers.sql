@@ -63,6 +63,8 @@ begin
   update restores r set attempt_after = now(), claim_id = null
    where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null
      and (r.attempts <= 3 or r.failure_code = 'SlowDown');
+  update looks l set attempt_after = now(), claim_id = null
+   where l.claimed_by = any (p_workers) and l.claim_id is not null and l.attempts <= 3;
   update notifications n set attempt_after = now(), claim_id = null
    where n.status = 'sealed' and n.claimed_by = any (p_workers) and n.claim_id is not null and n.attempts <= 3;
 

@@ -7,6 +7,7 @@ import type { RestoreAnswer } from "../server/s3/restore_answer.ts";
 import type { Tier } from "../server/s3/storage_class.ts";
 import { troubleOf, type Trouble } from "../server/s3/trouble.ts";
 import { Admissions } from "../server/worker/admissions.ts";
+import { askAboutLooks } from "../server/worker/looks.ts";
 import { RESTORE_RUNS, walkRestores, type Finding, type Settled } from "../server/worker/restores.ts";
 import { task, type TaskContext } from "../server/worker/task.ts";
 
@@ -14,8 +15,19 @@ import { task, type TaskContext } from "../server/worker/task.ts";
  * Asks S3 to restore what was read (`not_started` -> `pending`, `restored` or `failed`): claim, HEAD, admit, RestoreObject, note.
  *
  * Asks at least once per restore: after a crash S3 answers the repeat with RestoreAlreadyInProgress.
+ *
+ * Asks about looks, too: those at archived objects become reads, and so restores.
  */
 export default task({ runs: RESTORE_RUNS }, async (context, signal) => {
+  let looked = 0;
+  do {
+    // Reads first: a page of looks when no restore is due.
+    await startRestores(context, signal);
+    looked = signal.aborted ? 0 : await askAboutLooks(context, signal);
+  } while (looked > 0);
+});
+
+async function startRestores(context: TaskContext, signal: AbortSignal): Promise<void> {
   const admissions = new Admissions(context);
   const holds = { may_wait: true };
   await walkRestores(context, signal, {
@@ -30,7 +42,7 @@ export default task({ runs: RESTORE_RUNS }, async (context, signal) => {
     },
     ask: (restore, limited) => startRestore(context, admissions, restore, limited),
   });
-});
+}
 
 /** What somebody approved becomes due, what they refused fails, and what nobody decided about expires: a page. Returns how many. */
 async function settleHolds({ db, count }: TaskContext): Promise<number> {

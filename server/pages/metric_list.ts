@@ -55,7 +55,7 @@ export const METRICS: readonly Metric[] = [
   ),
   gauge(
     "oldest_waiting_seconds",
-    "How long the oldest restore has been in that state; 0: none. Alert on this, not on how many wait.",
+    "How long the oldest restore has been in that state (looked: S3 is still to be asked whether it is archived); 0: none. Alert on this, not on how many wait.",
   ),
   gauge(
     "requests_untold",

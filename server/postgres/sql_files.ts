@@ -23,6 +23,7 @@ const PAGES = [
   "people",
   "cost",
   "transitions",
+  "looks",
   "mails",
   "workers",
   "retention",

@@ -71,6 +71,26 @@ describe("a read that failed", () => {
     expect(rows).toEqual([{ version_id: "", access_key_id: "" }]);
   });
 
+  test("that is only a look answers the id that its request will have, and is none yet", async ({
+    api,
+    pool,
+  }) => {
+    const body = requestBody("a", { evidence: "looked" });
+    const first = await api.post("/restore/request", body);
+    const second = await api.post("/restore/request", body);
+
+    expect(first).toMatchObject({
+      status: 200,
+      body: { ok: true, id: expect.stringMatching(UUID), duplicate: false },
+    });
+    expect(second.body).toEqual({ ok: true, id: first.body.id, duplicate: true });
+    expect((await pool.query("select id from looks")).rows).toEqual([{ id: first.body.id }]);
+    expect((await pool.query("select from restore_requests")).rowCount).toBe(0);
+    // What is refused says so by default.
+    const refused = await api.post("/restore/request", requestBody("b", { evidence: "refused" }));
+    expect((await pool.query("select id from restore_requests")).rows).toEqual([{ id: refused.body.id }]);
+  });
+
   test("answers a repeat with the first one's id", async ({ api, pool }) => {
     const body = requestBody("a");
     const first = await api.post("/restore/request", body);
@@ -244,11 +264,15 @@ describe("a body that cannot be right", () => {
     "region with capitals": ["region", '"US-EAST-1"'],
     "region empty": ["region", '""'],
     "region too long": ["region", JSON.stringify(`us-${"e".repeat(60)}`)],
+    "evidence of another kind": ["evidence", '"heard"'],
+    "evidence empty": ["evidence", '""'],
+    "evidence null": ["evidence", "null"],
     "restore_expires_at, of the other route": ["restore_expires_at", '"2026-11-20T10:15:30Z"'],
   };
   const COMPLETED: Record<string, [string, string]> = {
     ...(times("restore_expires_at") as Record<string, [string, string]>),
     "access_key_id, of the other route": ["access_key_id", '"AKIA1"'],
+    "evidence, of the other route": ["evidence", '"looked"'],
   };
 
   const bodyWith = (field: string, json: string | undefined): string =>

@@ -214,6 +214,83 @@ const COMPLETIONS: Record<string, Expectation> = {
 /** Has a test of its own below. */
 const ELSEWHERE = ["sqs_mixed_batch"];
 
+/** `aws s3 cp` of one file, CLI 2: the only trace that it leaves. */
+const headBy = (userAgent: unknown, more: JsonObject = {}): JsonObject => {
+  const event = fixture("get_iam_user");
+  const detail = { ...detailOf(event), eventName: "HeadObject", userAgent };
+  return { ...event, detail: { ...detail, errorCode: undefined, errorMessage: undefined, ...more } };
+};
+const CLI_2 =
+  "aws-cli/2.36.17 md/awscrt#0.29.2 ua/2.1 os/linux#6.1.0 md/arch#x86_64 lang/python#3.14.4 md/pyimpl#CPython m/E,b cfg/retry-mode#standard md/installer#exe sid/0123456789ab md/prompt#off md/command#";
+const OLD_CLI_2 = "aws-cli/2.9.19 Python/3.11.2 Linux/6.1.0 source/x86_64.debian.12 prompt/off command/";
+
+describe("a HEAD", () => {
+  test.each(
+    [CLI_2, OLD_CLI_2].flatMap((cli) =>
+      ["s3.cp", "s3.mv"].flatMap((command) => [`[${cli}${command}]`, `${cli}${command}`]),
+    ),
+  )("by %s is a look", async (userAgent) => {
+    const calls = await thaw();
+    await restoreRequested(headBy(userAgent));
+    expect(calls.map(({ body }) => body)).toEqual(read("get_iam_user", { ...ALICE, evidence: "looked" }));
+    expect(requestSchema.safeParse(calls[0]?.body).error).toBeUndefined();
+    expect(outcomes()).toEqual(["sent"]);
+  });
+
+  test.each(
+    [
+      ...["s3.sync", "s3.ls", "s3.rm", "s3.cp2", "s3api.head-object", "s3.cp md/more"].map(
+        (command) => `[${CLI_2}${command}]`,
+      ),
+      "[aws-cli/1.16.96 Python/2.7.12 Linux/4.4.0 botocore/1.12.86]",
+      "[Boto3/1.43.11 md/Botocore#1.43.11 ua/2.1]",
+      "[my-tool command#s3.cp extra]",
+      "[my-tool/1 xcommand/s3.cp]",
+      "[S3Console/0.4, aws-internal/3 aws-sdk-java/1.12]",
+      "",
+      undefined,
+      null,
+      7,
+    ].map((userAgent) => ({ userAgent })),
+  )("by another client is ignored: $userAgent", async ({ userAgent }) => {
+    const calls = await thaw();
+    await restoreRequested(headBy(userAgent));
+    expect(calls).toEqual([]);
+    expect(outcomes()).toEqual(["ignored"]);
+  });
+
+  test("that failed is ignored, for the CLI saw no class", async () => {
+    const calls = await thaw();
+    for (const errorCode of ["NoSuchKey", "AccessDenied", "InvalidObjectState"])
+      await restoreRequested(headBy(`[${CLI_2}s3.cp]`, { errorCode }));
+    expect(calls).toEqual([]);
+    expect(outcomes()).toEqual(["ignored", "ignored", "ignored"]);
+  });
+
+  test("of a version, or through an access point, names the object that it means", async () => {
+    const calls = await thaw();
+    const requestParameters = {
+      bucketName: "arn:aws:s3:eu-west-1:111122223333:accesspoint/analysts",
+      key: "a b+c%20.txt",
+      versionId: "v1",
+    };
+    await restoreRequested(headBy(`[${CLI_2}s3.cp]`, { requestParameters }));
+    expect(calls[0]?.body).toMatchObject({
+      s3_bucket: "my-archive",
+      s3_key: "a b+c%20.txt",
+      version_id: "v1",
+      evidence: "looked",
+    });
+  });
+
+  test("that cannot be read is thrown", async () => {
+    await thaw();
+    expect(await failure(restoreRequested(headBy(`[${CLI_2}s3.cp]`, { requestParameters: null })))).toMatch(
+      /requestParameters is missing/,
+    );
+  });
+});
+
 test("every fixture has its expectation", () => {
   const names = readdirSync(new URL("../fixtures/", import.meta.url))
     .filter((name) => name.endsWith(".json"))

@@ -192,6 +192,71 @@ test("between RestoreObject and our transition, under a limit: charged once, by 
   });
 });
 
+const looks = (pool: Pool, ...keys: string[]): Promise<unknown> =>
+  requestRestores(pool, ...keys.map((s3_key) => aRead({ s3_key, evidence: "looked" })));
+
+test("between the claim of a look and its HEAD: another asks, and it becomes one request", async ({
+  world,
+  pool,
+}) => {
+  const [first, second] = await twoWorkers(world);
+  const hang = world.s3.fail({ with: "hang", operation: "HeadObject" });
+  for (const key of ["a.bin", "b.bin"])
+    world.s3.putObject({ bucket: BUCKET, key, storage_class: "GLACIER", body: key });
+  await looks(pool, "a.bin", "b.bin", "gone.bin");
+  await waitFor("the HEADs", async () => hang.struck >= 3, 30_000);
+  first.child.kill("SIGKILL");
+  await first.end();
+  expect(await query(pool, "select from looks where claim_id is not null")).toHaveLength(3);
+  expect(await query(pool, "select from restores")).toEqual([]);
+  hang.remove();
+  second.child.kill("SIGCONT");
+
+  await isPending(pool, 2);
+  await noLockLeft(pool, 1);
+  expect(await query(pool, "select from looks")).toEqual([]);
+  expect(await query(pool, "select read_count from restore_requests")).toEqual([
+    { read_count: 1 },
+    { read_count: 1 },
+  ]);
+});
+
+test("in the middle of very many looks, one worker after the other: each archived object is restored once, and nothing stays of the others", async ({
+  world,
+  pool,
+}) => {
+  const keys = Array.from({ length: 600 }, (_, index) => `film-${index}.mov`);
+  for (const [index, key] of keys.entries()) {
+    const storage_class = index % 3 === 0 ? "GLACIER" : "STANDARD";
+    world.s3.putObject({ bucket: BUCKET, key, storage_class, body: key });
+  }
+  world.s3.fail({ with: "latency", latency_ms: 20 });
+  const workers = [1, 2, 3].map(() => world.run(["worker"], { S3_CONCURRENCY: "4" }));
+  for (const worker of workers) await worker.says("worker ready");
+  for (let from = 0; from < keys.length; from += 200) await looks(pool, ...keys.slice(from, from + 200));
+
+  for (const [index, worker] of workers.slice(1).entries()) {
+    const before = (index + 1) * 100;
+    await waitFor("some HEADs", async () => world.s3.requests.length >= before, 30_000);
+    worker.child.kill("SIGKILL");
+    await worker.end();
+  }
+  await waitFor(
+    "the last look to be decided",
+    async () => (await query(pool, "select from looks")).length === 0,
+    RECOVERED_WITHIN_MS,
+  );
+  await isPending(pool, 200);
+  expect(await query(pool, "select from restores")).toHaveLength(200);
+  expect(await one(pool, "select count(*)::integer, sum(read_count)::integer from restore_requests")).toEqual(
+    {
+      count: 200,
+      sum: 200,
+    },
+  );
+  expect(world.s3.counts.get("RestoreObject 202")).toBe(200);
+});
+
 test("between two pages of an approved hold: the rest follows, each once", async ({ world, pool }) => {
   // Two runs take a page each, and then wait for S3.
   const count = 1_300;

@@ -15,7 +15,7 @@ import {
   visibleVersionId,
 } from "./s3_store.ts";
 
-export type { S3Event, S3ReadRefusedEvent, S3RestoreEvent } from "./s3_events.ts";
+export type { S3Event, S3ReadEvent, S3RestoreEvent } from "./s3_events.ts";
 export type { Fault, FaultKind, FaultRule } from "./s3_faults.ts";
 export type { S3Request } from "./s3_log.ts";
 export type { Tier } from "./s3_restore_request.ts";
@@ -32,6 +32,8 @@ export interface S3StandInOptions {
   port?: number;
   /** Called once per event, as things happen and before the answer goes out. */
   onEvent?: (event: S3Event) => void;
+  /** The trail records HeadObject, too (WatchAwsCli). false. */
+  records_heads?: boolean;
   /** Who is behind an access key (CloudTrail's userIdentity); else an IAM user named like the key. */
   identify?: (accessKeyId: string | undefined) => Record<string, unknown> | undefined;
   /** For the faults that strike by chance. */
@@ -122,6 +124,7 @@ export async function startS3StandIn(options: S3StandInOptions = {}): Promise<S3
     restores,
     switches,
     emit,
+    records_heads: options.records_heads ?? false,
     identify: options.identify,
     restores_per_second: options.restores_per_second,
   });

@@ -35,12 +35,13 @@ export type RestoreEventType =
   | "Object Restore Expired";
 
 /** The parts of a CloudTrail record that a reader may want to name; the rest is passed on as is. */
-export interface ReadRefusedDetail {
+export interface ReadDetail {
   eventTime: string;
-  eventName: "GetObject" | "CopyObject";
+  eventName: "GetObject" | "CopyObject" | "HeadObject";
   awsRegion: string;
-  errorCode: "InvalidObjectState";
-  errorMessage: string;
+  /** A HEAD is recorded where it succeeds. */
+  errorCode?: "InvalidObjectState";
+  errorMessage?: string;
   userIdentity: Record<string, unknown>;
   requestParameters: Record<string, string>;
   eventID: string;
@@ -48,8 +49,8 @@ export interface ReadRefusedDetail {
 }
 
 export type S3RestoreEvent = Envelope<RestoreEventType, RestoreDetail>;
-export type S3ReadRefusedEvent = Envelope<"AWS API Call via CloudTrail", ReadRefusedDetail>;
-export type S3Event = S3RestoreEvent | S3ReadRefusedEvent;
+export type S3ReadEvent = Envelope<"AWS API Call via CloudTrail", ReadDetail>;
+export type S3Event = S3RestoreEvent | S3ReadEvent;
 
 /** Object Restore Initiated / Completed / Expired, as S3 sends them to EventBridge. */
 export function restoreEvent(
@@ -77,14 +78,15 @@ export function restoreEvent(
 }
 
 /**
- * One read of an archived object, or one copy from it, refused: what a trail with data events sends to EventBridge. A
+ * One read of an archived object, or one copy from it, refused, or a HEAD: what a trail with data events sends to EventBridge. A
  * copy's record names where the copy goes; where it comes from stands in `x-amz-copy-source` alone.
  */
-export function readRefusedEvent(
+export function readEvent(
   version: S3Version,
   request: {
     request_id: string;
-    error_message: string;
+    /** Undefined: a HEAD that succeeded. */
+    error_message: string | undefined;
     bytes_sent: number;
     /** Set for a copy. */
     copy: { bucket: S3Bucket; key: string; source: string } | undefined;
@@ -94,8 +96,8 @@ export function readRefusedEvent(
     user_agent: string | undefined;
     user_identity: Record<string, unknown>;
   },
-): S3ReadRefusedEvent {
-  const { copy } = request;
+): S3ReadEvent {
+  const { copy, error_message } = request;
   const key = copy?.key ?? version.key;
   const { name: bucketName, region } = copy?.bucket ?? version.bucket;
   const host = `${bucketName}.s3.${region}.amazonaws.com`;
@@ -112,12 +114,11 @@ export function readRefusedEvent(
     userIdentity: request.user_identity,
     eventTime: isoSeconds(Date.now()),
     eventSource: "s3.amazonaws.com",
-    eventName: copy === undefined ? "GetObject" : "CopyObject",
+    eventName: error_message === undefined ? "HeadObject" : copy === undefined ? "GetObject" : "CopyObject",
     awsRegion: region,
     sourceIPAddress: "127.0.0.1",
     userAgent: `[${request.user_agent ?? "-"}]`,
-    errorCode: "InvalidObjectState",
-    errorMessage: request.error_message,
+    ...(error_message !== undefined && { errorCode: "InvalidObjectState", errorMessage: error_message }),
     requestParameters: parameters,
     responseElements: null,
     additionalEventData: {

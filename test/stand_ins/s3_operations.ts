@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from "node:http";
-import { ACCOUNT_ID, defaultIdentity, readRefusedEvent, type S3Event } from "./s3_events.ts";
+import { ACCOUNT_ID, defaultIdentity, readEvent, type S3Event } from "./s3_events.ts";
 import {
   bucketLocation,
   bucketNotifications,
@@ -29,6 +29,7 @@ export interface S3Api {
   restores: Restores;
   switches: { may_list: boolean };
   restores_per_second: number | undefined;
+  records_heads: boolean;
   identify: ((accessKeyId: string | undefined) => Record<string, unknown> | undefined) | undefined;
   emit: (event: S3Event) => void;
 }
@@ -178,6 +179,7 @@ export class S3Operations {
     const version = this.version(call, bucket, call.target);
     const headers = this.objectHeaders(version);
     headers["Content-Length"] = String(version.size_bytes);
+    if (this.api.records_heads) this.record(call, version, undefined, 0);
     return { status: 200, headers };
   }
 
@@ -229,19 +231,29 @@ export class S3Operations {
     error: S3Error,
     copy?: { bucket: S3Bucket; key: string; source: string },
   ): S3Error {
+    this.record(call, version, error.message, errorXml(error, call.request_id).length, copy);
+    return error;
+  }
+
+  private record(
+    call: S3Call,
+    version: S3Version,
+    error_message: string | undefined,
+    bytes_sent: number,
+    copy?: { bucket: S3Bucket; key: string; source: string },
+  ): void {
     const accessKeyId = call.signer.access_key_id;
-    const event = readRefusedEvent(version, {
+    const event = readEvent(version, {
       request_id: call.request_id,
-      error_message: error.message,
+      error_message,
       copy,
-      bytes_sent: errorXml(error, call.request_id).length,
+      bytes_sent,
       signer: call.signer,
       query: call.target.query,
       user_agent: call.headers["user-agent"],
       user_identity: this.api.identify?.(accessKeyId) ?? defaultIdentity(accessKeyId),
     });
     this.api.emit(event);
-    return error;
   }
 
   private restoreObject(call: S3Call, bucket: S3Bucket): S3Answer {

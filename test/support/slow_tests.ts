@@ -28,6 +28,7 @@ export const NOT_FAST = filesOf([
   "lambdas/cfn_lint",
   "lambdas/days_away",
   "lambdas/lambda_bundle",
+  "lambdas/looked",
   "lambdas/readme",
   "model/model",
   "pages/browser",
@@ -46,6 +47,7 @@ export const NOT_FAST = filesOf([
   "stand_ins/clients",
   "worker/big_mails",
   "worker/limit_storm",
+  "worker/looks",
   "worker/mail_protocol",
   "worker/trigger_restores",
 ]);

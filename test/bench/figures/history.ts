@@ -91,7 +91,7 @@ export async function costOf(client: PoolClient, statement: string): Promise<Cos
   const scans = async (): Promise<Map<string, number>> => {
     const { rows } = await client.query<{ relname: string; seq_scan: string }>(
       `select relname, seq_scan from pg_stat_xact_user_tables
-        where relname in ('restores', 'restore_requests', 'notifications', 'announcements', '_private_jobs')`,
+        where relname in ('restores', 'restore_requests', 'looks', 'notifications', 'announcements', '_private_jobs')`,
     );
     return new Map(rows.map((row) => [row.relname, Number(row.seq_scan)]));
   };
