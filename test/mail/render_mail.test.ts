@@ -26,6 +26,8 @@ function pending(overrides: Partial<MailFile> = {}): MailFile {
     tier: "Standard",
     size_bytes: 12_400_000,
     accepted_at: at("2026-11-22T15:40"),
+    from_hours: 3,
+    to_hours: 5,
     restored_at: null,
     restore_expires_at: null,
     failure_code: null,
@@ -33,6 +35,9 @@ function pending(overrides: Partial<MailFile> = {}): MailFile {
     ...overrides,
   };
 }
+
+/** Where S3 names only an upper bound. */
+const within = (to_hours: number): Partial<MailFile> => ({ from_hours: 0, to_hours });
 
 const ready = (overrides: Partial<MailFile> = {}): MailFile =>
   pending({ restore_status: "restored", restore_expires_at: MIDNIGHT, ...overrides });
@@ -216,35 +221,40 @@ describe("the first mail", () => {
     ],
     [
       "an end where S3 names no beginning",
-      pending({ storage_class: "DEEP_ARCHIVE" }),
+      pending({ storage_class: "DEEP_ARCHIVE", ...within(12) }),
       "2026-11-22T15:45",
       "by 23 Nov, 03:40 UTC",
       "by 03:40 UTC tomorrow (Mon 23 Nov)",
     ],
     [
       "an end in another year",
-      pending({ storage_class: "DEEP_ARCHIVE", tier: "Bulk", accepted_at: at("2026-12-30T15:40") }),
+      pending({
+        storage_class: "DEEP_ARCHIVE",
+        tier: "Bulk",
+        ...within(48),
+        accepted_at: at("2026-12-30T15:40"),
+      }),
       "2026-12-30T15:45",
       "by 1 Jan 2027, 15:40 UTC",
       "by 15:40 UTC on Fri 1 Jan 2027",
     ],
     [
       "minutes for Expedited",
-      pending({ tier: "Expedited" }),
+      pending({ tier: "Expedited", from_hours: 1 / 60, to_hours: 5 / 60 }),
       "2026-11-22T15:40",
       "between 15:41 and 15:45 UTC",
       "between 15:41 and 15:45 UTC today (Sun 22 Nov)",
     ],
     [
-      "more for a large Expedited one",
-      pending({ tier: "Expedited", size_bytes: 1e12 }),
+      "an hour and half a minute for a large Expedited one",
+      pending({ tier: "Expedited", size_bytes: 1e12, from_hours: 1 / 60, to_hours: 1.0093 }),
       "2026-11-22T15:45",
       "by 16:45 UTC",
       "by 16:45 UTC today (Sun 22 Nov)",
     ],
     [
       "two days for more than 5 TB",
-      pending({ size_bytes: 6e12 }),
+      pending({ size_bytes: 6e12, ...within(48) }),
       "2026-11-22T15:45",
       "by 24 Nov, 15:40 UTC",
       "by 15:40 UTC on Tue 24 Nov 2026",
@@ -265,12 +275,14 @@ describe("the first mail", () => {
   test("gives each file its own time when classes and tiers differ", () => {
     const mail = pre([
       pending({ s3_key: "a.bin" }),
-      pending({ s3_key: "b.bin", storage_class: "DEEP_ARCHIVE" }),
+      pending({ s3_key: "b.bin", storage_class: "DEEP_ARCHIVE", ...within(12) }),
       pending({
         s3_key: "c.bin",
         storage_class: "INTELLIGENT_TIERING",
         archive_status: "ARCHIVE_ACCESS",
         tier: "Bulk",
+        from_hours: 5,
+        to_hours: 12,
       }),
     ]);
     expect(mail.subject).toBe("Your 3 files are being restored, expected by 23 Nov, 03:40 UTC");
@@ -286,12 +298,12 @@ describe("the first mail", () => {
   });
 
   test("calls the time an upper bound when somebody else started the restore", () => {
-    const mail = pre([pending({ tier: null })]);
+    const mail = pre([pending({ tier: null, ...within(12) })]);
     expect(mail.subject).toBe("Your file is being restored, expected by 23 Nov, 03:40 UTC");
     expect(prose(mail)).toContain(
       "This restore was already under way when you asked, so we do not know how fast: the time given is the longest that S3 usually takes.",
     );
-    const unknown = pre([pending({ tier: null, storage_class: null })]);
+    const unknown = pre([pending({ tier: null, storage_class: null, ...within(48) })]);
     expect(unknown.subject).toBe("Your file is being restored, expected by 24 Nov, 15:40 UTC");
   });
 
@@ -300,7 +312,7 @@ describe("the first mail", () => {
       { storage_class: "CLOUDTIER", archive_status: null },
       { storage_class: "INTELLIGENT_TIERING", archive_status: "COLDEST_ACCESS" },
     ]) {
-      const mail = pre([pending(unknown)]);
+      const mail = pre([pending({ ...unknown, ...within(48) })]);
       expect(mail.subject).toBe("Your file is being restored, expected by 24 Nov, 15:40 UTC");
       expect(prose(mail)).toMatch(
         /We do not know how long S3 takes for [\w-]*(CLOUDTIER|, COLDEST_ACCESS): the time given is the longest/,
