@@ -122,6 +122,10 @@ export const MAIL_SAMPLES = {
     Array.from({ length: 50 }, (_, index) => file(`tiles/${1000 + index}.tif`, 88_000_000, READY)),
     { file_count: 50_000, restored_count: 50_000 },
   ),
+  ready_table_data: mail("post", [
+    file("events/year=2024/part-0000.parquet", 268_000_000, { ...READY, storage_class: "DEEP_ARCHIVE" }),
+    file("events/year=2023/part-0000.parquet", 251_000_000, { ...READY, storage_class: "DEEP_ARCHIVE" }),
+  ]),
   hostile_names: mail("post", [file(HOSTILE_KEY, 1, READY)]),
   needs_approval: HELD,
   needs_approval_one: {
