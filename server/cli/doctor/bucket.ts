@@ -126,7 +126,7 @@ const silent = (silence: Silence | undefined): string =>
 
 /** Events that leave S3 and do not arrive. */
 const ON_THE_WAY =
-  "Look where they end: the rule's metrics (CloudWatch, AWS/Events), the queue and its dead-letter queue, the log of restore_completed (lambdas/README.md)";
+  "If they were turned on only now, this passes with the next one. Else look where they end: the rule's metrics (CloudWatch, AWS/Events), the queue and its dead-letter queue, the log of restore_completed (lambdas/README.md)";
 
 /** Without these events a restored file is noticed when its expected time is over, and then at growing intervals. */
 async function checkNotifications(
