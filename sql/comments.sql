@@ -45,6 +45,7 @@ comment on column restores.accepted_at is 'When S3 accepted the restore; null: n
 comment on column restores.restored_at is 'Since when it is known to be readable; null: it is not. Follows status and status_at.';
 comment on column restores.restore_expires_at is 'Until when the copy is readable; null: without end, or not known yet.';
 comment on column restores.last_checked_at is 'S3''s last answer to a poll; null: not polled since it was accepted.';
+comment on column restores.ask_after is 'When S3 is asked about it by itself while it is pending (times.sql): when its expected time ends, then at growing intervals; an event has it asked at once. infinity: not before S3 accepts it.';
 comment on column restores.failure_code is 'S3''s name of the latest error, or Thaw''s own (object_not_found, restore_lost, given_up ...); final when failed. Null: no error now.';
 comment on column restores.failure_message is 'The same as a sentence that a person understands; null: no error now.';
 comment on column restores.closed_at is 'When this restore was over: a read after that opens a new row. Null: open.';
@@ -261,7 +262,7 @@ comment on table totals is 'Counted for good, whatever retention deletes: a ledg
 comment on column totals.id is 'Of no meaning.';
 comment on column totals.hour is 'Hour (UTC) in which it was counted; -infinity: over 90 days ago.';
 comment on column totals.metric is 'What was counted: reads, reads_opened, events, accepted, restores, restored_bytes, completions_lost, ended_early, mails, read_to_readable_seconds, ready_to_mail_seconds; ..._sum: the sum of those seconds.';
-comment on column totals.labels is 'Parts of the metric, such as result, tier, storage_class, kind, status.';
+comment on column totals.labels is 'Parts of the metric, such as result, tier, storage_class, kind, status, s3_bucket.';
 comment on column totals.le is 'Upper bound in seconds of a histogram''s bucket (counts are per bucket, not cumulative); null: a plain count or sum.';
 comment on column totals.n is 'How many, or how much.';
 comment on column totals.last_at is 'When it was counted last.';
@@ -325,6 +326,13 @@ comment on column thaw_health.mails_today is 'Mails that Resend accepted today (
 comment on column thaw_health.mail_gate_is_open is 'Whether mail goes out.';
 comment on column thaw_health.workers_alive is 'Workers that hold their lock.';
 comment on column thaw_health.holds_open is 'Bursts of reads that wait for approval, 10,000 at most.';
+comment on column thaw_health.silent_buckets is 'Buckets whose restores end without an event of S3 (view silent_buckets).';
+
+comment on view silent_buckets is 'Buckets of which no event comes although restores of them end: their notifications may be off, or the rule, queue or function behind them. npm run doctor says which.';
+comment on column silent_buckets.s3_bucket is 'The bucket.';
+comment on column silent_buckets.lost is 'How many restores the poll has found readable since then, in a day at most, of which no event had come.';
+comment on column silent_buckets.since is 'Since when: the last event, or the hour of the first such restore within a day.';
+comment on column silent_buckets.last_event_at is 'When the last event of the bucket came; null: none within a day.';
 
 comment on view restore_overview is 'Open restores by status: one row for each status. Those that wait for approval are in hold_overview.';
 comment on view hold_overview is 'One row: the holds that wait for approval. At most 10,000 are counted, the oldest first.';
@@ -483,6 +491,7 @@ comment on column restore_details.accepted_at is 'When S3 accepted the restore; 
 comment on column restore_details.restored_at is 'When S3 first said that it is readable; null: it is not.';
 comment on column restore_details.restore_expires_at is 'When the readable copy ends; null: never, or not known yet.';
 comment on column restore_details.last_checked_at is 'When S3 last answered how far it is.';
+comment on column restore_details.ask_after is 'When S3 is asked next, if no event comes; null: it is not pending, or not known.';
 comment on column restore_details.attempts is 'Tries since the last progress.';
 comment on column restore_details.attempt_after is 'Lease and backoff: no worker takes it before. Null: it waits for approval.';
 comment on column restore_details.failing_since is 'The first of an unbroken run of errors; null: none.';

@@ -41,7 +41,7 @@ begin
   if not exists (select from new_rows) then return null; end if;
   with moved as materialized (
     select n.id, n.status, n.failure_code, n.storage_class, n.tier, n.size_bytes, o.status as was,
-           n.status <> o.status as is_step, n.closed_at is not null and o.closed_at is null as is_end,
+           n.s3_bucket, n.status <> o.status as is_step, n.closed_at is not null and o.closed_at is null as is_end,
            n.status = o.status and n.failure_code is distinct from o.failure_code and n.failure_code is not null as is_trouble,
            o.head_wanted_at is null and o.status = 'pending' as is_unannounced,
            o.restore_expires_at > now() as is_early,
@@ -58,11 +58,14 @@ begin
   select t.metric, '{}'::jsonb, null::double precision, t.n
     from (select count(*) filter (where m.is_step and m.status = 'pending') as accepted,
                  sum(m.size_bytes) filter (where m.is_step and m.status = 'restored') as bytes,
-                 count(*) filter (where m.is_step and m.status = 'restored' and m.is_unannounced) as lost,
                  count(*) filter (where m.is_end and m.status = 'restored' and m.is_early) as early
             from moved m) c
-   cross join lateral (values ('accepted', c.accepted), ('restored_bytes', c.bytes), ('completions_lost', c.lost), ('ended_early', c.early)) t (metric, n)
+   cross join lateral (values ('accepted', c.accepted), ('restored_bytes', c.bytes), ('ended_early', c.early)) t (metric, n)
    where t.n > 0
+  union all
+  -- By bucket: where all get lost, its notifications may be off (silent_buckets).
+  select 'completions_lost', jsonb_build_object('s3_bucket', m.s3_bucket), null, count(*)
+    from moved m where m.is_step and m.status = 'restored' and m.is_unannounced group by m.s3_bucket
   union all
   select t.metric, t.labels, t.le, t.n
     from (select m.status, case when m.failure_code = 'observed' then 'observed' else m.status::text end as result, coalesce(m.storage_class, '') as storage_class, coalesce(m.tier, '') as tier,

@@ -7,7 +7,8 @@ create or replace view restore_details as
          r.storage_class, r.archive_status, r.tier, r.size_bytes, r.accepted_at, r.restored_at, r.restore_expires_at, r.last_checked_at,
          r.attempts, case when isfinite(r.attempt_after) then r.attempt_after end as attempt_after, r.failing_since, r.lost_count, r.head_wanted_at,
          r.failure_code, r.failure_message,
-         r.status = 'not_started' and r.attempt_after = 'infinity' as is_held, r.hold_id, r.payer, r.days, r.estimated_cost
+         r.status = 'not_started' and r.attempt_after = 'infinity' as is_held, r.hold_id, r.payer, r.days, r.estimated_cost,
+         case when r.status = 'pending' and isfinite(r.ask_after) then r.ask_after end as ask_after
     from restores r;
 
 -- Who reads what, and what they were told.

@@ -102,6 +102,7 @@ begin
     -- The worker renders a mail in the transaction that seals it, so it reads these tables itself, and inserts the mail.
     grant select on restores, restore_requests, announcements, notifications, mail_gate, holds, notices, limits, spending to thaw_worker;
     grant insert (id, kind, email, body, notice_id) on notifications to thaw_worker;
+    grant execute on function usual_hours to thaw_worker;
   end if;
 
   for v_object in select r.rolname as name from pg_roles r where r.rolname in ('thaw_reader', 'thaw_operator') loop
@@ -109,11 +110,12 @@ begin
     execute format('grant select on graphile_worker.jobs to %I', v_object.name);
     execute format('grant select on untold_requests, stuck_requests, request_status, mail_status, mail_gate_status, worker_status, job_status,
       findings, restore_steps, operator_actions, hourly_totals, told_times, restore_overview, oldest_waiting, waiting_looks, recent_failures,
-      read_silence, thaw_health, gauges, restore_details, restore_readers, unsent_mails, times_to_readable, hold_overview to %I', v_object.name);
+      read_silence, silent_buckets, thaw_health, gauges, restore_details, restore_readers, unsent_mails, times_to_readable,
+      hold_overview to %I', v_object.name);
     execute format('grant select on policy_list, limit_list, limit_status, hold_list, held_restores, price_list,
       cost_by_person, cost_by_bucket, cost_by_prefix, cost_by_class, cost_by_month to %I', v_object.name);
     -- The views call them as the role that reads.
-    execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post, old_transactions to %I', v_object.name);
+    execute format('grant execute on function is_untold_pre, is_untold_post, awaits_post, old_transactions, usual_hours to %I', v_object.name);
   end loop;
 end
 $$;

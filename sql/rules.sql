@@ -1,7 +1,7 @@
 -- Rules that the other pages share: delays, limits, leases, what is still to be told, how a job is added, how plans are pinned.
 --
--- The pages are applied in this order: rules, history, people, cost, transitions, looks, mails, workers, retention, operators, cost_operators,
--- orders, views, cost_views, metrics, privileges, comments.
+-- The pages are applied in this order: rules, times, history, people, cost, transitions, looks, mails, workers, retention, operators,
+-- cost_operators, orders, views, cost_views, metrics, privileges, comments.
 -- Each is applied again when its text changes. During a deploy, processes of this release and of the release before run side by
 -- side. So a function that a process calls keeps its name, its arguments and its results; it may only get more of them.
 -- (test/postgres/upgrade.test.ts lists the calls of the release before: forget_old_restores and forget_failed_jobs, for example,

@@ -252,7 +252,6 @@ declare
   v_meant uuid[];
   v_reached uuid[];
   v_statuses restore_status[];
-  v_answered integer;
 begin
   v_meant := array(select distinct r.id from parse_completions(p_events) e cross join lateral meant_by(e.s3_bucket, e.s3_key, e.version_id) r);
 
@@ -274,15 +273,23 @@ begin
   if 'pending' = any (v_statuses) then perform nudge('poll_pending_restores'); end if;
 
   return query
-    select e.id, coalesce(sum(w.readers), 0)::integer
-      from parse_completions(p_events) e
-      left join lateral meant_by(e.s3_bucket, e.s3_key, e.version_id) r on true
-      left join lateral (select count(*) as readers
-                           from (select from restore_requests q where q.restore_id = r.id limit readers_counted()) c) w on true
-     group by e.id
-    having count(r.id) = count(r.id) filter (where r.id = any (v_reached));
-  get diagnostics v_answered = row_count;
-  if v_answered > 0 then insert into totals (metric, n) values ('events', v_answered); end if;
+    with answered as materialized (
+      select e.id, e.s3_bucket, coalesce(sum(w.readers), 0)::integer as readers
+        from parse_completions(p_events) e
+        left join lateral meant_by(e.s3_bucket, e.s3_key, e.version_id) r on true
+        left join lateral (select count(*) as readers
+                             from (select from restore_requests q where q.restore_id = r.id limit readers_counted()) c) w on true
+       group by e.id, e.s3_bucket
+      having count(r.id) = count(r.id) filter (where r.id = any (v_reached))),
+    counted as (
+      -- By bucket (silent_buckets), where we restore something of it: others have no row of their own.
+      insert into totals (metric, labels, n)
+      select 'events', b.labels, sum(b.events)
+        from (select case when (select true from restores r where r.s3_bucket = a.s3_bucket and r.closed_at is null limit 1)
+                          then jsonb_build_object('s3_bucket', a.s3_bucket) else '{}' end as labels, a.events
+                from (select o.s3_bucket, count(*) as events from answered o group by o.s3_bucket) a) b
+       group by b.labels)
+    select a.id, a.readers from answered a;
 end
 $$;
 
@@ -334,8 +341,9 @@ language sql volatile set enable_seqscan = off set enable_bitmapscan = off set e
 $$;
 
 -- Claims a page of objects to ask S3 about: first those with an event to confirm, then those pending that were not checked for
--- p_poll_after. A run walks the index once (p_after_checked, p_after_id: where the last page ended), so rows in backoff are not
--- read again for each page. Recipe: page by key, by index, one plan.
+-- p_poll_after. A run walks the index of these once (p_after_checked, p_after_id: where the last page ended), so rows in backoff
+-- are not read again for each page. When there are none of these (a page of both would confuse that cursor), those whose time has
+-- come (ask_after, times.sql). A claim moves ask_after on, so their index needs no cursor. Recipe: page by key, by index, one plan.
 create or replace function claim_restores_to_poll(p_limit integer, p_poll_after interval,
                                                   p_after_checked timestamptz default '-infinity',
                                                   p_after_id uuid default '00000000-0000-0000-0000-000000000000',
@@ -343,23 +351,31 @@ create or replace function claim_restores_to_poll(p_limit integer, p_poll_after 
 language plpgsql volatile set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
 declare
-  v_ids uuid[];
+  v_wanted uuid[];
+  v_unchecked uuid[];
+  v_due uuid[];
 begin
-  v_ids := array(
+  v_wanted := array(
     select d.id from restores d
      where d.head_wanted_at is not null and d.status <> 'not_started' and d.attempt_after <= now()
      order by d.attempt_after limit p_limit for no key update skip locked);
-  v_ids := v_ids || array(
+  v_unchecked := array(
     select d.id from restores d
      where d.status = 'pending' and coalesce(d.last_checked_at, d.accepted_at) <= now() - p_poll_after
        and (coalesce(d.last_checked_at, d.accepted_at), d.id) > (p_after_checked, p_after_id)
        and d.head_wanted_at is null and d.attempt_after <= now()
      order by coalesce(d.last_checked_at, d.accepted_at), d.id
-     limit p_limit - cardinality(v_ids) for no key update skip locked);
+     limit p_limit - cardinality(v_wanted) for no key update skip locked);
+  if v_unchecked = '{}' then
+    v_due := array(
+      select d.id from restores d
+       where d.status = 'pending' and d.head_wanted_at is null and d.ask_after <= now() and d.attempt_after <= now()
+       order by d.ask_after, d.id limit p_limit - cardinality(v_wanted) for no key update skip locked);
+  end if;
   return query
-    update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r),
+    update restores r set attempts = r.attempts + 1, attempt_after = now() + lease(r), ask_after = greatest(r.ask_after, now() + lease(r)),
                           claim_id = gen_random_uuid(), claimed_by = p_worker, claimed_at = now()
-     where r.id = any (v_ids)
+     where r.id = any (v_wanted || v_unchecked || v_due)
     returning r.*;
 end
 $$;
@@ -433,7 +449,9 @@ begin
   perform charge_other_tier(p_outcomes);
   with accepted as (
     update restores r
-       set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null, tier = o.tier, days = coalesce(o.days, r.days),
+       set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null,
+           ask_after = (select now() + h.to_hours * interval '1 hour' from usual_hours(o.storage_class, o.archive_status, o.tier, o.size_bytes) h),
+           tier = o.tier, days = coalesce(o.days, r.days),
            payer = coalesce(r.payer, (select payer_name(q.email, q.principal, q.access_key_id, q.account_id) from first_reader(r.id) q), 'unknown'),
            estimated_cost = case when r.charged is not null then r.estimated_cost
                                  when o.tier is not null
@@ -493,7 +511,7 @@ begin
     update restores r
        set status = case when r.lost_count + 1 < lost_limit() then 'not_started' else 'failed' end::restore_status,
            status_at = now(), lost_count = r.lost_count + 1, accepted_at = null, last_checked_at = null, head_wanted_at = null,
-           tier = null, attempts = 0, attempt_after = now(), claim_id = null, failing_since = null,
+           ask_after = 'infinity', tier = null, attempts = 0, attempt_after = now(), claim_id = null, failing_since = null,
            failure_code = 'restore_lost',
            failure_message = format('S3 accepted the restore %s but the file is still archived. %s',
              case when r.lost_count = 0 then 'once' when r.lost_count = 1 then 'twice' else r.lost_count + 1 || ' times' end,
@@ -520,8 +538,8 @@ begin
 end
 $$;
 
--- No transition: S3 answered, and nothing has changed. If an event said that the restore is done and S3 is still restoring, S3 is
--- asked again: at once if the event came after the claim, else with a growing delay.
+-- No transition: S3 answered, and nothing has changed. While S3 is restoring it is asked again: by its time (next_ask). If an event
+-- said that the restore is done: at once if the event came after the claim, else with a growing delay.
 create or replace function note_restores_checked(p_outcomes jsonb, p_notify_waits interval[]) returns void
 language plpgsql volatile as $$
 declare
@@ -534,6 +552,7 @@ begin
        set last_checked_at = now(),
            -- Not later than now, even if the clock was set back: the next claim must come after it (was_asked_too_early).
            head_wanted_at = case when r.status = 'pending' and r.head_wanted_at is not null then least(r.head_wanted_at, now()) end,
+           ask_after = case when r.status = 'pending' then next_ask(r) else r.ask_after end,
            restore_expires_at = case when r.status = 'restored' then o.restore_expires_at end,
            attempts = 0,
            attempt_after = case when r.status = 'pending' and r.head_wanted_at is not null and not was_asked_too_early(r)
@@ -584,7 +603,8 @@ begin
   with troubled as (
     update restores r
        set failing_since = coalesce(r.failing_since, now()), failure_code = o.code, failure_message = o.message, claim_id = null,
-           attempt_after = case o.code when 'SlowDown' then now() + busy_delay(r.attempts) else r.attempt_after end
+           attempt_after = case o.code when 'SlowDown' then now() + busy_delay(r.attempts) else r.attempt_after end,
+           ask_after = least(r.ask_after, case o.code when 'SlowDown' then now() + busy_delay(r.attempts) else r.attempt_after end)
       from outcomes_in(p_outcomes, '{not_started,pending,restored}') o
      where r.id = o.id and r.claim_id = o.claim_id and r.attempt_after > now()
     returning r.status, r.attempt_after - now() as wait)

@@ -60,7 +60,7 @@ begin
   -- A row that several workers died with may be the cause: it stays claimed until its lease ends.
   perform lock_restores(array(select r.id from restores r
                                where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null));
-  update restores r set attempt_after = now(), claim_id = null
+  update restores r set attempt_after = now(), ask_after = least(r.ask_after, now()), claim_id = null
    where r.claimed_by = any (p_workers) and r.claim_id is not null and r.closed_at is null
      and (r.attempts <= 3 or r.failure_code = 'SlowDown');
   update looks l set attempt_after = now(), claim_id = null

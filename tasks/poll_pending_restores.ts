@@ -6,9 +6,9 @@ import { sweep } from "../server/worker/sweep.ts";
 import { task, type TaskContext } from "../server/worker/task.ts";
 
 /**
- * Asks S3 how far its restores are (`pending` -> `restored`, `not_started` or `failed`; `restored` -> closed): about every
- * pending object once in POLL_AFTER_HOURS, in case an event was lost, and at once about those that an event calls complete or a
- * read found archived. Then sweeps up what is over.
+ * Asks S3 how far its restores are (`pending` -> `restored`, `not_started` or `failed`; `restored` -> closed): at once about those
+ * that an event calls complete or a read found archived; in case an event was lost, about a pending one when its expected time
+ * ends, then at growing intervals (sql/times.sql), and once in POLL_AFTER_HOURS in any case. Then sweeps up what is over.
  */
 export default task({ runs: RESTORE_RUNS }, async (context, signal) => {
   await walkRestores(context, signal, {

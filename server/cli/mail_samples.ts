@@ -11,6 +11,8 @@ const file = (s3_key: string, size_bytes: number, changes: Partial<MailFile> = {
   tier: "Standard",
   size_bytes,
   accepted_at: new Date("2026-11-24T15:40:00Z"),
+  from_hours: 3,
+  to_hours: 5,
   restored_at: null,
   restore_expires_at: null,
   failure_code: null,
@@ -100,9 +102,15 @@ export const MAIL_SAMPLES = {
   being_restored: mail("pre", [file(...REPORT), file(...PHOTOS)]),
   being_restored_one: mail("pre", [file(...REPORT)]),
   being_restored_different_times: mail("pre", [
-    file(...REPORT, { tier: "Expedited" }),
-    file(...PHOTOS, { storage_class: "DEEP_ARCHIVE", tier: "Bulk" }),
-    file(...SOUND, { storage_class: "INTELLIGENT_TIERING", archive_status: "ARCHIVE_ACCESS", tier: null }),
+    file(...REPORT, { tier: "Expedited", from_hours: 1 / 60, to_hours: 5 / 60 }),
+    file(...PHOTOS, { storage_class: "DEEP_ARCHIVE", tier: "Bulk", from_hours: 0, to_hours: 48 }),
+    file(...SOUND, {
+      storage_class: "INTELLIGENT_TIERING",
+      archive_status: "ARCHIVE_ACCESS",
+      tier: null,
+      from_hours: 0,
+      to_hours: 12,
+    }),
   ]),
   ready: mail("post", [file(...REPORT, READY), file(...PHOTOS, READY)]),
   ready_in_part: mail("post", [file(...REPORT, READY)], { waiting_count: 2 }),
@@ -114,6 +122,10 @@ export const MAIL_SAMPLES = {
     Array.from({ length: 50 }, (_, index) => file(`tiles/${1000 + index}.tif`, 88_000_000, READY)),
     { file_count: 50_000, restored_count: 50_000 },
   ),
+  ready_table_data: mail("post", [
+    file("events/year=2024/part-0000.parquet", 268_000_000, { ...READY, storage_class: "DEEP_ARCHIVE" }),
+    file("events/year=2023/part-0000.parquet", 251_000_000, { ...READY, storage_class: "DEEP_ARCHIVE" }),
+  ]),
   hostile_names: mail("post", [file(HOSTILE_KEY, 1, READY)]),
   needs_approval: HELD,
   needs_approval_one: {

@@ -46,14 +46,16 @@ export async function mailContents(
 
   // Some of each outcome: fifty ready files must not push out the failed ones and their reasons.
   const { rows: files } = await sql<MailFile>`
-    select s3_bucket, s3_key, version_id, restore_status, storage_class, archive_status, tier, size_bytes::float8,
-           accepted_at, restored_at, restore_expires_at, failure_code, failure_message
-      from (select r.*, r.status as restore_status,
-                   row_number() over (partition by r.status, r.restore_expires_at <= now()
-                                      order by r.restore_expires_at nulls last, r.s3_bucket, r.s3_key, r.version_id) as place
-              from (${told}) r) r
-     order by place, restore_status
-     limit ${FILES_SHOWN}`.execute(trx);
+    select f.s3_bucket, f.s3_key, f.version_id, f.restore_status, f.storage_class, f.archive_status, f.tier, f.size_bytes::float8,
+           f.accepted_at, h.from_hours, h.to_hours, f.restored_at, f.restore_expires_at, f.failure_code, f.failure_message
+      from (select r.*
+              from (select r.*, r.status as restore_status,
+                           row_number() over (partition by r.status, r.restore_expires_at <= now()
+                                              order by r.restore_expires_at nulls last, r.s3_bucket, r.s3_key, r.version_id) as place
+                      from (${told}) r) r
+             order by place, restore_status
+             limit ${FILES_SHOWN}) f
+     cross join lateral usual_hours(f.storage_class, f.archive_status, f.tier, f.size_bytes) h`.execute(trx);
   files.sort(
     (a, b) =>
       (a.restore_expires_at?.getTime() ?? Infinity) - (b.restore_expires_at?.getTime() ?? Infinity) ||

@@ -9,6 +9,11 @@ export const FILES_SHOWN = 50;
 /** One file of a mail. */
 export interface MailFile extends Fetchable, Restoring {
   restore_status: "pending" | "restored" | "failed";
+  /** This, archive_status and tier are null where another client started the restore. */
+  storage_class: string | null;
+  archive_status: string | null;
+  tier: string | null;
+  size_bytes: number | null;
   restored_at: Date | null;
   /** Null: stays readable (Intelligent-Tiering, classes that are no archive). */
   restore_expires_at: Date | null;

@@ -1,7 +1,7 @@
 /** The second mail: what is ready and until when, what failed and why, what came too late. */
 import type { MailContents, MailFile } from "./input.ts";
 import type { Block, MailDocument, Tone } from "./document.ts";
-import { fetchCommands } from "../wording/fetch_command.ts";
+import { fetchCommands, folderCommand } from "../wording/fetch_command.ts";
 import { earliest, endInWords, moment, remainingInWords, shortMoment } from "../wording/times.ts";
 import {
   approversInWords,
@@ -171,20 +171,44 @@ const afterwards = (total: number): string =>
 const ownEnd = (file: MailFile): string =>
   file.restore_expires_at === null ? "stays readable" : `until ${moment(file.restore_expires_at)}`;
 
+/** Fewer files are fetched one by one: their folder may hold much else, and what is archived there is paid for. */
+const FOLDER_FROM = 4;
+
 function fetching(listed: MailFile[], total: number): Block[] {
   const lines = fetchCommands(listed);
-  const glacier = listed.some(
-    ({ storage_class }) => storage_class === "GLACIER" || storage_class === "DEEP_ARCHIVE",
-  );
+  const is_glacier = listed.some(isGlacier);
+  const folder = total >= FOLDER_FROM ? folderCommand(listed, is_glacier) : null;
+  const it = total === 1 ? "it" : "them";
   return [
     paragraph(
-      `Read ${total === 1 ? "it" : "them"} as you tried to before, or fetch ${total === 1 ? "it" : "them"} with the AWS command line:`,
+      `Read ${it} as you tried to before: programs, Mountpoint and the S3 console read ${it} like any other file now. Or fetch ${it} with the AWS command line:`,
     ),
     { kind: "commands", lines },
-    ...(lines.some((line) => line.includes("$'")) ? [speltOut] : []),
-    ...(glacier && total > 1 ? [wholeFolders] : []),
+    ...([...lines, folder ?? ""].some((line) => line.includes("$'")) ? [speltOut] : []),
+    ...(folder === null
+      ? is_glacier && total > 1
+        ? [wholeFolders]
+        : []
+      : [
+          paragraph(
+            `Or all of the folder that ${total === listed.length ? "they" : "the files listed here"} are in:`,
+          ),
+          { kind: "commands" as const, lines: [folder] },
+          is_glacier ? skippedWithout : paragraph(readsTheRest),
+        ]),
+    ...(listed.some((file) => isGlacier(file) && isTableData(file)) ? [athena] : []),
   ];
 }
+
+/** What the AWS command line and Athena take for an archive, restored or not. */
+const isGlacier = ({ storage_class }: MailFile): boolean =>
+  storage_class === "GLACIER" || storage_class === "DEEP_ARCHIVE";
+
+/** What tables are made of: formats that Athena reads, and partitions (`year=2026/`). */
+const TABLE_DATA =
+  /(?:\.(?:parquet|orc|avro|csv|tsv|json|jsonl|ndjson)|part-[\w-]+)(?:\.(?:gz|bz2|snappy|zst|lz4))?$|(?:^|\/)\w+=[^/]*\//i;
+
+const isTableData = ({ s3_key }: MailFile): boolean => TABLE_DATA.test(s3_key);
 
 const speltOut = paragraph(
   "Names between ",
@@ -194,13 +218,34 @@ const speltOut = paragraph(
   " have characters that do not show or do not copy well; they are spelt out in the way that bash and zsh understand.",
 );
 
+const readsTheRest =
+  "Mind that this reads all of the folder: what is still archived there is restored too, and each such restore is paid for.";
+
 /** The AWS command line learns from a listing that an object is in Glacier, but not that it is restored. */
+const skippedWithout = paragraph(
+  "Without ",
+  { code: "--force-glacier-transfer" },
+  ", ",
+  { code: "cp --recursive" },
+  " and ",
+  { code: "sync" },
+  ` skip files in Glacier even when they are restored. ${readsTheRest}`,
+);
+
 const wholeFolders = paragraph(
   "For a whole folder, ",
   { code: "aws s3 cp --recursive" },
-  " needs ",
+  " and ",
+  { code: "aws s3 sync" },
+  " need ",
   { code: "--force-glacier-transfer" },
-  " too: without it, files in Glacier are skipped even when they are restored. Mind that it then also reads what is still archived there, which starts a restore of each such file.",
+  `: without it they skip files in Glacier even when they are restored. ${readsTheRest}`,
+);
+
+const athena = paragraph(
+  "Athena skips restored files too, unless the table has the property ",
+  { code: "read_restored_glacier_objects=true" },
+  " (engine version 3, Hive tables).",
 );
 
 /** Most failures share one reason: it is said once, above the files that it explains. */

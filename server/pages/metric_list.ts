@@ -17,7 +17,7 @@ export interface Total extends Described {
   total: string;
   /** Served from the start: Prometheus does not see the first increase of a series that begins with 1. */
   from_zero: Labels[];
-  /** Its rows have labels that name persons or keys: they are summed up without any. */
+  /** Its rows have labels that name persons, keys or buckets: they are summed up without any. */
   has_no_labels?: boolean;
 }
 
@@ -127,16 +127,22 @@ export const METRICS: readonly Metric[] = [
     ["restored", "failed", "observed"].flatMap((result) => ["", ...TIERS].map((tier) => ({ result, tier }))),
   ),
   counter("restore_bytes_total", "restored_bytes", "Bytes that became readable."),
-  counter(
-    "completion_events_total",
-    "events",
-    "Events of S3 that were taken in, those that meant no restore included.",
-  ),
-  counter(
-    "completions_lost_total",
-    "completions_lost",
-    "Restores that the poll found readable although no event of S3 had said so. More than a few a day: look at the event rule and its queue.",
-  ),
+  {
+    ...counter(
+      "completion_events_total",
+      "events",
+      "Events of S3 that were taken in, those that meant no restore included.",
+    ),
+    has_no_labels: true,
+  },
+  {
+    ...counter(
+      "completions_lost_total",
+      "completions_lost",
+      "Restores that the poll found readable although no event of S3 had said so. More than one for twenty events: look at the event rule and its queue; npm run thaw -- status names a bucket of which no event comes.",
+    ),
+    has_no_labels: true,
+  },
   counter(
     "false_ready_total",
     "ended_early",

@@ -473,9 +473,14 @@ export interface Restore extends ListedRestore {
   status_at: Date;
   archive_status: string | null;
   accepted_at: Date | null;
+  /** How long S3 usually takes for it, from then on. */
+  from_hours: number;
+  to_hours: number;
   restored_at: Date | null;
   restore_expires_at: Date | null;
   last_checked_at: Date | null;
+  /** When Thaw asks S3 by itself. */
+  ask_after: Date | null;
   attempts: number;
   attempt_after: Date | null;
   lost_count: number;
@@ -492,8 +497,9 @@ export const restore = async (pool: Pool, id: string): Promise<Restore | undefin
     await rows<Restore>(
       pool,
       `select r.status_at as at, r.status_at::text as cursor_at, ${LISTED}, r.region, r.status_at, r.archive_status, r.accepted_at, r.restored_at,
-              r.restore_expires_at, r.last_checked_at, r.attempts, r.attempt_after, r.lost_count, r.head_wanted_at, r.hold_id, r.payer, r.estimated_cost
-         from restore_details r where r.id = $1`,
+              r.restore_expires_at, r.last_checked_at, r.attempts, r.attempt_after, r.lost_count, r.head_wanted_at, r.hold_id, r.payer, r.estimated_cost,
+              r.ask_after, h.from_hours, h.to_hours
+         from restore_details r cross join lateral usual_hours(r.storage_class, r.archive_status, r.tier, r.size_bytes) h where r.id = $1`,
       [id],
     )
   )[0];

@@ -35,10 +35,7 @@ function nowInWords(restore: Restore, now: Date): Html | string {
         ? "Thaw has not asked S3 yet."
         : html`S3 refuses, or cannot be reached. Thaw tries again ${time(restore.attempt_after, now)}.`;
     case "pending": {
-      const expected = expectation(
-        { ...restore, size_bytes: restore.size_bytes === null ? null : Number(restore.size_bytes) },
-        now,
-      );
+      const expected = expectation(restore, now);
       return `S3 is restoring it. Expected by ${clockInWords(expected.to, now)}.`;
     }
     case "restored":
@@ -168,6 +165,7 @@ export function restorePage(of: RestoreFacts, now: Date, may_act: boolean): Html
         ["Version", visibleUnlessEmpty(restore.version_id)],
         ["Region", restore.region && plain(restore.region)],
         ["S3 last asked", restore.last_checked_at && time(restore.last_checked_at, now)],
+        ["S3 asked next, unless an event comes", restore.ask_after && time(restore.ask_after, now)],
         ["Event to be confirmed", restore.head_wanted_at && time(restore.head_wanted_at, now)],
         [
           "Not taken before",

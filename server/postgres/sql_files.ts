@@ -19,6 +19,7 @@ export interface SqlFile {
 /** One per subject, in order of dependency. */
 const PAGES = [
   "rules",
+  "times",
   "history",
   "people",
   "cost",

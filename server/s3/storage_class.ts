@@ -1,5 +1,5 @@
 /**
- * What S3's archive classes allow and how long they take.
+ * What S3's archive classes allow. (How long they take: sql/times.sql.)
  *
  * Source: Amazon S3 User Guide, "Restoring an archived object" and "Understanding archive retrieval
  * options". GLACIER_IR is readable at once and never restored, in spite of its name.
@@ -34,7 +34,7 @@ const READ_AT_ONCE = new Set([
   "FSX_ONTAP",
 ]);
 
-/** isFlexible, isDeep: the archives whose rules and times are published. */
+/** isFlexible, isDeep: the archives whose rules are published. */
 const isFlexible = (of: ArchiveClass): boolean =>
   of.storage_class === "INTELLIGENT_TIERING"
     ? of.archive_status === "ARCHIVE_ACCESS"
@@ -70,26 +70,3 @@ export function takesDays(of: ArchiveClass): boolean {
 
 /** Whether the class is known to have Expedited. Elsewhere Standard takes its place (tier_for in sql/cost.sql). */
 export const hasExpedited = isFlexible;
-
-/** The longest that any archive is known to take, in hours. */
-export const SLOWEST = { from: 0, to: 48 };
-
-/**
- * How long S3 typically takes, in hours counted from acceptance. `from` is 0 where S3 names only an
- * upper bound. A tier of null (another client started the restore) gives the slowest tier's bound; an unknown archive, the slowest
- * archive's.
- */
-export function retrievalHours(of: ArchiveClass, tier: Tier | null): { from: number; to: number } {
-  if (isDeep(of)) return tier === "Standard" ? { from: 0, to: 12 } : { from: 0, to: 48 };
-  if (!isFlexible(of)) return SLOWEST;
-  switch (tier) {
-    case "Expedited":
-      return { from: 1 / 60, to: 5 / 60 };
-    case "Standard":
-      return { from: 3, to: 5 };
-    case "Bulk":
-      return { from: 5, to: 12 };
-    case null:
-      return { from: 0, to: 12 };
-  }
-}

@@ -1,5 +1,5 @@
 /**
- * Command lines that fetch exactly one object, whatever its key is made of.
+ * Command lines that fetch exactly one object, or a folder, whatever its key is made of.
  *
  * A reader copies these out of a mail, so a key may neither end its quotes nor change on the way:
  * what a mail client could swallow, turn or normalise is spelt as bytes.
@@ -45,6 +45,22 @@ export function fetchCommands(files: Fetchable[]): string[] {
     const target = name === wanted ? "." : shellQuote(`./${name}`);
     return `aws s3 cp ${shellQuote(`s3://${file.s3_bucket}/${file.s3_key}`)} ${target}`;
   });
+}
+
+/**
+ * All of the folder that these files are in, at once. Null: they are not in one folder, it would be a whole bucket, or a version
+ * is wanted. A listing tells the AWS command line an object's class, but not that it is restored: without the option it skips what is
+ * in the classes that it knows as archives (not Intelligent-Tiering, whose class is the same in every tier).
+ */
+export function folderCommand(files: Fetchable[], is_glacier: boolean): string | null {
+  const folders = new Set(
+    files.map(({ s3_bucket, s3_key }) => `${s3_bucket}/${s3_key.slice(0, s3_key.lastIndexOf("/") + 1)}`),
+  );
+  const [folder = ""] = folders;
+  const bucket = `${files[0]?.s3_bucket ?? ""}/`;
+  if (folders.size !== 1 || folder === bucket || files.some(({ version_id }) => version_id !== ""))
+    return null;
+  return `aws s3 cp --recursive ${is_glacier ? "--force-glacier-transfer " : ""}${shellQuote(`s3://${folder}`)} .`;
 }
 
 /** `aws s3 cp` knows no versions. */

@@ -2,8 +2,6 @@
  * Points in time in the words of a mail: always UTC, and in the body always with the date, because
  * "today" may be read tomorrow.
  */
-import { retrievalHours, SLOWEST, TIERS, type Tier } from "../s3/storage_class.ts";
-
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
@@ -24,35 +22,17 @@ export interface Expectation {
   hours: Hours;
 }
 
-/** What decides how long S3 takes for a file. */
+/** How long S3 takes for a file: usual_hours of sql/times.sql says it. */
 export interface Restoring {
-  /** This, archive_status and tier are null where another client started the restore. */
-  storage_class: string | null;
-  archive_status: string | null;
-  tier: string | null;
-  size_bytes: number | null;
+  /** Hours from when S3 accepted the restore. */
+  from_hours: number;
+  to_hours: number;
   accepted_at: Date | null;
-}
-
-const isTier = (tier: string | null): tier is Tier => TIERS.some((known) => known === tier);
-
-/** Amazon S3 User Guide, "Understanding archive retrieval options": what S3 usually takes, by size too. */
-function usualHours(file: Restoring): Hours {
-  const bytes = file.size_bytes ?? 0;
-  if (file.storage_class === null || bytes > 5e12) return SLOWEST;
-  const tier = isTier(file.tier) ? file.tier : null;
-  const usual = retrievalHours(
-    { storage_class: file.storage_class, archive_status: file.archive_status },
-    tier,
-  );
-  // Expedited's minutes are for objects below 250 MB; larger ones come at up to 300 MB/s.
-  const slow = tier === "Expedited" && bytes > 250e6;
-  return slow ? { from: usual.from, to: usual.to + bytes / 300e6 / 3600 } : usual;
 }
 
 /** When a file is expected. An unknown start counts as now: the bound is then late rather than wrong. */
 export function expectation(file: Restoring, now: Date): Expectation {
-  const hours = usualHours(file);
+  const hours = { from: file.from_hours, to: file.to_hours };
   const start = file.accepted_at ?? now;
   // Exact minutes would pretend to a precision that S3 does not have.
   const step = hours.to < 1 ? MINUTE_MS : 5 * MINUTE_MS;

@@ -447,6 +447,45 @@ describe("AWS", () => {
     expect(s3.look({ bucket: BUCKET, key: "copy.mov" })).toEqual(copy);
   });
 
+  test("names a bucket of which no event comes, and the line that turns its events on", async ({
+    world,
+    pool,
+  }) => {
+    const { s3 } = world;
+    s3.createBucket("off");
+    s3.createBucket("switched-on", EVENTS);
+    s3.createBucket("hides", EVENTS);
+    s3.fail({ with: "access_denied", bucket: "hides", operation: "GetBucketNotificationConfiguration" });
+    s3.createBucket("told", EVENTS);
+    for (const s3_bucket of ["off", "switched-on", "hides", "told"])
+      await pool.query(
+        "insert into totals (metric, labels, n, last_at) values ('completions_lost', $1, 5, now() - interval '1 hour')",
+        [{ s3_bucket }],
+      );
+    await pool.query("insert into totals (metric, labels, n) values ('events', $1, 1)", [
+      { s3_bucket: "told" },
+    ]);
+
+    // Nobody names one, and no read does: they are known by their silence.
+    const { code, line } = await world.doctor();
+
+    const turn_on =
+      "aws s3api put-bucket-notification-configuration --bucket BUCKET --notification-configuration '{\"EventBridgeConfiguration\":{}}'";
+    expect(line("bucket off, events")).toMatch(/^FAIL .*do not go to EventBridge.*5 restores ended/);
+    expect(line("bucket off, events")).toContain(turn_on.replace("BUCKET", "off"));
+    expect(line("bucket switched-on, events")).toMatch(
+      /^FAIL .*do not arrive here: since .* UTC 5 restores ended.*queue.*log of restore_completed/,
+    );
+    expect(line("bucket switched-on, events")).not.toContain("put-bucket");
+    expect(line("bucket hides, events")).toMatch(/^FAIL .*do not arrive: .*get-bucket-notification/);
+    expect(line("bucket hides, events")).toContain(turn_on.replace("BUCKET", "hides"));
+    expect(line("bucket told")).toBe("");
+    expect(line("no events")).toMatch(
+      /^warn .*Restores of the bucket [\w-]+ ended.*npm run doctor -- [\w-]+/,
+    );
+    expect(code).toBe(1);
+  });
+
   test.for(["NotImplemented", "MethodNotAllowed"])(
     "a store that does not know RestoreObject (%s), as Ceph 16 does not, is called so",
     async (code, { world }) => {

@@ -26,6 +26,8 @@ function pending(overrides: Partial<MailFile> = {}): MailFile {
     tier: "Standard",
     size_bytes: 12_400_000,
     accepted_at: at("2026-11-22T15:40"),
+    from_hours: 3,
+    to_hours: 5,
     restored_at: null,
     restore_expires_at: null,
     failure_code: null,
@@ -33,6 +35,9 @@ function pending(overrides: Partial<MailFile> = {}): MailFile {
     ...overrides,
   };
 }
+
+/** Where S3 names only an upper bound. */
+const within = (to_hours: number): Partial<MailFile> => ({ from_hours: 0, to_hours });
 
 const ready = (overrides: Partial<MailFile> = {}): MailFile =>
   pending({ restore_status: "restored", restore_expires_at: MIDNIGHT, ...overrides });
@@ -216,35 +221,40 @@ describe("the first mail", () => {
     ],
     [
       "an end where S3 names no beginning",
-      pending({ storage_class: "DEEP_ARCHIVE" }),
+      pending({ storage_class: "DEEP_ARCHIVE", ...within(12) }),
       "2026-11-22T15:45",
       "by 23 Nov, 03:40 UTC",
       "by 03:40 UTC tomorrow (Mon 23 Nov)",
     ],
     [
       "an end in another year",
-      pending({ storage_class: "DEEP_ARCHIVE", tier: "Bulk", accepted_at: at("2026-12-30T15:40") }),
+      pending({
+        storage_class: "DEEP_ARCHIVE",
+        tier: "Bulk",
+        ...within(48),
+        accepted_at: at("2026-12-30T15:40"),
+      }),
       "2026-12-30T15:45",
       "by 1 Jan 2027, 15:40 UTC",
       "by 15:40 UTC on Fri 1 Jan 2027",
     ],
     [
       "minutes for Expedited",
-      pending({ tier: "Expedited" }),
+      pending({ tier: "Expedited", from_hours: 1 / 60, to_hours: 5 / 60 }),
       "2026-11-22T15:40",
       "between 15:41 and 15:45 UTC",
       "between 15:41 and 15:45 UTC today (Sun 22 Nov)",
     ],
     [
-      "more for a large Expedited one",
-      pending({ tier: "Expedited", size_bytes: 1e12 }),
+      "an hour and half a minute for a large Expedited one",
+      pending({ tier: "Expedited", size_bytes: 1e12, from_hours: 1 / 60, to_hours: 1.0093 }),
       "2026-11-22T15:45",
       "by 16:45 UTC",
       "by 16:45 UTC today (Sun 22 Nov)",
     ],
     [
       "two days for more than 5 TB",
-      pending({ size_bytes: 6e12 }),
+      pending({ size_bytes: 6e12, ...within(48) }),
       "2026-11-22T15:45",
       "by 24 Nov, 15:40 UTC",
       "by 15:40 UTC on Tue 24 Nov 2026",
@@ -265,12 +275,14 @@ describe("the first mail", () => {
   test("gives each file its own time when classes and tiers differ", () => {
     const mail = pre([
       pending({ s3_key: "a.bin" }),
-      pending({ s3_key: "b.bin", storage_class: "DEEP_ARCHIVE" }),
+      pending({ s3_key: "b.bin", storage_class: "DEEP_ARCHIVE", ...within(12) }),
       pending({
         s3_key: "c.bin",
         storage_class: "INTELLIGENT_TIERING",
         archive_status: "ARCHIVE_ACCESS",
         tier: "Bulk",
+        from_hours: 5,
+        to_hours: 12,
       }),
     ]);
     expect(mail.subject).toBe("Your 3 files are being restored, expected by 23 Nov, 03:40 UTC");
@@ -286,12 +298,12 @@ describe("the first mail", () => {
   });
 
   test("calls the time an upper bound when somebody else started the restore", () => {
-    const mail = pre([pending({ tier: null })]);
+    const mail = pre([pending({ tier: null, ...within(12) })]);
     expect(mail.subject).toBe("Your file is being restored, expected by 23 Nov, 03:40 UTC");
     expect(prose(mail)).toContain(
       "This restore was already under way when you asked, so we do not know how fast: the time given is the longest that S3 usually takes.",
     );
-    const unknown = pre([pending({ tier: null, storage_class: null })]);
+    const unknown = pre([pending({ tier: null, storage_class: null, ...within(48) })]);
     expect(unknown.subject).toBe("Your file is being restored, expected by 24 Nov, 15:40 UTC");
   });
 
@@ -300,7 +312,7 @@ describe("the first mail", () => {
       { storage_class: "CLOUDTIER", archive_status: null },
       { storage_class: "INTELLIGENT_TIERING", archive_status: "COLDEST_ACCESS" },
     ]) {
-      const mail = pre([pending(unknown)]);
+      const mail = pre([pending({ ...unknown, ...within(48) })]);
       expect(mail.subject).toBe("Your file is being restored, expected by 24 Nov, 15:40 UTC");
       expect(prose(mail)).toMatch(
         /We do not know how long S3 takes for [\w-]*(CLOUDTIER|, COLDEST_ACCESS): the time given is the longest/,
@@ -444,9 +456,73 @@ describe("the second mail", () => {
       "aws s3 cp 's3://acme-archive/0.pdf' .",
       "aws s3 cp 's3://acme-archive/1.pdf' .",
     ]);
-    expect(prose(mail)).toContain("aws s3 cp --recursive needs --force-glacier-transfer too");
-    const tiered = times(2, () => ready({ storage_class: "INTELLIGENT_TIERING" }));
-    expect(prose(post(tiered))).not.toContain("--force-glacier-transfer");
+  });
+
+  test("says how a client reads it: each as before, whole folders with an option", () => {
+    const one = prose(post([ready()]));
+    expect(one).toContain(
+      "Read it as you tried to before: programs, Mountpoint and the S3 console read it like any other file now.",
+    );
+    expect(one).not.toMatch(/--force-glacier-transfer|sync|Athena|folder/);
+    // Several folders: no command fetches these and no others.
+    const scattered = post([ready({ s3_key: "a/1.pdf" }), ready({ s3_key: "b/2.pdf" })]);
+    expect(commands(scattered.text)).toHaveLength(2);
+    expect(prose(scattered)).toContain(
+      "For a whole folder, aws s3 cp --recursive and aws s3 sync need --force-glacier-transfer: without it they skip files in Glacier even when they are restored.",
+    );
+    expect(prose(scattered)).toContain("what is still archived there is restored too");
+  });
+
+  test.for([
+    ["GLACIER", null, "--force-glacier-transfer "],
+    ["DEEP_ARCHIVE", null, "--force-glacier-transfer "],
+    ["INTELLIGENT_TIERING", null, ""],
+    ["STANDARD_IA", null, ""],
+    ["CLOUDTIER", null, ""],
+  ] as const)("fetches many files of one folder at once: %s", ([storage_class, , option]) => {
+    const mail = post(times(12, () => ready({ storage_class })));
+    expect(commands(mail.text).at(-1)).toBe(`aws s3 cp --recursive ${option}'s3://acme-archive/surveys/' .`);
+    expect(commandsOf(mail.html)).toEqual(commands(mail.text));
+    expect(prose(mail)).toContain("Or all of the folder that they are in:");
+    expect(prose(mail)).toContain("each such restore is paid for");
+    expect(prose(mail).includes("skip files in Glacier")).toBe(option !== "");
+    const listed = post(
+      times(50, () => ready({ storage_class })),
+      { file_count: 900, restored_count: 900 },
+    );
+    expect(prose(listed)).toContain("Or all of the folder that the files listed here are in:");
+  });
+
+  test("offers no folder that would be a whole bucket, or would not have the version", () => {
+    for (const files of [
+      // Nor for a few.
+      times(3, ready),
+      times(4, ready).map(withIndex),
+      times(4, () => ready({ version_id: "v1" })),
+      [...times(3, ready), ready({ s3_bucket: "other", s3_key: "surveys/1.pdf" })],
+      [...times(3, ready), ready({ s3_key: "surveys/2019/deeper/north.pdf" })],
+    ])
+      expect(commands(post(files).text).filter((line) => line.includes("--recursive"))).toEqual([]);
+  });
+
+  test("speaks of Athena where files look like those of a table, and Athena would skip them", () => {
+    const athena = (s3_key: string, storage_class = "GLACIER"): boolean =>
+      prose(post([ready({ s3_key, storage_class })])).includes(
+        "Athena skips restored files too, unless the table has the property read_restored_glacier_objects=true (engine version 3, Hive tables).",
+      );
+    for (const key of [
+      "events/a.parquet",
+      "events/A.CSV",
+      "events/a.json.gz",
+      "events/year=2024/month=1/000000_0",
+      "out/part-00000",
+      "out/part-00000-4f2a.snappy",
+    ])
+      expect(athena(key), key).toBe(true);
+    for (const key of ["films/a.mov", "a=b.mov", "parquet/report.pdf", "backup.tar.gz", "party-hats.jpg"])
+      expect(athena(key), key).toBe(false);
+    expect(athena("events/a.parquet", "DEEP_ARCHIVE")).toBe(true);
+    expect(athena("events/a.parquet", "INTELLIGENT_TIERING")).toBe(false);
   });
 });
 
@@ -683,6 +759,21 @@ describe("hostile names", () => {
       HOSTILE.map((key) => ["s3", "cp", `s3://acme-archive/${key}`]),
     );
     expect(commandsOf(mail.html)).toEqual(lines);
+  });
+
+  test("of a folder come back exactly, too", () => {
+    for (const folder of HOSTILE) {
+      const mail = post([1, 2, 3, 4].map((name) => ready({ s3_key: `${folder}/${name}` })));
+      expect(runInBash(commands(mail.text)).at(-1)).toEqual([
+        "s3",
+        "cp",
+        "--recursive",
+        "--force-glacier-transfer",
+        `s3://acme-archive/${folder}/`,
+        ".",
+      ]);
+      expect(commandsOf(mail.html)).toEqual(commands(mail.text));
+    }
   });
 
   test("come back exactly with a version, too", () => {

@@ -86,8 +86,8 @@ const TROUBLES = [
     alert: "ThawMailsRefused",
   },
   {
-    problem: "Restores ended, and S3 sent no event of it",
-    todo: "Does EventBridge still get the",
+    problem: `Restores of the bucket ${BUCKET} ended, and S3 sent no event of it`,
+    todo: `npm run doctor -- ${BUCKET}`,
     finding: "no_events",
     alert: "ThawNoEvents",
   },

@@ -19,7 +19,7 @@ const WIDTH_PX = 640;
 const MOST_BYTES = 100_000;
 
 /** How much of each mail the picture shows. */
-const HEIGHTS_PX = { being_restored: 600, ready: 776 };
+const HEIGHTS_PX = { being_restored: 600, ready: 800 };
 
 const directory = mkdtempSync(join(tmpdir(), "thaw-pictures-"));
 try {

@@ -14,6 +14,7 @@ import { waitFor } from "../support/database.ts";
 import { test as base } from "../support/processes.ts";
 import {
   ago,
+  ahead,
   aRead,
   insertNotification,
   insertRead,
@@ -232,6 +233,76 @@ describe("from the release before", () => {
     ).toHaveLength(1);
     await old.query("update mail_gate set closed_until = now()");
     expect(await query(old, "select id from claim_notifications('post', 10, 'new')")).toHaveLength(2);
+    rmSync(directory, { recursive: true });
+  });
+
+  test("what is pending is asked about at once, and then when its own time comes, by its workers too", async ({
+    old,
+  }) => {
+    const directory = previousSql();
+    await migrate(old, directory);
+    const states = { fresh: "1 hours", late: "6 hours", "very late": "26 hours" };
+    for (const [s3_key, age] of Object.entries(states))
+      await insertRestore(old, "pending", { s3_key, tier: "Standard", accepted_at: ago(age) });
+    await insertRestore(old, "pending", {
+      s3_key: "in backoff",
+      tier: "Standard",
+      accepted_at: ago("6 hours"),
+      attempt_after: ahead("10 minutes"),
+    });
+    const before = await one(old, "select pg_relation_filenode('restores') as file");
+
+    await migrate(old);
+
+    // Not written anew.
+    expect(await one(old, "select pg_relation_filenode('restores') as file")).toEqual(before);
+    // As a worker of that release asks, with a cursor that knows nothing of it.
+    const claimed: Row[] = [];
+    let cursor = ["-infinity", "00000000-0000-0000-0000-000000000000"];
+    for (let page = 0; page < 10; page++) {
+      const rows = await query(
+        old,
+        `select c.id, c.claim_id, c.s3_key, coalesce(c.last_checked_at, c.accepted_at)::text as due_since
+           from claim_restores_to_poll(1, '23 hours', $1, $2, 'worker') c`,
+        cursor,
+      );
+      if (rows.length === 0) break;
+      claimed.push(...rows);
+      cursor = [rows[0]?.["due_since"], rows[0]?.["id"]];
+    }
+    expect(claimed.map((row) => row["s3_key"])).toHaveLength(3);
+    expect(new Set(claimed.map((row) => row["s3_key"]))).toEqual(new Set(Object.keys(states)));
+    const outcomes = claimed.map(({ id, claim_id }) => ({
+      id,
+      claim_id,
+      transition: "note_restores_checked",
+    }));
+    await query(old, "select settle_restores($1, $2)", [JSON.stringify(outcomes), WAITS]);
+    expect(
+      await query(
+        old,
+        "select s3_key, round(extract(epoch from ask_after - now()) / 60)::int as minutes from restores order by minutes",
+      ),
+    ).toEqual([
+      { s3_key: "in backoff", minutes: 0 },
+      { s3_key: "late", minutes: 60 },
+      { s3_key: "fresh", minutes: 240 },
+      { s3_key: "very late", minutes: 360 },
+    ]);
+    // What its worker makes pending has its time, for that is our function.
+    const { id } = await insertRestore(old, "not_started", { s3_key: "new" });
+    const pending = { id, transition: "mark_restores_pending", tier: "Bulk", storage_class: "GLACIER" };
+    await query(old, "select settle_restores($1, $2)", [
+      JSON.stringify([{ ...pending, size_bytes: 1, pinned_version_id: "" }]),
+      WAITS,
+    ]);
+    expect(
+      await one(
+        old,
+        "select ask_after - accepted_at = interval '12 hours' as so from restores where id = $1",
+        [id],
+      ),
+    ).toEqual({ so: true });
     rmSync(directory, { recursive: true });
   });
 

@@ -123,6 +123,39 @@ test("between RestoreObject and our transition", async ({ world, pool }) => {
   expect(s3.look({ bucket: BUCKET, key: "a.bin" })?.restores_accepted).toBe(1);
 });
 
+test("between the question of the poll and what it notes", async ({ world, pool }) => {
+  const { s3 } = world;
+  const [first, second] = await twoWorkers(world);
+  await readByJane(world, pool, "a.bin");
+  await isPending(pool);
+  s3.finishRestore({ bucket: BUCKET, key: "a.bin" });
+  const hang = s3.fail({ with: "hang", operation: "HeadObject" });
+  // Its expected time has ended, and no event has come.
+  await pool.query(
+    "update restores set accepted_at = accepted_at - interval '5 hours', ask_after = ask_after - interval '5 hours'",
+  );
+  await pool.query("select nudge('poll_pending_restores')");
+  await waitFor("the question", async () => hang.struck > 0, 30_000);
+  first.child.kill("SIGKILL");
+  await first.end();
+  hang.remove();
+  expect(await one(pool, "select status::text, claim_id is null as is_free from restores")).toEqual({
+    status: "pending",
+    is_free: false,
+  });
+  second.child.kill("SIGCONT");
+
+  await waitFor(
+    "the ready mail",
+    async () =>
+      (await query(pool, "select from notifications where kind = 'post' and status = 'sent'")).length === 1,
+    RECOVERED_WITHIN_MS,
+  );
+  await noLockLeft(pool, 1);
+  expect(world.resend.mails.filter(({ subject }) => subject.includes("ready"))).toHaveLength(1);
+  expect(s3.look({ bucket: BUCKET, key: "a.bin" })?.restores_accepted).toBe(1);
+});
+
 /** What a limit has spent, what the ledger has, and what S3 accepted of that object. */
 const charged = async ({ s3 }: World, pool: Pool, key: string): Promise<unknown> => {
   expect(await query(pool, SPENDING_IS_WRONG)).toEqual([]);

@@ -10,7 +10,7 @@ import { readHead } from "../../server/s3/head.ts";
 import { NotFromS3 } from "../../server/s3/answer.ts";
 import { NoCredentials } from "../../server/s3/clients.ts";
 import { troubleOf } from "../../server/s3/trouble.ts";
-import { hasExpedited, retrievalHours, takesDays, TIERS } from "../../server/s3/storage_class.ts";
+import { hasExpedited, takesDays } from "../../server/s3/storage_class.ts";
 
 const NOW = new Date("2026-11-22T12:00:00Z");
 const UNTIL = new Date("2026-11-30T00:00:00Z");
@@ -187,16 +187,6 @@ describe("the tier asked for", () => {
 });
 
 describe("an archive that nobody here has heard of", () => {
-  test.for<[string, string | null]>([
-    ["location-dmf-v1", null],
-    ["CLOUDTIER", null],
-    ["INTELLIGENT_TIERING", "COLDEST_ACCESS"],
-  ])("%s %s takes as long as the slowest", ([storage_class, archive_status]) => {
-    for (const tier of [...TIERS, null]) {
-      expect(retrievalHours({ storage_class, archive_status }, tier)).toEqual({ from: 0, to: 48 });
-    }
-  });
-
   test("is asked for with Days, which all but Intelligent-Tiering want", () => {
     expect(takesDays({ storage_class: "CLOUDTIER", archive_status: null })).toBe(true);
     expect(takesDays({ storage_class: "INTELLIGENT_TIERING", archive_status: "COLDEST_ACCESS" })).toBe(false);

@@ -273,7 +273,7 @@ describe("there is one", () => {
       "update task_runs set succeeded_at = now() - interval '16 minutes' where task = 'pre_notify'",
     );
     await pool.query(
-      "update task_runs set succeeded_at = now() - interval '2 hours' where task = 'poll_pending_restores'",
+      "update task_runs set succeeded_at = now() - interval '14 minutes' where task = 'poll_pending_restores'",
     );
     await pool.query("delete from task_runs where task = 'resolve_users'");
     const late = await findings(pool);
@@ -313,20 +313,45 @@ describe("there is one", () => {
     expect(await findings(pool)).toMatchObject([{ finding: "no_reads" }]);
   });
 
-  test("when restores end and S3 tells of none", async ({ pool }) => {
+  test("when restores of a bucket end and S3 sends no event of that bucket, until it does", async ({
+    pool,
+  }) => {
     await count(pool, "reads", 0);
-    await count(pool, "completions_lost", 3, 2);
+    const lost = (s3_bucket: string, hoursAgo: number, n: number) =>
+      count(pool, "completions_lost", hoursAgo, n, { s3_bucket });
+    await lost("quiet", 3, 2);
+    // One among many is an accident, and so are two.
+    await lost("busy", 3, 1);
+    await count(pool, "events", 2, 1000, { s3_bucket: "busy" });
+    await lost("busy", 1, 1);
     expect(await findings(pool)).toEqual([]);
-    await count(pool, "completions_lost", 2, 1);
+    await lost("quiet", 2, 1);
+    // Events of others prove nothing.
+    await count(pool, "events", 0, 7, {});
     expect(await findings(pool)).toMatchObject([
       {
         finding: "no_events",
         count: 3,
-        problem: expect.stringContaining("the hourly poll found 3 in a day"),
+        problem: expect.stringContaining("Restores of the bucket quiet ended"),
+        what_to_do: expect.stringMatching(/: npm run doctor -- quiet$/),
       },
     ]);
-    await count(pool, "events", 1);
+    expect(await one(pool, "select silent_buckets from thaw_health")).toEqual({ silent_buckets: 1 });
+    // A busy one is found within hours, whatever came in the morning.
+    await lost("busy", 1, 2);
+    expect(await query(pool, "select s3_bucket, lost, last_event_at from silent_buckets order by 1")).toEqual(
+      [
+        { s3_bucket: "busy", lost: "3", last_event_at: expect.any(Date) },
+        { s3_bucket: "quiet", lost: "3", last_event_at: null },
+      ],
+    );
+    // What came later than the poll was late, and not lost.
+    await count(pool, "events", 1, 1, { s3_bucket: "busy" });
+    await count(pool, "events", 0, 1, { s3_bucket: "quiet" });
     expect(await findings(pool)).toEqual([]);
+    // A name that a shell would read is in no command.
+    await lost("$(id)", 1, 3);
+    expect(await findings(pool)).toMatchObject([{ what_to_do: expect.stringMatching(/npm run doctor$/) }]);
   });
 
   test("while a transaction keeps vacuum from its work", async ({ pool, databaseUrl }) => {
@@ -404,6 +429,7 @@ describe("the views of the whole", () => {
         mail_gate_is_open: true,
         workers_alive: 1,
         holds_open: 0,
+        silent_buckets: 0,
       },
     ]);
     for (const state of STATES) await insertRead(pool, state, { restore: { s3_key: state } });

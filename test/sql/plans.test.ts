@@ -133,6 +133,11 @@ describe("each step costs the same", () => {
       "poll_pending_restores",
       "status = 'pending', accepted_at = now() - interval '2 days'",
     ],
+    [
+      "has its expected time over",
+      "poll_pending_restores",
+      "status = 'pending', accepted_at = now() - interval '6 hours', ask_after = now() - interval '1 hour'",
+    ],
     ["is doubtful", "poll_pending_restores", `${OVER}, head_wanted_at = now()`],
     ["is over", "closing sweep", OVER],
     [
@@ -161,6 +166,41 @@ describe("each step costs the same", () => {
     expectAsCheap(await costs(pool, { [name]: statement }), few);
     expectAsCheap(unaware, few);
   });
+
+  test(
+    "to claim one whose time has come, however many others wait for theirs, are in backoff or are asked about by events",
+    { timeout: 240_000 },
+    async ({ pool }) => {
+      await pool.query("alter table restores set (autovacuum_enabled = off)");
+      const claim = WORK["poll_pending_restores"] ?? "";
+      const fill = async (count: number): Promise<void> => {
+        await pool.query("truncate restores, restore_requests cascade");
+        await pool.query("analyze restores");
+        // A third waits for its time, a third is in backoff as a claim or trouble leaves it, of a third an event asks, in backoff.
+        await pool.query(
+          `insert into restores (id, s3_bucket, s3_key, status, accepted_at, tier, ask_after, attempt_after, head_wanted_at)
+           select gen_random_uuid(), 'bench', n::text, 'pending', now() - interval '6 hours', 'Standard',
+                  case n % 3 when 0 then now() + n * interval '1 second' when 1 then now() + interval '1 minute' else now() - interval '1 hour' end,
+                  case n % 3 when 0 then now() else now() + interval '1 minute' end,
+                  case n % 3 when 2 then now() - interval '1 hour' end
+             from generate_series(1, $1::int) n`,
+          [count],
+        );
+        await pool.query(
+          `insert into restores (id, s3_bucket, s3_key, status, accepted_at, tier, ask_after)
+           select gen_random_uuid(), 'bench', 'due' || n, 'pending', now() - interval '6 hours', 'Standard', now() - interval '1 hour' from generate_series(1, 50) n`,
+        );
+      };
+      await fill(1_000);
+      await pool.query("vacuum analyze restores");
+      const few = await costs(pool, { claim });
+      await fill(300_000);
+      expectAsCheap(await costs(pool, { claim }), few, "of an empty table");
+      await pool.query("vacuum analyze restores");
+      expectAsCheap(await costs(pool, { claim }), few, "as they are");
+      expect((await pool.query(claim)).rowCount).toBe(50);
+    },
+  );
 
   test("however many jobs wait, on a table that was never analysed", async ({ pool }) => {
     const nudge = WORK["nudge"] ?? "";

@@ -130,6 +130,7 @@ const VIEWS = [
   "restore_overview",
   "restore_readers",
   "restore_steps",
+  "silent_buckets",
   "stuck_requests",
   "thaw_health",
   "times_to_readable",

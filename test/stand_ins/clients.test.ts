@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 
 import { isObject } from "../../lambdas/fields.ts";
+import { folderCommand } from "../../server/wording/fetch_command.ts";
 import { type Ended, MISSING_CLIENTS, realClients, runClient } from "./real_clients.ts";
 import { type S3Event, type S3StandIn, startS3StandIn } from "./s3.ts";
 import { copyExpiry } from "./s3_restores.ts";
@@ -403,6 +404,26 @@ describe.each(AWS)("$name", (aws) => {
       "GetObject 403 DEEP_ARCHIVE_ACCESS",
     ]);
   });
+
+  test(
+    "copies a folder of restored objects by the command of our mails, and no other way",
+    SLOW,
+    async () => {
+      const files = ["f/1", "f/2"].map((s3_key) => ({ s3_bucket: "b", s3_key, version_id: "" }));
+      for (const [index, { s3_key: key }] of files.entries()) {
+        const storage_class = index === 0 ? "GLACIER" : "DEEP_ARCHIVE";
+        s3.putObject({ bucket: "b", key, storage_class, body: key });
+        s3.beginRestore({ bucket: "b", key }, { days: 3 });
+        s3.finishRestore({ bucket: "b", key });
+      }
+      await cli("s3", "sync", "s3://b/f/", ".");
+      expect(sent()).toEqual(["ListObjectsV2 200"]);
+      const [, ...args] = (folderCommand(files, true) ?? "").replaceAll("'", "").split(" ");
+      expect(await cli(...args)).toMatchObject({ status: 0 });
+      for (const { s3_key } of files)
+        expect(await readFile(join(dir, s3_key.replace("f/", "")), "utf8")).toBe(s3_key);
+    },
+  );
 
   test("finds another region's bucket by S3's word", SLOW, async () => {
     const region = "eu-central-1";

@@ -275,6 +275,97 @@ describe("a pending restore whose event is lost", () => {
   });
 });
 
+describe("in a bucket whose notifications are off", () => {
+  /** As if that time had passed for what is pending. */
+  const pass = (thaw: Thaw, time: string) =>
+    thaw.pool.query(
+      `update restores set accepted_at = accepted_at - $1::interval, last_checked_at = last_checked_at - $1::interval,
+                           ask_after = ask_after - $1::interval, attempt_after = attempt_after - $1::interval where status = 'pending'`,
+      [time],
+    );
+
+  test("people hear when the expected time of their files is over, after one question each", async ({
+    start,
+  }) => {
+    const thaw = await start();
+    await thaw.know(JANE, "jane@example.com");
+    thaw.archive("flexible");
+    thaw.archive("deep", "DEEP_ARCHIVE");
+    await readAll(thaw, ["flexible", "deep"]);
+    thaw.s3.clearRequests();
+    for (const key of ["flexible", "deep"]) thaw.s3.finishRestore(name(key));
+
+    await pass(thaw, "4 hours 59 minutes");
+    await poll(thaw);
+    expect(thaw.s3.requests).toEqual([]);
+
+    await pass(thaw, "1 minute");
+    await poll(thaw);
+    expect(await restore(thaw, "flexible")).toMatchObject({
+      status: "restored",
+      restore_expires_at: thaw.s3.look(name("flexible"))?.expires_at,
+    });
+    expect([heads(thaw, "flexible"), heads(thaw, "deep")]).toEqual([1, 0]);
+    await waitFor("the mail", async () =>
+      thaw.resend.mails.some(({ subject }) => subject.startsWith("1 of your 2 files is ready")),
+    );
+
+    await pass(thaw, "7 hours");
+    await poll(thaw);
+    expect(await restore(thaw, "deep")).toMatchObject({ status: "restored" });
+    expect([heads(thaw, "flexible"), heads(thaw, "deep")]).toEqual([1, 1]);
+    await waitFor("the other mail", async () => thaw.resend.mails.length === 3);
+    const { rows } = await thaw.pool.query(
+      "select labels, sum(n)::int as n from totals where metric = 'completions_lost' group by labels",
+    );
+    expect(rows).toEqual([{ labels: { s3_bucket: BUCKET }, n: 2 }]);
+  });
+
+  test("a file that takes longer than expected is asked about less and less often", async ({ start }) => {
+    const thaw = await start();
+    thaw.archive("k");
+    await readAll(thaw, ["k"]);
+    thaw.s3.clearRequests();
+    await pass(thaw, "5 hours");
+    await poll(thaw);
+    await pass(thaw, "14 minutes");
+    await poll(thaw);
+    expect(heads(thaw, "k")).toBe(1);
+    await pass(thaw, "2 minutes");
+    await poll(thaw);
+    expect(heads(thaw, "k")).toBe(2);
+
+    // Late by four hours and more.
+    await pass(thaw, "4 hours");
+    await poll(thaw);
+    await pass(thaw, "4 hours");
+    thaw.s3.finishRestore(name("k"));
+    await poll(thaw);
+    expect(heads(thaw, "k")).toBe(3);
+    expect(await restore(thaw, "k")).toMatchObject({ status: "pending" });
+    await pass(thaw, "20 minutes");
+    await poll(thaw);
+    expect(heads(thaw, "k")).toBe(4);
+    expect(await restore(thaw, "k")).toMatchObject({ status: "restored" });
+  });
+
+  test("events of other files change nothing for them, and cost no question more", async ({ start }) => {
+    const thaw = await start();
+    for (const key of ["told", "untold"]) thaw.archive(key);
+    await readAll(thaw, ["told", "untold"]);
+    thaw.s3.clearRequests();
+    thaw.s3.finishRestore(name("told"));
+    await thaw.post("/restore/completed", { s3_bucket: BUCKET, s3_key: "told" });
+    await becomes(thaw, "told", "restored");
+    await pass(thaw, "5 hours");
+    await poll(thaw);
+    await pass(thaw, "1 day");
+    await poll(thaw);
+    expect(heads(thaw, "told")).toBe(1);
+    expect(heads(thaw, "untold")).toBe(2);
+  });
+});
+
 describe("a Completed event", () => {
   test("only asks for a HEAD, which decides; and for another later, while that says restoring", async ({
     start,
@@ -541,6 +632,32 @@ describe("many pending restores", () => {
     );
     const asked = thaw.s3.requests.map((request) => request.key ?? "");
     expect(asked.toSorted()).toEqual(ready.toSorted());
+  });
+
+  test("whose expected time has ended are asked about once each in a run, whatever 23 hours say of others", async ({
+    start,
+  }) => {
+    const thaw = await start({ env: { S3_CONCURRENCY: "10" } });
+    await quiet(thaw);
+    const due = keys("due", 300);
+    const unchecked = keys("unchecked", 60);
+    await insertPending(thaw, due, "6 hours");
+    await insertPending(thaw, unchecked, "30 hours");
+    await thaw.pool.query(
+      "update restores set tier = 'Standard', ask_after = now() - random() * interval '1 hour' where s3_key like 'due%'",
+    );
+
+    await poll(thaw);
+
+    expect(thaw.s3.requests.map((request) => request.key).toSorted()).toEqual(
+      [...due, ...unchecked].toSorted(),
+    );
+    const { rows } = await thaw.pool.query(
+      "select count(*)::int from restores where attempts = 0 and ask_after > now() + interval '10 minutes' and isfinite(ask_after)",
+    );
+    expect(rows).toEqual([{ count: 360 }]);
+    await poll(thaw);
+    expect(thaw.s3.requests).toHaveLength(360);
   });
 
   test("are asked about once in a run also when POLL_AFTER_HOURS is next to nothing", async ({ start }) => {

@@ -15,7 +15,12 @@ import { counted, fail, ok, skip, warn, type Finding } from "./finding.ts";
 import { ask, type Refusal } from "./s3_call.ts";
 
 /** One bucket, as Thaw's own credentials see it. Changes nothing, restores nothing. */
-export async function checkBucket(s3: S3Clients, bucket: string, keys: string[]): Promise<Finding[]> {
+export async function checkBucket(
+  s3: S3Clients,
+  bucket: string,
+  keys: string[],
+  silence: Silence | undefined,
+): Promise<Finding[]> {
   const name = `bucket ${bucket}`;
   const head = await ask(s3, bucket, (client, options) =>
     client.send(new HeadBucketCommand({ Bucket: bucket }), options),
@@ -41,7 +46,7 @@ export async function checkBucket(s3: S3Clients, bucket: string, keys: string[])
           `Allow Thaw's role s3:ListBucket on arn:aws:s3:::${bucket}`,
         ),
     await checkMissing(s3, bucket, folder, may_list),
-    await checkNotifications(s3, bucket),
+    await checkNotifications(s3, bucket, silence),
     ...(await Promise.all(keys.map((key) => checkFile(s3, bucket, key)))).flat(),
     ...(keys.length > 0
       ? []
@@ -108,13 +113,40 @@ async function checkMissing(
     : skip(what, "is 403 without s3:ListBucket");
 }
 
-/** Without these events a restored file is noticed by the poll only, up to a day late. */
-async function checkNotifications(s3: S3Clients, bucket: string): Promise<Finding> {
+/** Restores of this bucket have ended, and no event of it has come. */
+export interface Silence {
+  lost: number;
+  since: Date;
+}
+
+const silent = (silence: Silence | undefined): string =>
+  silence === undefined
+    ? ""
+    : `: since ${silence.since.toISOString().slice(0, 16).replace("T", " ")} UTC ${counted(silence.lost, "restore")} ended, and none was told of`;
+
+/** Events that leave S3 and do not arrive. */
+const ON_THE_WAY =
+  "If they were turned on only now, this passes with the next one. Else look where they end: the rule's metrics (CloudWatch, AWS/Events), the queue and its dead-letter queue, the log of restore_completed (lambdas/README.md)";
+
+/** Without these events a restored file is noticed when its expected time is over, and then at growing intervals. */
+async function checkNotifications(
+  s3: S3Clients,
+  bucket: string,
+  silence: Silence | undefined,
+): Promise<Finding> {
   const what = `bucket ${bucket}, events`;
+  const turn_on = `aws s3api put-bucket-notification-configuration --bucket ${bucket} --notification-configuration '{"EventBridgeConfiguration":{}}'`;
   const answer = await ask(s3, bucket, (client, options) =>
     client.send(new GetBucketNotificationConfigurationCommand({ Bucket: bucket }), options),
   );
   if ("code" in answer) {
+    if (silence !== undefined) {
+      return fail(
+        what,
+        `do not arrive${silent(silence)}`,
+        `See whether they are on: aws s3api get-bucket-notification-configuration --bucket ${bucket}. If it shows nothing, turn them on: ${turn_on}. If they are: ${ON_THE_WAY}`,
+      );
+    }
     return answer.code === "AccessDenied"
       ? warn(
           what,
@@ -128,15 +160,24 @@ async function checkNotifications(s3: S3Clients, bucket: string): Promise<Findin
         );
   }
   const { output } = answer;
-  if (output.EventBridgeConfiguration !== undefined) return ok(what, "go to EventBridge");
+  if (output.EventBridgeConfiguration !== undefined)
+    return silence === undefined
+      ? ok(what, "go to EventBridge")
+      : fail(what, `go to EventBridge, and do not arrive here${silent(silence)}`, ON_THE_WAY);
   const others = targetsOf(output);
   if (others.some(({ Events }) => Events?.some((event) => /^s3:ObjectRestore:(\*|Completed)$/.test(event)))) {
-    return ok(what, "restores are told by the bucket's own notifications, not by EventBridge");
+    return silence === undefined
+      ? ok(what, "restores are told by the bucket's own notifications, not by EventBridge")
+      : fail(
+          what,
+          `restores are told by the bucket's own notifications, which do not arrive here${silent(silence)}`,
+          "Look where they end: the queue, topic or function that get-bucket-notification-configuration names, and its log",
+        );
   }
   return fail(
     what,
-    "do not go to EventBridge: Thaw learns of finished restores up to a day late",
-    `Turn them on: aws s3api put-bucket-notification-configuration --bucket ${bucket} --notification-configuration '{"EventBridgeConfiguration":{}}'. Mind: this replaces the whole configuration, ` +
+    `do not go to EventBridge, so that people hear late of finished restores${silent(silence)}`,
+    `Turn them on: ${turn_on}. Mind: this replaces the whole configuration, ` +
       (others.length === 0
         ? "which is empty now"
         : `so add EventBridgeConfiguration to the ${counted(others.length, "entry").replace("entrys", "entries")} that get-bucket-notification-configuration shows`),

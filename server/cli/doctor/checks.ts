@@ -3,9 +3,9 @@ import type { Pool } from "pg";
 import { readConfig, type Config, type ConfigError, type Role } from "../../config.ts";
 import { createPool } from "../../postgres/pool.ts";
 import { CALL_TIMEOUT_MS, fail, ok, skip, within, type Finding } from "./finding.ts";
-import { checkFindings, checkPostgres, recentBuckets, skipDatabase } from "./postgres.ts";
+import { checkFindings, checkPostgres, recentBuckets, silentBuckets, skipDatabase } from "./postgres.ts";
 import { checkResend } from "./resend.ts";
-import { checkBucket } from "./bucket.ts";
+import { checkBucket, type Silence } from "./bucket.ts";
 import { bucketsNamed, checkAws, NAME_ONE } from "./s3.ts";
 import { createLog, reasonOf } from "../../log.ts";
 import { embeddedUrl } from "../../postgres/embedded/url.ts";
@@ -104,9 +104,14 @@ async function* checkS3(env: Env, names: string[], pool: Pool | undefined): Asyn
   const asked = bucketsNamed(names);
   yield* asked.problems;
   let { buckets } = asked;
+  // This role may not see it: then there are the findings.
+  const silent =
+    pool === undefined
+      ? new Map<string, Silence>()
+      : await silentBuckets(pool).catch(() => new Map<string, Silence>());
   if (names.length === 0 && pool !== undefined) {
     const recent = await recentBuckets(pool).catch(() => []);
-    buckets = new Map(recent.map((bucket) => [bucket, []]));
+    buckets = new Map([...recent, ...silent.keys()].map((bucket) => [bucket, []]));
   }
   if (buckets.size === 0 && names.length === 0) {
     const why = pool === undefined ? "the database cannot name any" : "no request named one in 90 days";
@@ -117,6 +122,6 @@ async function* checkS3(env: Env, names: string[], pool: Pool | undefined): Asyn
     return;
   }
   // Concurrently: a bucket that does not respond takes its whole time-out.
-  const looked = [...buckets].map(([bucket, keys]) => checkBucket(s3, bucket, keys));
+  const looked = [...buckets].map(([bucket, keys]) => checkBucket(s3, bucket, keys, silent.get(bucket)));
   for (const findings of looked) yield* await findings;
 }

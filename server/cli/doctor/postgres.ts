@@ -1,5 +1,6 @@
 import type { Pool } from "pg";
 
+import type { Silence } from "./bucket.ts";
 import { counted, fail, ok, skip, warn, type Finding } from "./finding.ts";
 import { reasonOf } from "../../log.ts";
 import { databaseProblem } from "../../postgres/database_problem.ts";
@@ -131,6 +132,15 @@ export async function recentBuckets(pool: Pool): Promise<string[]> {
     [`^${BUCKET_NAME}$`],
   );
   return rows.map((row) => row.s3_bucket);
+}
+
+/** Those of which no event comes although restores of them end. */
+export async function silentBuckets(pool: Pool): Promise<Map<string, Silence>> {
+  const { rows } = await pool.query<Silence & { s3_bucket: string }>(
+    "select s3_bucket, lost::int, since from silent_buckets where s3_bucket ~ $1 order by lost desc limit 10",
+    [`^${BUCKET_NAME}$`],
+  );
+  return new Map(rows.map(({ s3_bucket, ...silence }) => [s3_bucket, silence]));
 }
 
 async function one<Row extends object>(pool: Pool, text: string): Promise<Row> {

@@ -12,8 +12,9 @@ async function round(
   await clouds.ask("beginRestores", "slow", count);
   const { url: databaseUrl, pool } = await world.newDatabase();
   await pool.query(
-    `insert into restores (id, s3_bucket, s3_key, status, status_at, accepted_at, pinned_version_id)
-     select gen_random_uuid(), 'bench', 'slow' || n, 'pending', now() - interval '2 days', now() - interval '2 days', '' from generate_series(0, $1 - 1) n`,
+    `insert into restores (id, s3_bucket, s3_key, status, status_at, accepted_at, storage_class, tier, ask_after, pinned_version_id)
+     select gen_random_uuid(), 'bench', 'slow' || n, 'pending', now() - interval '7 hours', now() - interval '7 hours', 'GLACIER', 'Standard',
+            now() - interval '2 hours', '' from generate_series(0, $1 - 1) n`,
     [count],
   );
   await pool.query("vacuum analyze restores");
@@ -37,6 +38,123 @@ async function bareMemory(world: World, count: number): Promise<number> {
   const memory = Number(await world.script("bare_loop.ts", ["slow", String(count), "HEAD"], clouds.env));
   await clouds.stop();
   return memory;
+}
+
+/** What an archive may be asked for, in parts of all: an assumption, for nobody publishes it. */
+const MIX = [
+  { storage_class: "GLACIER", tier: "Standard", part: 0.6 },
+  { storage_class: "DEEP_ARCHIVE", tier: "Standard", part: 0.2 },
+  { storage_class: "GLACIER", tier: "Bulk", part: 0.1 },
+  { storage_class: "DEEP_ARCHIVE", tier: "Bulk", part: 0.08 },
+  { storage_class: "GLACIER", tier: "Expedited", part: 0.02 },
+];
+
+/** How often the crontab runs the poll, and for how long this is played. */
+const RUN_MINUTES = 5;
+const DAYS = 4;
+const DAY_RUNS = (24 * 60) / RUN_MINUTES;
+
+/** In which runs after it was accepted S3 is asked about one restore of each kind, if it never answers "done". */
+async function askedWithoutEvents(world: World): Promise<{ end: number; runs: number[] }[]> {
+  const { pool } = await world.newDatabase();
+  const settle = (outcomes: object[]) =>
+    pool.query("select settle_restores($1, '{}')", [JSON.stringify(outcomes)]);
+  await pool.query(
+    "insert into restores (id, s3_bucket, s3_key) select gen_random_uuid(), 'bench', n::text from generate_series(0, $1::int) n",
+    [MIX.length - 1],
+  );
+  const claimed = await pool.query<{ id: string; s3_key: string }>(
+    "select id, s3_key from claim_restores_to_trigger(100)",
+  );
+  await settle(
+    claimed.rows.map(({ id, s3_key }) =>
+      Object.assign(
+        { id, transition: "mark_restores_pending", size_bytes: 1, pinned_version_id: "" },
+        MIX[Number(s3_key)],
+      ),
+    ),
+  );
+  const { rows: ends } = await pool.query<{ end: number }>(
+    "select ceil(extract(epoch from expected_end(r) - r.accepted_at) / $1)::int as end from restores r order by s3_key::int",
+    [RUN_MINUTES * 60],
+  );
+  const asked = ends.map(({ end }) => ({ end, runs: [] as number[] }));
+  for (let run = 1; run <= DAYS * DAY_RUNS; run++) {
+    await pool.query(
+      `update restores set accepted_at = accepted_at - i.passed, last_checked_at = last_checked_at - i.passed,
+                           ask_after = ask_after - i.passed, attempt_after = attempt_after - i.passed
+         from (select make_interval(mins => $1) as passed) i`,
+      [RUN_MINUTES],
+    );
+    const due = await pool.query<{ id: string; claim_id: string; s3_key: string }>(
+      "select id, claim_id, s3_key from claim_restores_to_poll(100, '23 hours')",
+    );
+    for (const { s3_key } of due.rows) asked[Number(s3_key)]?.runs.push(run);
+    if (due.rows.length > 0)
+      await settle(
+        due.rows.map(({ id, claim_id }) => ({ id, claim_id, transition: "note_restores_checked" })),
+      );
+  }
+  return asked;
+}
+
+/** The most in any day of them. */
+const mostInADay = (runs: number[]): number =>
+  Math.max(0, ...runs.map((first) => runs.filter((run) => run >= first && run < first + DAY_RUNS).length));
+
+/** What no event costs: for that many pending, by the worst day of each. */
+async function dailyHeads(world: World, count: number): Promise<Result[]> {
+  const asked = await askedWithoutEvents(world);
+  const daily = (of: (kind: { end: number; runs: number[] }) => number[]): number =>
+    MIX.reduce((sum, { part }, index) => {
+      const kind = asked[index];
+      return sum + (kind === undefined ? NaN : part * count * mostInADay(of(kind)));
+    }, 0);
+  // S3 is done when its time ends, at the latest: the first answer from then on is the last.
+  const inTime = daily(({ end, runs }) => {
+    const last = runs.find((run) => run >= end) ?? Infinity;
+    return runs.filter((run) => run <= last);
+  });
+  const late = daily(({ runs }) => runs);
+  // Events come before that time: what is left is what 23 hours (POLL_AFTER_HOURS) ask for, of what takes two days.
+  const told = daily(({ end, runs }) => runs.filter((run) => run < end));
+  const figure = "HEADs a day for 300,000 pending of a usual mix";
+  const cost = (heads: number): string => `$${((heads / 1000) * 0.0004).toFixed(2)} a day`;
+  return [
+    {
+      number: 10,
+      figure: `${figure}, besides those that events ask for, events in time`,
+      value: told,
+      against: "objects",
+      peer: count,
+      ratio: told / count,
+      goal: "<= 0.2",
+      met: told <= 0.2 * count,
+      remark: "after 23 hours, of Deep Archive's Bulk alone",
+    },
+    {
+      number: 10,
+      figure: `${figure}, no event comes, S3 in time`,
+      value: inTime,
+      against: "objects",
+      peer: count,
+      ratio: inTime / count,
+      goal: "<= 2",
+      met: inTime <= 2 * count,
+      remark: cost(inTime),
+    },
+    {
+      number: 10,
+      figure: `${figure}, no event comes, and S3 is never done`,
+      value: late,
+      against: "objects",
+      peer: count,
+      ratio: late / count,
+      goal: "<= 10",
+      met: late <= 10 * count,
+      remark: cost(late),
+    },
+  ];
 }
 
 const FEW = 1_000;
@@ -94,5 +212,6 @@ export async function poll(world: World): Promise<Result[]> {
       goal: "<= 1",
       met: all.calls <= 1,
     },
+    ...(await dailyHeads(world, ALL)),
   ];
 }
