@@ -13,9 +13,10 @@ create or replace function order_reader(p_for text) returns text language sql im
 --   state   new: a restore begins. joined: it is under way, and the person hears, too. ordered: it is under way for this person
 --           already. held: it waits for approval, and the person hears, too. failed: it has failed, and is not tried again before over_at.
 --   action  what the policy says that fits.
--- tier, days, cost and limits as admissions_of has them. Recipe: row by row, by index.
+-- tier, days, cost and limits as admissions_of has them; hours as usual_hours. Recipe: row by row, by index.
 create or replace function preview_order(p_for text, p_objects jsonb, p_tier text, p_days integer)
-returns table (ord integer, state text, action text, tier text, days integer, cost numeric, limits bigint[])
+returns table (ord integer, state text, action text, tier text, days integer, cost numeric, limits bigint[],
+               from_hours double precision, to_hours double precision)
 language sql stable set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
   select o.ord,
          case
@@ -26,7 +27,7 @@ language sql stable set enable_seqscan = off set enable_hashjoin = off set enabl
            else 'joined' end,
          coalesce(p.action::text, 'restore'), t.tier, t.days,
          estimate_cost(o.region, o.storage_class, o.archive_status, t.tier, o.size_bytes, t.days),
-         limits_of(o.s3_bucket, o.s3_key)
+         limits_of(o.s3_bucket, o.s3_key), h.from_hours, h.to_hours
     from (select prefix_lengths() as lengths offset 0) n
    cross join jsonb_to_recordset(p_objects) as o (ord integer, s3_bucket text, s3_key text, version_id text, region text, storage_class text,
                                                   archive_status text, size_bytes bigint, has_expedited boolean)
@@ -35,6 +36,7 @@ language sql stable set enable_seqscan = off set enable_hashjoin = off set enabl
                           and x.closed_at is null offset 0) r on true
     left join lateral find_policy(o.s3_bucket, o.s3_key, order_reader(p_for), array[lower(p_for)], n.lengths) p on true
    cross join lateral (select tier_for(coalesce(p.tier, p_tier), o.has_expedited) as tier, coalesce(p.days, p_days) as days) t
+   cross join lateral usual_hours(o.storage_class, o.archive_status, t.tier, o.size_bytes) h
 $$;
 
 -- The limits that an order counts for, and whether it goes beyond what is left of them: [{limit_id, objects, bytes, cost,

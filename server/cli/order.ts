@@ -41,7 +41,8 @@ export interface Group {
   bytes: number;
   /** In dollars; null: a class without prices. */
   cost: number | null;
-  largest_bytes: number;
+  /** From when S3 accepts it, of the slowest of them. */
+  hours: { from: number; to: number };
 }
 
 interface Sum {
@@ -96,6 +97,8 @@ interface Preview {
   days: number;
   cost: number | null;
   limits: string[];
+  from_hours: number;
+  to_hours: number;
 }
 
 /** Looks over a page of objects: counts them in the plan, and keeps in `spool` what is to be handed in. */
@@ -139,7 +142,7 @@ async function preview(
     return { ord, s3_bucket, s3_key, version_id, region: regionOf(object), ...facts };
   });
   const { rows } = await sql<Preview>`
-    select ord, state, action, tier, days, cost::float8 as cost, limits::text[] as limits
+    select ord, state, action, tier, days, cost::float8 as cost, limits::text[] as limits, from_hours, to_hours
       from preview_order(${person}, ${JSON.stringify(asked)}::jsonb, ${tier}, ${days})`.execute(db);
   return new Map(rows.map((row) => [row.ord, row]));
 }
@@ -163,12 +166,12 @@ function count(plan: Plan, object: ListedObject, found: Preview): boolean {
     action,
     ...nothing(),
     cost: 0,
-    largest_bytes: 0,
+    hours: { from: 0, to: 0 },
   };
   plan.groups.set(key, group);
   add(group, object);
   group.cost = group.cost === null || cost === null ? null : group.cost + cost;
-  group.largest_bytes = Math.max(group.largest_bytes, object.size_bytes ?? 0);
+  if (found.to_hours > group.hours.to) group.hours = { from: found.from_hours, to: found.to_hours };
   if (action === "restore") {
     for (const limit_id of limits) {
       const need = plan.needs.get(limit_id) ?? { limit_id, ...nothing(), cost: 0, is_unknown: false };

@@ -2,7 +2,7 @@
 import { reasonOf } from "../log.ts";
 import { dollars } from "../wording/dollars.ts";
 import { size } from "../wording/sizes.ts";
-import { expectation, hoursInWords } from "../wording/times.ts";
+import { hoursInWords } from "../wording/times.ts";
 import type { Asked, Group, HandedIn, LimitLeft, Plan } from "./order.ts";
 import { sentence, type Terminal } from "./terminal.ts";
 
@@ -17,14 +17,6 @@ const costOf = (groups: readonly Group[]): number | null =>
   groups.some(({ cost }) => cost === null) ? null : sum(groups, ({ cost }) => cost ?? 0);
 
 const ARCHIVES = new Set(["ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"]);
-
-/** As mails say it, of the largest of them. */
-const hoursOf = ({ storage_class, tier, largest_bytes: size_bytes }: Group): { from: number; to: number } => {
-  const of = ARCHIVES.has(storage_class)
-    ? { storage_class: "INTELLIGENT_TIERING", archive_status: storage_class }
-    : { storage_class, archive_status: null };
-  return expectation({ ...of, tier, size_bytes, accepted_at: null }, new Date()).hours;
-};
 
 const OUTCOMES: Record<string, string> = {
   restore: "restored",
@@ -67,7 +59,7 @@ export function showPlan(
 ): void {
   const groups = [...plan.groups.values()].toSorted((a, b) => b.bytes - a.bytes);
   const cost = costOf(plan.restored);
-  const hours = plan.restored.map(hoursOf).toSorted((a, b) => b.to - a.to)[0];
+  const hours = plan.restored.map((group) => group.hours).toSorted((a, b) => b.to - a.to)[0];
   terminal.heading(
     { kind: "plan", for: person, of, ...planRecord(plan), tier, days, hours_at_most: hours?.to ?? null },
     plan.restored.length === 0
@@ -85,7 +77,7 @@ export function showPlan(
         size: ({ bytes }) => size(bytes),
         tier: (group) => group.tier,
         days: (group) => (ARCHIVES.has(group.storage_class) ? "for good" : group.days),
-        "readable in": (group) => hoursInWords(hoursOf(group)),
+        "readable in": (group) => hoursInWords(group.hours),
         "estimated cost": (group) => (group.cost === null ? "unknown" : dollars(group.cost)),
         outcome: ({ action }) => OUTCOMES[action] ?? action,
       },
