@@ -19,12 +19,18 @@ export interface BatcherOptions<In> {
   queue_size?: number;
   /** An item waits this long for others to fill its batch. 0: only until the write in flight has ended. */
   linger_ms?: number;
-  /** Says of each item whether somebody keeps its rows locked. Without it, a batch that meets a lock is halved. */
+  /**
+   * Says of each item whether somebody keeps its rows locked; @throws lock_not_available if a whole table is. Without it, a batch
+   * that meets a lock is halved.
+   */
   lockedOf?: (items: In[]) => Promise<boolean[]>;
 }
 
 /** Two servers that lock the same rows may deadlock more than once; more often than this is no accident. */
 const CONFLICT_TRIES = 5;
+
+/** What waits for a locked table is tried again for this long: the callers of POST wait for 1.9 s, and a try takes up to 0.6 s. */
+const LOCKED_TABLE_WAIT_MS = 1_300;
 
 /**
  * Writes what arrives together in one statement: one is in flight, the rest queues for the next.
@@ -32,6 +38,7 @@ const CONFLICT_TRIES = 5;
  *
  * - An item that Postgres refuses: its batch is halved until the item is alone, and only it fails.
  * - Items whose rows are locked: tried once more by themselves, beside the queue, which goes on without them.
+ * - A whole table is locked (a migration): nothing could be written meanwhile, so the batch waits for it.
  * - A batch that is too slow: fails alone. It has used up its callers' time, so halving it would help none of them and make
  *   everybody behind it late, too.
  * - Postgres is away: all that wait fail at once. Trying batch after batch would take a time-out each.
@@ -142,7 +149,7 @@ export class Batcher<In, Out> {
       setImmediate(() => batch.forEach((waiting, index) => waiting.resolve(results[index] as Out)));
     } catch (error) {
       if (isUnavailable(error) && !isTooSlow(error)) throw error;
-      if (batch.length > 1 && isLocked(error)) {
+      if (isLocked(error) && (batch.length > 1 || this.#lockedOf !== undefined)) {
         await this.#partLocked(batch, error);
         return;
       }
@@ -158,11 +165,14 @@ export class Batcher<In, Out> {
 
   /** Writes the free items at once, and the locked ones beside the queue: they may wait for their locks as long as this batch did. */
   async #partLocked(batch: Waiting<In, Out>[], error: unknown): Promise<void> {
-    const items = batch.map((waiting) => waiting.item);
-    const isHeld = (await this.#lockedOf?.(items)) ?? items.map(() => false);
+    const isHeld = await this.#heldOf(batch);
+    if (isHeld === "all: the table is locked") {
+      await this.#commit(batch);
+      return;
+    }
     const held = batch.filter((_, index) => isHeld[index]);
-    if (held.length === batch.length) {
-      for (const waiting of held) waiting.reject(error);
+    if (held.length === batch.length || batch.length === 1) {
+      for (const waiting of batch) waiting.reject(error);
       return;
     }
     // No lock is visible: it is gone again, or on a row that only its transaction sees. Halve, as for a bad row.
@@ -172,6 +182,17 @@ export class Batcher<In, Out> {
       for (const waiting of second) waiting.reject(away);
     });
     await this.#commit(first);
+  }
+
+  async #heldOf(batch: Waiting<In, Out>[]): Promise<boolean[] | "all: the table is locked"> {
+    const items = batch.map((waiting) => waiting.item);
+    try {
+      return (await this.#lockedOf?.(items)) ?? items.map(() => false);
+    } catch (error) {
+      if (!isLocked(error)) throw error;
+      const waited_ms = performance.now() - (batch[0]?.pushed_at ?? 0);
+      return waited_ms < LOCKED_TABLE_WAIT_MS ? "all: the table is locked" : items.map(() => true);
+    }
   }
 
   async #writeWithRetry(items: In[]): Promise<Out[]> {

@@ -199,6 +199,48 @@ describe("Batcher", () => {
     expect(batches).toContainEqual([2, 3]);
   });
 
+  test.for([1, 4])(
+    "a table that a migration locks delays a batch of %i, and fails none of it",
+    async (size) => {
+      let locks = 4;
+      const meetLock = (): void => {
+        if (locks-- > 0) throw pgError("55P03");
+      };
+      const { write } = tenfold(meetLock);
+      const batcher = new Batcher(write, {
+        ...LIMITS,
+        lockedOf: async (items) => {
+          meetLock();
+          return items.map(() => false);
+        },
+      });
+
+      const results = await Promise.all(
+        Array.from({ length: size }, (_, item) => outcome(batcher.push(item))),
+      );
+
+      expect(results).toEqual([0, 10, 20, 30].slice(0, size));
+    },
+  );
+
+  test("a table that stays locked fails what has waited for as long as its caller does, and no batch behind it", async () => {
+    let is_locked = true;
+    const { write } = tenfold(() => {
+      if (is_locked) throw pgError("55P03");
+    });
+    const batcher = new Batcher(write, {
+      ...LIMITS,
+      lockedOf: async () => {
+        await sleep(50);
+        throw pgError("55P03");
+      },
+    });
+
+    expect(await outcome(batcher.push(1))).toBe("55P03");
+    is_locked = false;
+    expect(await outcome(batcher.push(2))).toBe(20);
+  });
+
   test.for(["57014", "Query read timeout"])(
     "a batch that is too slow fails alone, and the queue behind it lives on (%s)",
     async (error) => {
