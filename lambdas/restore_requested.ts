@@ -1,5 +1,5 @@
 /**
- * Tells Thaw of a read that failed because the object is archived.
+ * Tells Thaw of a read that failed because the object is archived, and of a look that may have found it so.
  *
  * Given "AWS API Call via CloudTrail" of EventBridge, direct or wrapped (envelopes.ts). CloudTrail delivers at least
  * once, late and in any order; Thaw judges by `event_id` and `event_time`. An event that is ours but cannot be read or
@@ -64,7 +64,7 @@ const TRANSLATION: Translation = {
 const eventId = (detail: JsonObject): string | undefined =>
   textOf(detail["sharedEventID"]) ?? textOf(detail["eventID"]);
 
-/** The CloudTrail record of a read that found its object archived, or why the event is ignored. */
+/** The CloudTrail record of a read that found its object archived, or of a look that may have; or why the event is ignored. */
 function failedRead({ form, event }: AwsEvent): JsonObject | string {
   if (form === "notification") return "an event notification: S3 sends none for a read";
   const type = required(textIn(event, "detail-type"), "detail-type");
@@ -76,18 +76,25 @@ function failedRead({ form, event }: AwsEvent): JsonObject | string {
   if (required(textIn(detail, "eventSource"), "eventSource") !== "s3.amazonaws.com")
     return "not an event of S3";
   const eventName = required(textIn(detail, "eventName"), "eventName");
-  if (eventName === "HeadObject") {
-    if (textIn(detail, "errorCode") !== undefined) return "HeadObject failed";
-    return GIVES_UP_AFTER_HEAD.test(textOf(detail["userAgent"]) ?? "")
-      ? detail
-      : "HeadObject by another client than aws s3 cp and mv";
-  }
+  const reason = eventName === "HeadObject" ? whyNoLook(detail) : whyNoFailedRead(eventName, detail);
+  return reason ?? ignoredReader(identityIn(detail)) ?? detail;
+}
+
+function whyNoFailedRead(eventName: string, detail: JsonObject): string | undefined {
   const errors = Object.hasOwn(ARCHIVED, eventName) ? ARCHIVED[eventName] : undefined;
   if (errors === undefined) return `${eventName} reads no object`;
   const errorCode = textIn(detail, "errorCode");
   if (errorCode === undefined) return `${eventName} succeeded`;
-  if (!errors.includes(errorCode)) return `${eventName} failed with ${errorCode}, not for being archived`;
-  return ignoredReader(identityIn(detail)) ?? detail;
+  return errors.includes(errorCode)
+    ? undefined
+    : `${eventName} failed with ${errorCode}, not for being archived`;
+}
+
+function whyNoLook(detail: JsonObject): string | undefined {
+  if (textIn(detail, "errorCode") !== undefined) return "HeadObject failed";
+  return GIVES_UP_AFTER_HEAD.test(textOf(detail["userAgent"]) ?? "")
+    ? undefined
+    : "HeadObject by another client than aws s3 cp and mv";
 }
 
 const identityIn = (detail: JsonObject): JsonObject =>

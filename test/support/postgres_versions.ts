@@ -35,6 +35,7 @@ const SQL_PART = [
   "sql/completions",
   "sql/findings",
   "sql/history",
+  "sql/looks",
   "sql/nudge",
   "sql/operators",
   "sql/people",
