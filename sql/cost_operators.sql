@@ -36,7 +36,7 @@ create or replace function policy_principal_problem(p_principal text) returns te
     when p_principal = '*' then null
     when is_principal(p_principal) then principal_problem(p_principal)
     when p_principal like '%@%' then address_problem(p_principal)
-    when p_principal like '%*' then 'only an ARN or the id of a role may end in *'
+    when p_principal like '%*' then 'only an ARN may end in *, or the id of a role (AROA...:*)'
     else access_key_problem(p_principal)
   end
 $$;

@@ -434,7 +434,7 @@ begin
   with accepted as (
     update restores r
        set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null, tier = o.tier, days = coalesce(o.days, r.days),
-           payer = coalesce(r.payer, (select payer_name(q.email, q.principal, q.access_key_id, q.account_id) from first_reader(r.id) q), 'unknown'),
+           payer = coalesce(r.payer, (select payer_name(q.email, q.principal, q.access_key_id, q.account_id, q.principal_id) from first_reader(r.id) q), 'unknown'),
            estimated_cost = case when r.charged is not null then r.estimated_cost
                                  when o.tier is not null
                                  then estimate_cost(o.region, o.storage_class, o.archive_status, o.tier, o.size_bytes, coalesce(o.days, r.days)) end,

@@ -54,6 +54,8 @@ export const restoreRequest = body({
   principal_arn: text(2048).optional(),
   account_id: text(64).optional(),
   source_identity: text(256).optional(),
+  principal_id: text(256).optional(),
+  on_behalf_of: text(256).optional(),
   region: string().regex(REGION_NAME, "must be an AWS region like eu-central-1").optional(),
 });
 
