@@ -235,11 +235,17 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   };
   read(postgres);
   if (roles.includes("worker")) read(awsAndResend);
-  if (config.common && config.common.SESSION_ACCOUNTS.length > 0 && config.common.SESSION_EMAIL_DOMAINS.length === 0)
+  if (
+    config.common &&
+    config.common.SESSION_ACCOUNTS.length > 0 &&
+    config.common.SESSION_EMAIL_DOMAINS.length === 0
+  )
     problems.push("  SESSION_EMAIL_DOMAINS: is missing: SESSION_ACCOUNTS is set, and is of no use alone");
   const { IDENTITY_STORE_ID, IDENTITY_STORE_REGION, AWS_REGION } = config.worker ?? {};
   if (IDENTITY_STORE_ID !== undefined && IDENTITY_STORE_REGION === undefined && AWS_REGION === undefined)
-    problems.push("  IDENTITY_STORE_REGION: is missing: IDENTITY_STORE_ID is set, and there is no AWS_REGION");
+    problems.push(
+      "  IDENTITY_STORE_REGION: is missing: IDENTITY_STORE_ID is set, and there is no AWS_REGION",
+    );
   if (config.common && config.common.NOTIFY_MAX_WAIT_SECONDS < config.common.NOTIFY_QUIET_SECONDS) {
     problems.push("  NOTIFY_MAX_WAIT_SECONDS: must not be less than NOTIFY_QUIET_SECONDS");
   }

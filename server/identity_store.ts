@@ -72,7 +72,9 @@ export function createIdentityStore(settings: IdentityStoreSettings): IdentitySt
         client.send(new DescribeUserCommand({ IdentityStoreId: id, UserId: user_id }), { abortSignal }),
       );
       if (user === undefined) return undefined;
-      const emails = (user.Emails ?? []).toSorted((a, b) => Number(b.Primary === true) - Number(a.Primary === true));
+      const emails = (user.Emails ?? []).toSorted(
+        (a, b) => Number(b.Primary === true) - Number(a.Primary === true),
+      );
       return {
         is_enabled: user.UserStatus !== "DISABLED",
         emails: emails.flatMap(({ Value }) => Value?.trim() || []),

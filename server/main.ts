@@ -4,7 +4,15 @@ import type { Pool } from "pg";
 
 import { createApp } from "./http/app.ts";
 import { allowClosedOutput, createLog, type Log, reasonOf } from "./log.ts";
-import { ConfigError, debounceOf, readConfig, trustedSessions, type Config, type PagesConfig, type Role } from "./config.ts";
+import {
+  ConfigError,
+  debounceOf,
+  readConfig,
+  trustedSessions,
+  type Config,
+  type PagesConfig,
+  type Role,
+} from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./postgres/pool.ts";
 import { requireUsableDatabase } from "./postgres/database_problem.ts";
 import { startEmbeddedPostgres } from "./postgres/embedded/start.ts";

@@ -10,7 +10,7 @@ $$;
 create or replace function identity_subject(p_principal text, p_on_behalf_of text) returns text language sql immutable as $$
   select case
     when p_on_behalf_of <> '' then 'user/' || p_on_behalf_of
-    when p_principal ~ '^arn:[^:]+:identitystore:::user/' then 'user/' || substring(p_principal from '^arn:[^:]+:identitystore:::user/(.{1,256})$')
+    when p_principal ~ '^arn:[^:]+:identitystore:::user/' then 'user/' || substring(p_principal from '^arn:[^:]+:identitystore:::user/(.{1,128})$')
     -- Such roles are assumed through Identity Center only, so nobody else chooses these names.
     when p_principal like '%:assumed-role/AWSReservedSSO\_%'
       then 'name/' || substring(p_principal from '^arn:[^:]+:sts::[0-9]*:assumed-role/AWSReservedSSO_[^/]+/([^/]{1,128})$')

@@ -169,7 +169,7 @@ begin
          (select rq.id
             from (select r.id from restores r where r.s3_bucket = p.s3_bucket and r.s3_key = p.s3_key
                      and r.version_id = p.version_id and r.closed_at is not null order by r.closed_at desc offset 0) r
-           cross join lateral (select o.id from restore_requests o where o.restore_id = r.id and o.reader = p.reader offset 0) rq
+           cross join lateral (select o.id from restore_requests o where o.restore_id = r.id and o.reader = any (names_of(p.access_key_id, p.principal, p.reader)) offset 0) rq
            limit 1)) as id
        offset 0) q
      where q.id is not null
@@ -199,15 +199,18 @@ language sql stable as $$
                                principal_id, on_behalf_of, ord)
 $$;
 
+-- What a reader is called in closed restores: requests of before 0018_who.sql have '' for a reader without key and ARN.
+create or replace function names_of(p_access_key_id text, p_principal text, p_reader text) returns text[] language sql immutable as $$
+  select case when p_access_key_id <> '' or p_principal <> '' then array[p_reader] else array[p_reader, ''] end
+$$;
+
 -- Whether this reader already had a restore of this object that ended after the read was made. Then the event comes from a
 -- replayed or delayed queue, and must not start a paid restore. Recipe: row by row.
--- (Requests of before 0018_who.sql have '' for readers without key and ARN.)
 create or replace function is_late(i object_read) returns boolean language sql stable as $$
   select exists (select from restores r
                   where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
                     and r.closed_at >= i.event_time
-                    and exists (select from restore_requests q where q.restore_id = r.id
-                                   and q.reader in (i.reader, case when i.access_key_id <> '' or i.principal <> '' then i.reader else '' end) offset 0)
+                    and exists (select from restore_requests q where q.restore_id = r.id and q.reader = any (names_of(i.access_key_id, i.principal, i.reader)) offset 0)
                  offset 0)
 $$;
 

@@ -20,9 +20,7 @@ export async function resolveRequests(
   for (;;) {
     const { rows } = await sql<{ touched: number }>`
       select resolve_requests(${PAGE}, ${intervalsOf(rules.debounce)}::interval[], ${rules.session_domains}::text[],
-        ${rules.identity_store ?? ""}) as touched`.execute(
-      db,
-    );
+        ${rules.identity_store ?? ""}) as touched`.execute(db);
     const touched = rows[0]?.touched ?? 0;
     looked_up += touched;
     if (touched === 0 || signal?.aborted === true) return looked_up;

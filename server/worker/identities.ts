@@ -56,15 +56,15 @@ export async function askIdentityStore(
   await sql`select note_identities(${JSON.stringify(answers)}::jsonb, ${trouble?.code ?? null}, ${trouble?.message ?? null})`.execute(
     db,
   );
-  if (trouble !== undefined) log.warn(trouble, "the identity store does not answer; asked again after a while");
+  if (trouble !== undefined)
+    log.warn(trouble, "the identity store does not answer; asked again after a while");
   for (const { answer } of answers) count(`identity_${answer}`);
   return claimed.length;
 }
 
 async function claim(db: Database, store: string): Promise<Claimed[]> {
-  const { rows } = await sql<Claimed>`select subject, claim_id from claim_identities(${store}, ${PAGE})`.execute(
-    db,
-  );
+  const { rows } =
+    await sql<Claimed>`select subject, claim_id from claim_identities(${store}, ${PAGE})`.execute(db);
   return rows;
 }
 
@@ -87,6 +87,8 @@ function troubleOf(error: unknown): { code: string; message: string } {
   const known = typeof code === "string" ? code : typeof name === "string" ? name : "Error";
   return {
     code: known,
-    message: reasonOf(error).replaceAll(/\p{Cc}+/gu, " ").slice(0, MAX_MESSAGE_LENGTH),
+    message: reasonOf(error)
+      .replaceAll(/\p{Cc}+/gu, " ")
+      .slice(0, MAX_MESSAGE_LENGTH),
   };
 }
