@@ -15,7 +15,8 @@ comment on type admission is 'Internal: one restore as admit_restores works on i
 comment on type notification_status is 'sealed: the body is frozen; to be sent, or being sent. sent: Resend accepted it. failed: Resend refuses it for good (the address, mostly). unknown: perhaps sent; Resend was away for longer than it remembers our idempotency key.';
 comment on type resolution_rule is 'How a reader became a person, in the order tried. access_key: aws_key_user_map has the key. principal: aws_principal_user_map has the ARN. principal_prefix: it has a prefix of the ARN (the longest counts). principal_id: it has the principal id, or all sessions of its role. source_identity, session_name: the address that the session names, of a domain in SESSION_EMAIL_DOMAINS. identity_store: IAM Identity Center told the address.';
 comment on domain email_address is 'One mailbox: one @, and nothing that could make two recipients or a second header line of one.';
-comment on type object_read is 'Internal: a failed read as request_restores works on it, one per object and reader of a batch.';
+comment on type object_read is 'Internal: failed_read, as the release before had it.';
+comment on type failed_read is 'Internal: a failed read as request_restores works on it, one per object and reader of a batch.';
 
 -- ---------------------------------------------------------------------------------------------- restores
 

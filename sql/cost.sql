@@ -71,7 +71,7 @@ create or replace function prefix_lengths() returns integer[] language sql stabl
 $$;
 
 -- Those of these reads whose policy has this action, with the policy's key. Recipe: row by row.
-create or replace function reads_under(p_action policy_action, p_reads object_read[], p_session_domains text[])
+create or replace function reads_under(p_action policy_action, p_reads failed_read[], p_session_domains text[])
 returns table (id uuid, s3_bucket text, key_prefix text, principal text)
 language sql stable as $$
   select i.id, p.s3_bucket, p.key_prefix, p.principal
@@ -92,7 +92,7 @@ begin
   with ignored as (
     select u.* from reads_under('ignore', array(
       select (i.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id, i.source_identity, i.reader, i.region,
-              i.event_id, i.event_time, 1, i.principal_id, i.on_behalf_of)::object_read
+              i.event_id, i.event_time, 1, i.principal_id, i.on_behalf_of)::failed_read
         from parse_reads(p_requests) i), p_session_domains) u),
   counted as (
     insert into totals (metric, labels, n)
@@ -106,7 +106,7 @@ $$;
 
 -- Which of these reads a policy says only to observe: whatever becomes of the object, their readers hear nothing. Nearly always there
 -- is no such policy.
-create or replace function observed_reads(p_reads object_read[], p_session_domains text[]) returns uuid[]
+create or replace function observed_reads(p_reads failed_read[], p_session_domains text[]) returns uuid[]
 language plpgsql volatile as $$
 begin
   if not exists (select from policies p where p.action = 'observe') then return '{}'; end if;

@@ -46,7 +46,7 @@ returns table (read_id uuid, request_id uuid, duplicate boolean)
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
-  v_reads object_read[];
+  v_reads failed_read[];
   v_opened boolean;
   v_closed uuid[];
   v_new_statuses restore_status[];
@@ -67,7 +67,7 @@ begin
   -- One entry per object and reader, in key order, so that all servers lock in the same order.
   -- (parse_reads: an event time in the future counts as now, or the read would stay "newer" for ever.)
   select array_agg((g.id, g.s3_bucket, g.s3_key, g.version_id, g.access_key_id, g.principal, g.account_id,
-                    g.source_identity, g.reader, g.region, g.event_id, g.event_time, g.read_count, g.principal_id, g.on_behalf_of)::object_read
+                    g.source_identity, g.reader, g.region, g.event_id, g.event_time, g.read_count, g.principal_id, g.on_behalf_of)::failed_read
                    order by g.s3_bucket, g.s3_key, g.version_id, g.reader)
     into v_reads
     from (select (array_agg(p.id order by p.ord))[1] as id, p.s3_bucket, p.s3_key, p.version_id, max(p.access_key_id) as access_key_id,
@@ -206,7 +206,7 @@ $$;
 
 -- Whether this reader already had a restore of this object that ended after the read was made. Then the event comes from a
 -- replayed or delayed queue, and must not start a paid restore. Recipe: row by row.
-create or replace function is_late(i object_read) returns boolean language sql stable as $$
+create or replace function is_late(i failed_read) returns boolean language sql stable as $$
   select exists (select from restores r
                   where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
                     and r.closed_at >= i.event_time

@@ -171,6 +171,7 @@ const READS: Record<string, Expectation> = {
   get_role_session_of_machine: read("get_role_session_of_machine", {
     access_key_id: "ASIAEXAMPLEBATCH0001",
     principal_arn: "arn:aws:sts::111122223333:assumed-role/batch/i-0123456789abcdef0",
+    principal_id: "AROAEXAMPLEBATCH00001:i-0123456789abcdef0",
   }),
   get_federated_user: read("get_federated_user", {
     access_key_id: "ASIAEXAMPLEBOB000001",

@@ -70,7 +70,10 @@ export async function startIdentityStoreStandIn(): Promise<IdentityStoreStandIn>
     store.calls.push({ operation, of: body.UserId ?? name ?? "", at: Date.now() });
     if (store.fault === "hang") return;
     if (store.fault === "reset") return void request.socket.destroy();
-    if (store.fault !== null) return refuse(response, ...REFUSALS[store.fault]);
+    if (store.fault !== null) {
+      const [status, type, message] = REFUSALS[store.fault];
+      return refuse(response, status, type, message);
+    }
     const nobody = (ResourceType: string): void =>
       refuse(response, 400, "ResourceNotFoundException", `${ResourceType} not found.`, { ResourceType });
     if (body.IdentityStoreId !== ID) return nobody("IDENTITY_STORE");
