@@ -115,6 +115,8 @@ function requestBody(detail: JsonObject): ThawBody & ArchivedObject {
     event_time: required(timeOf(detail["eventTime"], "eventTime"), "eventTime"),
     principal_arn: principalArn(identity),
     source_identity: sourceIdentity(identity),
+    principal_id: principalId(identity),
+    on_behalf_of: isObject(identity["onBehalfOf"]) ? within256(identity["onBehalfOf"]["userId"]) : undefined,
     // "anonymous" may be here too, and is no account.
     account_id: account !== undefined && /^\d{12}$/.test(account) ? account : undefined,
     evidence: detail["eventName"] === "HeadObject" ? "looked" : undefined,
@@ -125,6 +127,21 @@ function requestBody(detail: JsonObject): ThawBody & ArchivedObject {
 function sourceIdentity(identity: JsonObject): string | undefined {
   const session = identity["sessionContext"];
   return isObject(session) ? textOf(session["sourceIdentity"]) : undefined;
+}
+
+/** What AWS writes where there is no principal. */
+const NO_PRINCIPAL = new Set(["anonymous", "ANONYMOUS_PRINCIPAL", "UNKNOWN"]);
+
+/** IAM's id of the reader, with the session's name where there is one: all that names a reader of another account. */
+function principalId(identity: JsonObject): string | undefined {
+  const id = within256(identity["principalId"]);
+  return id === undefined || NO_PRINCIPAL.has(id) ? undefined : id;
+}
+
+/** Thaw takes no more; the ids of web identities may be longer, and no map can have them. */
+function within256(value: unknown): string | undefined {
+  const text = textOf(value);
+  return text !== undefined && Buffer.byteLength(text) <= 256 ? text : undefined;
 }
 
 /** The reader's ARN. Anonymous readers, other accounts and AWS's services have none. */

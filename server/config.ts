@@ -58,6 +58,20 @@ const domains = z
     "must be domains like example.com, separated by commas: without @, * or a dot at the end, others than ASCII as xn--...",
   );
 
+const accounts = z
+  .string()
+  .default("")
+  .transform((text) =>
+    text
+      .split(",")
+      .map((account) => account.trim())
+      .filter((account) => account !== ""),
+  )
+  .refine(
+    (list) => list.every((account) => /^\d{12}$/.test(account)),
+    "must be the 12 digits of AWS accounts, separated by commas",
+  );
+
 const addresses = z
   .string()
   .default("")
@@ -91,6 +105,8 @@ const common = z.object({
   NOTIFY_MAX_WAIT_SECONDS: whole(0, 86_400).default(900),
   // The caller who assumes a role chooses the session's name, so no domain is trusted by default.
   SESSION_EMAIL_DOMAINS: domains,
+  // The administrators of another account choose any name for their sessions, so none is trusted by default.
+  SESSION_ACCOUNTS: accounts,
 });
 
 const server = z.object({
@@ -139,6 +155,17 @@ const worker = z.object({
   PUBLIC_URL: httpUrl.optional(),
   AWS_REGION: z.string().optional(),
   AWS_ENDPOINT_URL_S3: z.string().optional(),
+  // Unset: the identity store is not asked.
+  IDENTITY_STORE_ID: z
+    .string()
+    .regex(
+      /^(d-[0-9a-f]{10}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/,
+      "must be the id of an identity store, like d-1234567890 (IAM Identity Center, Settings)",
+    )
+    .optional(),
+  // Identity Center's, which has one home region.
+  IDENTITY_STORE_REGION: z.string().optional(),
+  AWS_ENDPOINT_URL_IDENTITYSTORE: z.string().optional(),
   S3_FORCE_PATH_STYLE: z.enum(["true", "false"]).default("false"),
   // S3 rounds the end up to the next midnight UTC, so 7 is at least a full week.
   RESTORE_DAYS: whole(1, 365).default(7),
@@ -225,6 +252,17 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
   };
   read(postgres);
   if (roles.includes("worker")) read(awsAndResend);
+  if (
+    config.common &&
+    config.common.SESSION_ACCOUNTS.length > 0 &&
+    config.common.SESSION_EMAIL_DOMAINS.length === 0
+  )
+    problems.push("  SESSION_EMAIL_DOMAINS: is missing: SESSION_ACCOUNTS is set, and is of no use alone");
+  const { IDENTITY_STORE_ID, IDENTITY_STORE_REGION, AWS_REGION } = config.worker ?? {};
+  if (IDENTITY_STORE_ID !== undefined && IDENTITY_STORE_REGION === undefined && AWS_REGION === undefined)
+    problems.push(
+      "  IDENTITY_STORE_REGION: is missing: IDENTITY_STORE_ID is set, and there is no AWS_REGION",
+    );
   if (config.common && config.common.NOTIFY_MAX_WAIT_SECONDS < config.common.NOTIFY_QUIET_SECONDS) {
     problems.push("  NOTIFY_MAX_WAIT_SECONDS: must not be less than NOTIFY_QUIET_SECONDS");
   }
@@ -240,6 +278,14 @@ export function readConfig(env: NodeJS.ProcessEnv, roles: readonly Role[]): Conf
     ...(config.pages && { pages: config.pages }),
   };
 }
+
+/**
+ * Whose session names are trusted as addresses, as the SQL functions take it (find_person): domains, and the accounts of others
+ * (12 digits, which no domain is).
+ */
+export const trustedSessions = (
+  config: Pick<Config, "SESSION_EMAIL_DOMAINS" | "SESSION_ACCOUNTS">,
+): string[] => [...config.SESSION_EMAIL_DOMAINS, ...config.SESSION_ACCOUNTS];
 
 /** When a mail goes out: after `quiet` without further news, or `max_wait` after the first. Intervals as Postgres reads them. */
 export interface Debounce {

@@ -4,7 +4,15 @@ import type { Pool } from "pg";
 
 import { createApp } from "./http/app.ts";
 import { allowClosedOutput, createLog, type Log, reasonOf } from "./log.ts";
-import { ConfigError, debounceOf, readConfig, type Config, type PagesConfig, type Role } from "./config.ts";
+import {
+  ConfigError,
+  debounceOf,
+  readConfig,
+  trustedSessions,
+  type Config,
+  type PagesConfig,
+  type Role,
+} from "./config.ts";
 import { createPool, SERVER_QUERY_TIMEOUT_MS, WORKER_QUERY_TIMEOUT_MS } from "./postgres/pool.ts";
 import { requireUsableDatabase } from "./postgres/database_problem.ts";
 import { startEmbeddedPostgres } from "./postgres/embedded/start.ts";
@@ -177,7 +185,7 @@ async function startWork({
       pool,
       secrets: config.server.RESTORE_SECRET,
       debounce: debounceOf(config),
-      session_domains: config.SESSION_EMAIL_DOMAINS,
+      session_domains: trustedSessions(config),
       notReady: async () => {
         if (stopping) return "stopping";
         return worker?.problem() ?? (await migrationProblem(pool));

@@ -13,9 +13,10 @@ comment on type limit_period is 'How long a limit counts, by UTC: a day, or a mo
 comment on type hold_status is 'open: waits for a decision. approved: its restores run. refused, expired (nobody decided in 72 hours): its restores fail.';
 comment on type admission is 'Internal: one restore as admit_restores works on it.';
 comment on type notification_status is 'sealed: the body is frozen; to be sent, or being sent. sent: Resend accepted it. failed: Resend refuses it for good (the address, mostly). unknown: perhaps sent; Resend was away for longer than it remembers our idempotency key.';
-comment on type resolution_rule is 'How a reader became a person, in the order tried. named: an order (npm run thaw -- restore) named the address itself, as the reader mailto:<address>. access_key: aws_key_user_map has the key. principal: aws_principal_user_map has the ARN. principal_prefix: it has a prefix of the ARN (the longest counts). source_identity, session_name: the address that the session names, of a domain in SESSION_EMAIL_DOMAINS.';
+comment on type resolution_rule is 'How a reader became a person, in the order tried. named: an order (npm run thaw -- restore) named the address itself, as the reader mailto:<address>. access_key: aws_key_user_map has the key. principal: aws_principal_user_map has the ARN. principal_prefix: it has a prefix of the ARN (the longest counts). principal_id: it has the principal id, or all sessions of its role. source_identity, session_name: the address that the session names, of a domain in SESSION_EMAIL_DOMAINS. identity_store: IAM Identity Center told the address.';
 comment on domain email_address is 'One mailbox: one @, and nothing that could make two recipients or a second header line of one.';
-comment on type object_read is 'Internal: a failed read as request_restores works on it, one per object and reader of a batch.';
+comment on type object_read is 'Internal: failed_read, as the release before had it.';
+comment on type failed_read is 'Internal: a failed read as request_restores works on it, one per object and reader of a batch.';
 
 -- ---------------------------------------------------------------------------------------------- restores
 
@@ -70,7 +71,9 @@ comment on column restore_requests.access_key_id is 'AWS access key that read; e
 comment on column restore_requests.principal is 'ARN of the reader, where CloudTrail names one; mailto:<address> of an order (npm run thaw -- restore); else empty. Of an erased person the session''s name, or the address, is replaced.';
 comment on column restore_requests.account_id is 'AWS account of the reader; empty: not told.';
 comment on column restore_requests.source_identity is 'Who took on the role, where the identity provider says so; else empty.';
-comment on column restore_requests.reader is 'Who reads: the access key, or without one the principal. One row per restore and reader.';
+comment on column restore_requests.principal_id is 'IAM''s id of the reader, with the session''s name where there is one (AIDA..., AROA...:session): all that an event of another account tells. Empty: not told. Of an erased person the session''s name is replaced.';
+comment on column restore_requests.on_behalf_of is 'The person''s user id in IAM Identity Center, where the event has it; else empty. Emptied when the person is erased.';
+comment on column restore_requests.reader is 'Who reads: the access key, or without one the ARN, the principal id, the account. One row per restore and reader. A trigger writes it.';
 comment on column restore_requests.email is 'Whom Thaw writes to; null: nobody, or not looked up yet. Written by resolve_users and stays, until erase_person.';
 comment on column restore_requests.user_resolved is 'Whether the maps were asked. True without an email: an unknown reader, looked up again while the restore is open.';
 comment on column restore_requests.resolved_by is 'The rule that found the email, see \dT+ resolution_rule; null: none.';
@@ -147,20 +150,36 @@ comment on column aws_key_user_map.access_key_id is 'The access key id (AKIA...)
 comment on column aws_key_user_map.email is 'Whom its reads concern.';
 comment on column aws_key_user_map.created_at is 'When it was entered: unknown readers are looked up again after that.';
 comment on table aws_principal_user_map is 'Who is behind a role or a session, whose keys change all the time. Written by npm run users (import_users, remove_user).';
-comment on column aws_principal_user_map.principal is 'An ARN, or a prefix of ARNs that ends in *; the longest that fits counts.';
+comment on column aws_principal_user_map.principal is 'An ARN, or a prefix of ARNs that ends in * (the longest that fits counts); or IAM''s id of a user (AIDA...), of a session (AROA...:name), or of a role for all its sessions (AROA...:*).';
 comment on column aws_principal_user_map.email is 'Whom its reads concern.';
 comment on column aws_principal_user_map.created_at is 'When it was entered: unknown readers are looked up again after that.';
 comment on table second_look is 'One row: the walk over readers whom nobody knew, for the maps may know them by now. Written by resolve_users.';
 comment on column second_look.only_row is 'Always true.';
 comment on column second_look.started_at is 'When the latest walk began.';
 comment on column second_look.after is 'The last request that it looked at; null: the walk is over.';
+comment on table identity_store_users is 'What IAM Identity Center''s identity store said of readers whom no map knows, one row per person asked about. Written by resolve_users where IDENTITY_STORE_ID is set; deleting rows only causes new calls.';
+comment on column identity_store_users.subject is 'Who: user/ and the user id, or name/ and the user name (the name of a session).';
+comment on column identity_store_users.store is 'The identity store (IDENTITY_STORE_ID).';
+comment on column identity_store_users.is_wanted is 'Whether the store is to be asked.';
+comment on column identity_store_users.ask_after is 'Not asked before: the lease of a claim, or a day after an answer.';
+comment on column identity_store_users.claim_id is 'Of the worker that asks just now: only it may say what the store answered. Null: none.';
+comment on column identity_store_users.answer is 'The latest answer. found: an address; not_found: no such person; disabled: the person may not sign in; no_address: none, or none that can be used. Null: none yet.';
+comment on column identity_store_users.email is 'The address, primary first. Used for a day, and for a week while the store does not answer. Null: none.';
+comment on column identity_store_users.answered_at is 'When the store answered last; null: never.';
+comment on column identity_store_users.failing_since is 'Since when it fails to answer about this person; null: it does not.';
+comment on table identity_store_gate is 'One row: while it is shut the identity store is not asked. Written by resolve_users.';
+comment on column identity_store_gate.only_row is 'Always true.';
+comment on column identity_store_gate.closed_until is 'Not asked before.';
+comment on column identity_store_gate.failures is 'How often it has failed in a row.';
+comment on column identity_store_gate.failure_code is 'The code of the latest failure; empty: none since it answered.';
+comment on column identity_store_gate.failure_message is 'What it said then, or what failed.';
 
 -- ------------------------------------------------------------------------------------------ what it may cost
 
 comment on table policies is 'What happens to reads. Of a read the longest bucket and prefix counts, then the most specific principal; without one it is restored by the worker''s settings. Written by npm run thaw -- policy (set_policy, import_policies, remove_policy).';
 comment on column policies.s3_bucket is 'The bucket; *: every one.';
 comment on column policies.key_prefix is 'What the key begins with; empty: every key.';
-comment on column policies.principal is 'Who reads: an ARN, a prefix of ARNs that ends in *, an access key, or an address in lower case; *: anybody.';
+comment on column policies.principal is 'Who reads: an ARN, a prefix of ARNs that ends in *, an access key, a principal id (AROA...:* for a role''s sessions), or an address in lower case; *: anybody.';
 comment on column policies.action is 'See \dT+ policy_action.';
 comment on column policies.tier is 'The retrieval tier; Expedited is Standard where a class has none. Null: the worker''s RESTORE_TIER.';
 comment on column policies.days is 'For how many days the copy stays; null: the worker''s RESTORE_DAYS.';
@@ -512,7 +531,7 @@ comment on column restore_readers.restore_id is 'The restore that the reader wai
 comment on column restore_readers.s3_bucket is 'The bucket of the object.';
 comment on column restore_readers.s3_key is 'The key of the object.';
 comment on column restore_readers.version_id is 'The version that the read named; empty when it named none.';
-comment on column restore_readers.reader is 'The access key, or without one the ARN.';
+comment on column restore_readers.reader is 'The access key, or without one the ARN, the principal id, the account.';
 comment on column restore_readers.access_key_id is 'The access key that read; empty: none was told.';
 comment on column restore_readers.principal is 'The ARN of the reader; empty: none was told.';
 comment on column restore_readers.account_id is 'The AWS account of the reader; empty: not told.';
@@ -529,6 +548,8 @@ comment on column restore_readers.post_notified is 'Whether the mail of what bec
 comment on column restore_readers.pre_notification_id is 'The mail that the restore began; null: none is written.';
 comment on column restore_readers.post_notification_id is 'The mail of what became of it; null: none is written.';
 comment on column restore_readers.observed is 'Whether a policy says only to observe; then nobody is told.';
+comment on column restore_readers.principal_id is 'IAM''s id of the reader, with its session; empty: not told.';
+comment on column restore_readers.on_behalf_of is 'The person''s user id in IAM Identity Center; empty: not told.';
 
 comment on view unsent_mails is 'One row per mail that is not sent, and that no operator had sent again: waiting (sealed), failed or unknown. Read by the operator''s pages.';
 comment on column unsent_mails.id is 'The mail, and its idempotency key.';
@@ -559,18 +580,18 @@ comment on function resend_notification(uuid) is 'Sends a mail again under a new
 comment on function resolve_notification(uuid, boolean) is 'What became of a mail of status unknown, after somebody has looked at resend.com. true: it was sent. false: it is sent again.';
 comment on function open_mail_gate() is 'Mail goes out at once. If the reason is still there, the next refusal closes the gate again.';
 comment on function close_mail_gate(interval, text) is 'No mail goes out for this long (null: until open_mail_gate), for this reason.';
-comment on function who_reads(text, text[]) is 'Whom the maps name for an access key or an ARN, and by which rule; no row: nobody. The second argument: domains whose session names count as addresses (SESSION_EMAIL_DOMAINS).';
+comment on function who_reads(text, text[]) is 'Whom the maps name for an access key, an ARN or a principal id, and by which rule; no row: nobody. The second argument: domains whose session names count as addresses (SESSION_EMAIL_DOMAINS).';
 comment on function stuck_problems() is 'The problems of stuck_requests.';
 comment on function oldest_stuck(text, integer) is 'The oldest of stuck_requests with one problem, so many; quick however much is stuck.';
 comment on function find_by_name(text, boolean, text, uuid, integer) is 'Restores by name: bucket, whether that is its whole name or how it begins, how the key begins; the last one of the page before (or null), how many. Used by the operator''s pages.';
 comment on function find_by_address(text, uuid, integer) is 'A person''s reads, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
-comment on function find_by_reader(text[], uuid, integer) is 'What these access keys or ARNs read, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
-comment on function readers_like(text) is 'Access keys and ARNs that begin so, the first 100 of each. Used by the operator''s pages.';
+comment on function find_by_reader(text[], uuid, integer) is 'What these access keys, ARNs or principal ids read, the newest first: the last one of the page before (or null), how many. Used by the operator''s pages.';
+comment on function readers_like(text) is 'Access keys, ARNs and principal ids that begin so, the first 100 of each. Used by the operator''s pages.';
 comment on function find_ids(text) is 'What an id, or its first 8 characters or more, can mean: restores, requests and mails, with what a person knows them by. Used by npm run thaw.';
 comment on function import_users(jsonb) is 'Adds and changes entries of the maps: [{"id": access key, ARN or prefix, "email": address}]. Returns how many were added and changed. Used by npm run users.';
 comment on function remove_user(text) is 'Removes an entry of the maps: an access key, an ARN, or a prefix that ends in *.';
 comment on function erase_person(text, integer) is 'Erases an address from maps, requests, mails and history, a page at a time (second argument: rows): call it until it returns 0. Restores and totals stay. Refused while a mail to the person is being sent.';
-comment on function resolve_requests(integer, interval[], text[]) is 'Fills in the addresses of readers, a page at a time (rows; debounce times; domains of session names). Returns 0 when nothing is left. Used by npm run users and resolve_users.';
+comment on function resolve_requests(integer, interval[], text[], text) is 'Fills in the addresses of readers, a page at a time (rows; debounce times; domains of session names). Returns 0 when nothing is left. Used by npm run users and resolve_users.';
 comment on function nudge(text, interval[]) is 'Starts a task soon: adds a job for it, unless one that will do is waiting. The second argument: after which times.';
 comment on function applied_sql_files() is 'The files of sql/ that were applied, for processes that may not read tables.';
 comment on function approve_hold(uuid, text, bigint) is 'Approves a hold: its restores run, counted, beyond the limit. By whom (empty: the database role); how many objects you have seen: if it has grown since, nothing happens. Two people decide once.';

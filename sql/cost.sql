@@ -23,12 +23,13 @@ create or replace function hold_lasts() returns interval language sql immutable 
 create or replace function limit_warns_at() returns numeric language sql immutable as $$ select 0.8 $$;
 
 -- Who pays for a read: the person; of an unknown one the role without its session (a scanner with a thousand session names is one
--- reader), else the ARN, the access key, the account.
-create or replace function payer_name(p_email text, p_principal text, p_access_key_id text, p_account_id text) returns text
+-- reader), else the ARN, the access key, the principal id (of a role without its session, too), the account.
+create or replace function payer_name(p_email text, p_principal text, p_access_key_id text, p_account_id text, p_principal_id text) returns text
 language sql immutable as $$
   select coalesce(lower(nullif(p_email, '')),
                   substring(p_principal from '^(arn:[^:]+:sts::[0-9]*:assumed-role/[^/]+)/'),
-                  nullif(p_principal, ''), nullif(p_access_key_id, ''), nullif(p_account_id, ''), 'unknown')
+                  nullif(p_principal, ''), nullif(p_access_key_id, ''), substring(p_principal_id from '^(AROA[A-Z0-9]+):'),
+                  nullif(p_principal_id, ''), nullif(p_account_id, ''), 'unknown')
 $$;
 
 -- The reader who pays for a restore: the one whose read opened it (they share their id), else any one; an observed one only where
@@ -48,8 +49,7 @@ create or replace function policy_rank(p policies) returns integer[] language sq
   select array[(p.s3_bucket <> '*')::integer, octet_length(p.key_prefix), (right(p.principal, 1) <> '*')::integer, octet_length(p.principal)]
 $$;
 
--- The policy of a read, if there is one. p_names: what
--- else the reader is called (access key, address). p_lengths: which lengths of prefixes there are (prefix_lengths), so that each is
+-- The policy of a read, if there is one. p_names: what else the reader is called (access key, principal id, address). p_lengths: which lengths of prefixes there are (prefix_lengths), so that each is
 -- looked up by key, however many policies there are.
 create or replace function find_policy(p_s3_bucket text, p_s3_key text, p_principal text, p_names text[], p_lengths integer[])
 returns setof policies
@@ -60,7 +60,8 @@ language sql stable rows 1 as $$
           union all -- not or: that would read all policies
           select o from policies o where o.s3_bucket = '*' and o.key_prefix = '') f
    where ((p).principal = '*' or (p).principal = p_principal or (p).principal = any (p_names)
-          or (right((p).principal, 1) = '*' and starts_with(p_principal, rtrim((p).principal, '*'))))
+          or (right((p).principal, 1) = '*'
+              and exists (select from unnest(p_principal || p_names) n where starts_with(n, rtrim((p).principal, '*')))))
    order by policy_rank(p) desc
    limit 1
 $$;
@@ -70,14 +71,14 @@ create or replace function prefix_lengths() returns integer[] language sql stabl
 $$;
 
 -- Those of these reads whose policy has this action, with the policy's key. Recipe: row by row.
-create or replace function reads_under(p_action policy_action, p_reads object_read[], p_session_domains text[])
+create or replace function reads_under(p_action policy_action, p_reads failed_read[], p_session_domains text[])
 returns table (id uuid, s3_bucket text, key_prefix text, principal text)
 language sql stable as $$
   select i.id, p.s3_bucket, p.key_prefix, p.principal
     from (select prefix_lengths() as lengths offset 0) n
    cross join unnest(p_reads) i
-    left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) w on true
-   cross join lateral find_policy(i.s3_bucket, i.s3_key, i.principal, array[i.access_key_id, lower(w.email)], n.lengths) p
+    left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains, i.principal_id, i.account_id, i.on_behalf_of) w on true
+   cross join lateral find_policy(i.s3_bucket, i.s3_key, i.principal, array[i.access_key_id, i.principal_id, lower(w.email)], n.lengths) p
    where p.action = p_action
 $$;
 
@@ -91,7 +92,7 @@ begin
   with ignored as (
     select u.* from reads_under('ignore', array(
       select (i.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id, i.source_identity, i.reader, i.region,
-              i.event_id, i.event_time, 1)::object_read
+              i.event_id, i.event_time, 1, i.principal_id, i.on_behalf_of)::failed_read
         from parse_reads(p_requests) i), p_session_domains) u),
   counted as (
     insert into totals (metric, labels, n)
@@ -105,7 +106,7 @@ $$;
 
 -- Which of these reads a policy says only to observe: whatever becomes of the object, their readers hear nothing. Nearly always there
 -- is no such policy.
-create or replace function observed_reads(p_reads object_read[], p_session_domains text[]) returns uuid[]
+create or replace function observed_reads(p_reads failed_read[], p_session_domains text[]) returns uuid[]
 language plpgsql volatile as $$
 begin
   if not exists (select from policies p where p.action = 'observe') then return '{}'; end if;
@@ -278,8 +279,8 @@ language sql stable as $$
    cross join parse_objects(p_objects) o
    cross join lateral (select * from restores x where x.id = o.id and x.claim_id = o.claim_id and x.status = 'not_started' and x.closed_at is null offset 0) r
     left join lateral first_reader(r.id) q on true
-   cross join lateral (select payer_name(q.email, q.principal, q.access_key_id, q.account_id) as payer) w
-    left join lateral find_policy(r.s3_bucket, r.s3_key, q.principal, array[q.access_key_id, lower(q.email)], n.lengths) p on true
+   cross join lateral (select payer_name(q.email, q.principal, q.access_key_id, q.account_id, q.principal_id) as payer) w
+    left join lateral find_policy(r.s3_bucket, r.s3_key, q.principal, array[q.access_key_id, q.principal_id, lower(q.email)], n.lengths) p on true
     left join lateral (select * from holds x where x.id = r.hold_id offset 0) h on true
    cross join lateral (select coalesce(case when r.admitted_at is not null then r.tier end, p.tier, p_tier) as wanted,
                               coalesce(case when r.admitted_at is not null then r.days end, p.days, p_days) as days) c

@@ -24,7 +24,7 @@ $$;
 create or replace function normalized_principal(p_principal text) returns text language sql immutable as $$
   select case
     when coalesce(p_principal, '') in ('', '*') then '*'
-    when p_principal like '%@%' and p_principal not like 'arn:%' then lower(p_principal)
+    when p_principal like '%@%' and not is_principal(p_principal) then lower(p_principal)
     else normalized_map_id(p_principal)
   end
 $$;
@@ -34,9 +34,9 @@ create or replace function policy_principal_problem(p_principal text) returns te
   select case
     when octet_length(p_principal) > 2048 then 'the principal is longer than 2,048 bytes'
     when p_principal = '*' then null
-    when p_principal like 'arn:%' then principal_problem(p_principal)
+    when is_principal(p_principal) then principal_problem(p_principal)
     when p_principal like '%@%' then address_problem(p_principal)
-    when p_principal like '%*' then 'only an ARN may end in *'
+    when p_principal like '%*' then 'only an ARN may end in *, or the id of a role (AROA...:*)'
     else access_key_problem(p_principal)
   end
 $$;
@@ -307,7 +307,7 @@ $$;
 
 -- --------------------------------------------------------------------------------- what would happen to a read
 
--- Who a reader is to policies and limits, and which policy is theirs at that key: an access key, an ARN (of a role: all its sessions),
+-- Who a reader is to policies and limits, and which policy is theirs at that key: an access key, an ARN or id (of a role: all its sessions),
 -- an address, '*' or empty: nobody in particular. One row; without a policy its columns are null. known_class and the like: what the
 -- latest restore of that key tells.
 create or replace function check_read(p_s3_bucket text, p_s3_key text, p_reader text default '', p_session_domains text[] default '{}')
@@ -316,14 +316,15 @@ returns table (reader text, problem text, email text, payer text, policy_bucket 
 language sql stable as $$
   select w.reader, policy_principal_problem(w.reader), w.email, w.payer, p.s3_bucket, p.key_prefix, p.principal,
          coalesce(p.action::text, 'restore'), p.tier, p.days, coalesce(p.note, ''), r.region, coalesce(nullif(r.archive_status, ''), r.storage_class), r.size_bytes
-    from (select n.reader, n.principal, n.access_key_id, coalesce(f.email::text, n.address) as email,
-                 case when n.reader <> '*' then payer_name(coalesce(f.email::text, n.address), n.principal, n.access_key_id, '') end as payer
+    from (select n.reader, n.principal, n.access_key_id, n.principal_id, coalesce(f.email::text, n.address) as email,
+                 case when n.reader <> '*' then payer_name(coalesce(f.email::text, n.address), n.principal, n.access_key_id, '', n.principal_id) end as payer
             from (select i.reader, case when i.reader like 'arn:%' then rtrim(i.reader, '*') else '' end as principal,
-                         case when i.reader not like 'arn:%' and i.reader not like '%@%' and i.reader <> '*' then i.reader else '' end as access_key_id,
-                         case when i.reader like '%@%' and i.reader not like 'arn:%' then i.reader end as address
+                         case when is_principal_id(i.reader) then rtrim(i.reader, '*') else '' end as principal_id,
+                         case when not is_principal(i.reader) and i.reader not like '%@%' and i.reader <> '*' then i.reader else '' end as access_key_id,
+                         case when i.reader like '%@%' and not is_principal(i.reader) then i.reader end as address
                     from (select normalized_principal(p_reader) as reader) i) n
-            left join lateral find_person(n.access_key_id, n.principal, '', p_session_domains) f on true) w
-    left join lateral find_policy(p_s3_bucket, p_s3_key, w.principal, array[w.access_key_id, lower(w.email)], prefix_lengths()) p on true
+            left join lateral find_person(n.access_key_id, n.principal, '', p_session_domains, n.principal_id) f on true) w
+    left join lateral find_policy(p_s3_bucket, p_s3_key, w.principal, array[w.access_key_id, w.principal_id, lower(w.email)], prefix_lengths()) p on true
     left join lateral (
       select o.* from (
         (select x.* from restores x where x.s3_bucket = p_s3_bucket and x.s3_key = p_s3_key and x.closed_at is null limit 1)

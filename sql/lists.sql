@@ -15,7 +15,8 @@ create or replace view restore_details as
 create or replace view restore_readers as
   select q.id, q.restore_id, q.s3_bucket, q.s3_key, q.version_id, q.reader, q.access_key_id, q.principal, q.account_id, q.source_identity,
          q.email::text as email, q.resolved_by::text as resolved_by, q.restore_status, q.status_at, q.requested_at, q.read_count, q.last_read_at,
-         q.pre_notified, q.post_notified, q.pre_notification_id, q.post_notification_id, q.observed
+         q.pre_notified, q.post_notified, q.pre_notification_id, q.post_notification_id, q.observed,
+         q.principal_id, q.on_behalf_of
     from restore_requests q;
 
 -- Mails that are not sent, without their bodies. The index of notifications is for notification_status, not for the text of it. A mail
@@ -106,7 +107,7 @@ $$;
 -- Of a prefix of readers' names, so many are looked up.
 create or replace function readers_looked_up() returns integer language sql immutable as $$ select 100 $$;
 
--- Access keys and ARNs that begin with p_start, the first readers_looked_up() of each. One step through the index for each, however
+-- Access keys, ARNs and principal ids (of readers without an ARN) that begin with p_start, the first readers_looked_up() of each. One step through the index for each, however
 -- much it has read.
 create or replace function readers_like(p_start text) returns setof text
 language plpgsql stable set plan_cache_mode = force_generic_plan
@@ -129,10 +130,18 @@ begin
     exit when v_name is null or not starts_with(v_name, p_start);
     return next v_name;
   end loop;
+  v_name := '';
+  for i in 1 .. readers_looked_up() loop
+    select q.principal_id into v_name from restore_readers q
+     where q.principal_id <> '' and q.principal = '' and q.principal_id ~>=~ p_start and q.principal_id ~>~ v_name
+     order by q.principal_id using ~<~ limit 1;
+    exit when v_name is null or not starts_with(v_name, p_start);
+    return next v_name;
+  end loop;
 end
 $$;
 
--- What readers of these names (access keys or ARNs) read, the newest first.
+-- What readers of these names (access keys, ARNs or principal ids) read, the newest first.
 create or replace function find_by_reader(p_names text[], p_after uuid, p_limit integer) returns setof uuid
 language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
   select o.id
@@ -146,6 +155,11 @@ language sql stable set enable_seqscan = off set enable_bitmapscan = off set ena
      union all
      (select q.id, q.requested_at from restore_readers q
        where q.principal = n.name and q.principal <> ''
+         and (q.requested_at, q.id) < (a.at, coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+       order by q.requested_at desc, q.id desc limit p_limit)
+     union all
+     (select q.id, q.requested_at from restore_readers q
+       where q.principal_id = n.name and q.principal_id <> '' and q.principal = ''
          and (q.requested_at, q.id) < (a.at, coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
        order by q.requested_at desc, q.id desc limit p_limit)) o
    group by o.id, o.requested_at

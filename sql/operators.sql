@@ -188,11 +188,12 @@ begin
 end
 $$;
 
--- Whom the maps name for a key or an ARN, and by which rule. For roles that may not read the maps.
+-- Whom the maps name for a key, an ARN or a principal id, and by which rule. For roles that may not read the maps.
 create or replace function who_reads(p_id text, p_session_domains text[] default '{}') returns table (email text, resolved_by text)
 language sql stable as $$
   select f.email::text, f.resolved_by::text
-    from find_person(case when p_id like 'arn:%' then '' else p_id end, case when p_id like 'arn:%' then p_id else '' end, '', p_session_domains) f
+    from find_person(case when is_principal(p_id) then '' else p_id end, case when p_id like 'arn:%' then p_id else '' end, '', p_session_domains,
+                     case when is_principal_id(p_id) then p_id else '' end) f
 $$;
 
 -- What an id or its beginning (8 characters or more, with or without hyphens) can mean: restores, requests and mails, ten of each at
@@ -261,7 +262,7 @@ $$;
 create or replace function erased_address() returns email_address language sql immutable as $$ select 'erased@erased.invalid'::email_address $$;
 create or replace function is_erased(p_address text) returns boolean language sql immutable as $$ select p_address = erased_address()::text $$;
 
--- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN, or a prefix that ends in *. Unknown readers are
+-- Adds and changes entries of both maps: [{id, email}], id an access key id, an ARN or principal id, or a prefix that ends in *. Unknown readers are
 -- looked up again at once. The row in actions has the first hundred entries that changed, with the addresses as address_hash.
 create or replace function import_users(p_users jsonb) returns table (added integer, changed integer)
 language sql volatile as $$
@@ -276,11 +277,11 @@ language sql volatile as $$
         select m.email from aws_principal_user_map m where m.principal = u.id) o on true
      where o.email is distinct from u.email order by u.id limit 100),
   keys as (
-    insert into aws_key_user_map as m (access_key_id, email) select u.id, u.email from users u where u.id not like 'arn:%'
+    insert into aws_key_user_map as m (access_key_id, email) select u.id, u.email from users u where not is_principal(u.id)
         on conflict (access_key_id) do update set email = excluded.email where m.email <> excluded.email
     returning m.xmax = 0 as is_new),
   principals as (
-    insert into aws_principal_user_map as m (principal, email) select u.id, u.email from users u where u.id like 'arn:%'
+    insert into aws_principal_user_map as m (principal, email) select u.id, u.email from users u where is_principal(u.id)
         on conflict (principal) do update set email = excluded.email where m.email <> excluded.email
     returning m.xmax = 0 as is_new),
   again as (
@@ -307,6 +308,7 @@ create or replace function erase_person(p_address text, p_limit integer default 
 language plpgsql volatile set lock_timeout = '3s' as $$
 declare
   v_person text := lower(p_address);
+  v_subjects text[] := array(select u.subject from identity_store_users u where lower(u.email) = v_person);
   v_requests uuid[];
   v_announced tid[];
   v_mails uuid[];
@@ -330,6 +332,8 @@ begin
     select o.id from restore_requests o
      where lower(o.email) = v_person or lower(o.source_identity) = v_person
         or (o.principal <> '' and right(lower(o.principal), length(v_person) + 1) = '/' || v_person)
+        or (o.principal_id <> '' and right(lower(o.principal_id), length(v_person) + 1) = ':' || v_person)
+        or (o.on_behalf_of <> '' and 'user/' || o.on_behalf_of = any (v_subjects))
      limit v_left);
   v_left := v_left - cardinality(v_requests);
   -- These have no id of their own. One that is moved meanwhile is found again by the next call.
@@ -365,7 +369,14 @@ begin
   update restore_requests q
      set email = case when lower(q.email) = v_person then null else q.email end,
          resolved_by = case when lower(q.email) = v_person then null else q.resolved_by end, user_resolved = true,
-         principal = without_address(q.principal, v_person, 'erased-' || left(q.id::text, 8)),
+         -- Who was found in the identity store would be found there again.
+         principal = case when q.resolved_by::text = 'identity_store' and lower(q.email) = v_person
+                          then regexp_replace(q.principal, '/[^/]*$', '/erased-' || left(q.id::text, 8))
+                          else without_address(q.principal, v_person, 'erased-' || left(q.id::text, 8)) end,
+         principal_id = case when q.resolved_by::text = 'identity_store' and lower(q.email) = v_person
+                             then regexp_replace(q.principal_id, ':.*$', ':erased-' || left(q.id::text, 8))
+                             else without_address(q.principal_id, v_person, 'erased-' || left(q.id::text, 8)) end,
+         on_behalf_of = '',
          source_identity = without_address(q.source_identity, v_person)
    where q.id = any (array(select o.id from restore_requests o where o.id = any (v_requests) for update skip locked));
   get diagnostics v_changed = row_count;
@@ -390,6 +401,9 @@ begin
   v_all := v_all + v_changed;
 
   if v_left > 0 then
+    delete from identity_store_users u where lower(u.email) = v_person;
+    get diagnostics v_changed = row_count;
+    v_all := v_all + v_changed;
     v_all := v_all + erase_payer(v_person, v_left);
   end if;
 

@@ -7,7 +7,7 @@
 do $$
 declare
   v_server text[] := array['applied_sql_files', 'request_restores', 'locked_reads', 'complete_restores'];
-  v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests',
+  v_worker text[] := array['applied_sql_files', 'nudge', 'resolve_requests', 'claim_identities', 'note_identities',
     'claim_restores_to_trigger', 'claim_restores_to_poll', 'close_finished_restores', 'forget_old_restores',
     'claim_looks', 'hand_in_looks', 'drop_looks', 'note_look_troubles', 'settle_restores', 'admit_restores', 'settle_holds', 'add_costs_up', 'forget_old_holds', 'due_notices', 'seal_notice',
     'due_people', 'seal_page', 'seal_more', 'freeze_notification', 'unfinished_notifications',
@@ -23,7 +23,7 @@ declare
   -- What the views call with the owner's rights.
   v_reader text[] := array['old_transactions'];
   -- Nobody calls these. A role that could would put them on a table of its own, and write history that never was.
-  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history', 'limits_keep_their_kind'];
+  v_triggers text[] := array['note_opened', 'note_moved', 'note_mailed', 'forget_history', 'limits_keep_their_kind', 'derive_reader'];
   v_has_operator boolean := to_regrole('thaw_operator') is not null;
   v_has_server boolean := to_regrole('thaw_server') is not null;
   v_has_worker boolean := to_regrole('thaw_worker') is not null;

@@ -31,7 +31,8 @@
 -- -------------------------------------------------------------------------------------- events come in
 
 -- Takes failed reads. p_requests: [{id, s3_bucket, s3_key, version_id?, access_key_id?, principal?, account_id?,
--- source_identity?, region?, event_id?, event_time?, evidence?}], ids made by the caller; request_id is null where a policy ignores the read. p_notify_waits: the debounce times after which a
+-- source_identity?, principal_id?, on_behalf_of?, region?, event_id?, event_time?, evidence?}], ids made by the caller; request_id is null
+-- where a policy ignores the read. p_notify_waits: the debounce times after which a
 -- mail may be due (the quiet window, the longest wait). Returns each id with its request; duplicate: an earlier read created it.
 -- Raises serialization_failure if a restore closes meanwhile: call again; lock_not_available if a row of one of these reads stays
 -- locked: locked_reads tells which.
@@ -46,7 +47,7 @@ returns table (read_id uuid, request_id uuid, duplicate boolean)
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
-  v_reads object_read[];
+  v_reads failed_read[];
   v_opened boolean;
   v_closed uuid[];
   v_new_statuses restore_status[];
@@ -74,12 +75,13 @@ begin
   -- One entry per object and reader, in key order, so that all servers lock in the same order.
   -- (parse_reads: an event time in the future counts as now, or the read would stay "newer" for ever.)
   select array_agg((g.id, g.s3_bucket, g.s3_key, g.version_id, g.access_key_id, g.principal, g.account_id,
-                    g.source_identity, g.reader, g.region, g.event_id, g.event_time, g.read_count)::object_read
+                    g.source_identity, g.reader, g.region, g.event_id, g.event_time, g.read_count, g.principal_id, g.on_behalf_of)::failed_read
                    order by g.s3_bucket, g.s3_key, g.version_id, g.reader)
     into v_reads
     from (select (array_agg(p.id order by p.ord))[1] as id, p.s3_bucket, p.s3_key, p.version_id, max(p.access_key_id) as access_key_id,
                  max(p.principal) as principal, max(p.account_id) as account_id,
                  max(p.source_identity) as source_identity, p.reader, max(p.region) as region,
+                 max(p.principal_id) as principal_id, max(p.on_behalf_of) as on_behalf_of,
                  (array_agg(p.event_id order by p.event_time desc, p.event_id))[1] as event_id, max(p.event_time) as event_time,
                  count(distinct coalesce(p.event_id, p.id::text))::integer as read_count
             from parse_reads(p_requests) p
@@ -123,14 +125,14 @@ begin
   -- The reader's own row; a repeat is only counted. The key share lock keeps the status as we read it until our insert.
   with attached as (
     insert into restore_requests as q (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity,
-                                       email, user_resolved, resolved_by, restore_status, status_at, read_count, last_read_at, last_event_id, observed)
+                                       principal_id, on_behalf_of, reader, email, user_resolved, resolved_by, restore_status, status_at, read_count, last_read_at, last_event_id, observed)
     select i.id, r.id, i.s3_bucket, i.s3_key, i.version_id, i.access_key_id, i.principal, i.account_id, i.source_identity,
-           p.email, p.email is not null, p.resolved_by, r.status, r.status_at, i.read_count, i.event_time, i.event_id, i.id = any (v_observed)
+           i.principal_id, i.on_behalf_of, i.reader, p.email, p.email is not null, p.resolved_by, r.status, r.status_at, i.read_count, i.event_time, i.event_id, i.id = any (v_observed)
       from unnest(v_reads) i
      cross join lateral (select o.id, o.status, o.status_at from restores o
                           where o.s3_bucket = i.s3_bucket and o.s3_key = i.s3_key and o.version_id = i.version_id
                             and o.closed_at is null for key share) r
-      left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains) p on true
+      left join lateral find_person(i.access_key_id, i.principal, i.source_identity, p_session_domains, i.principal_id, i.account_id, i.on_behalf_of) p on true
      where not is_late(i)
         on conflict (restore_id, reader) do update
            set read_count = q.read_count + excluded.read_count,
@@ -175,7 +177,7 @@ begin
          (select rq.id
             from (select r.id from restores r where r.s3_bucket = p.s3_bucket and r.s3_key = p.s3_key
                      and r.version_id = p.version_id and r.closed_at is not null order by r.closed_at desc offset 0) r
-           cross join lateral (select o.id from restore_requests o where o.restore_id = r.id and o.reader = p.reader offset 0) rq
+           cross join lateral (select o.id from restore_requests o where o.restore_id = r.id and o.reader = any (names_of(p.access_key_id, p.principal, p.reader)) offset 0) rq
            limit 1)) as id
        offset 0) q
      where q.id is not null
@@ -191,27 +193,36 @@ $$;
 
 create or replace function parse_reads(p_requests jsonb)
 returns table (ord bigint, id uuid, s3_bucket text, s3_key text, version_id text, access_key_id text, principal text,
-               account_id text, source_identity text, reader text, region text, event_id text, event_time timestamptz)
+               account_id text, source_identity text, reader text, region text, event_id text, event_time timestamptz, principal_id text,
+               on_behalf_of text)
 language sql stable as $$
   select p.ord, p.id, p.s3_bucket, p.s3_key, coalesce(p.version_id, ''), coalesce(p.access_key_id, ''), coalesce(p.principal, ''),
-         coalesce(p.account_id, ''), coalesce(p.source_identity, ''), case when coalesce(p.access_key_id, '') <> '' then p.access_key_id else coalesce(p.principal, '') end,
-         p.region, p.event_id, least(coalesce(p.event_time, now()), now())
+         coalesce(p.account_id, ''), coalesce(p.source_identity, ''),
+         reader_of(coalesce(p.access_key_id, ''), coalesce(p.principal, ''), coalesce(p.principal_id, ''), coalesce(p.account_id, '')),
+         p.region, p.event_id, least(coalesce(p.event_time, now()), now()), coalesce(p.principal_id, ''), coalesce(p.on_behalf_of, '')
     from rows from (jsonb_to_recordset(p_requests) as (id uuid, s3_bucket text, s3_key text, version_id text, access_key_id text,
-                    principal text, account_id text, source_identity text, region text, event_id text, event_time timestamptz))
-         with ordinality as p (id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity, region, event_id, event_time, ord)
+                    principal text, account_id text, source_identity text, region text, event_id text, event_time timestamptz, principal_id text,
+                    on_behalf_of text))
+         with ordinality as p (id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity, region, event_id, event_time,
+                               principal_id, on_behalf_of, ord)
+$$;
+
+-- What a reader is called in closed restores: requests of before 0018_who.sql have '' for a reader without key and ARN.
+create or replace function names_of(p_access_key_id text, p_principal text, p_reader text) returns text[] language sql immutable as $$
+  select case when p_access_key_id <> '' or p_principal <> '' then array[p_reader] else array[p_reader, ''] end
 $$;
 
 -- Whether this reader already had a restore of this object that ended after the read was made. Then the event comes from a
 -- replayed or delayed queue, and must not start a paid restore. Recipe: row by row.
-create or replace function is_late(i object_read) returns boolean language sql stable as $$
+create or replace function is_late(i failed_read) returns boolean language sql stable as $$
   select exists (select from restores r
                   where r.s3_bucket = i.s3_bucket and r.s3_key = i.s3_key and r.version_id = i.version_id
                     and r.closed_at >= i.event_time
-                    and exists (select from restore_requests q where q.restore_id = r.id and q.reader = i.reader offset 0)
+                    and exists (select from restore_requests q where q.restore_id = r.id and q.reader = any (names_of(i.access_key_id, i.principal, i.reader)) offset 0)
                  offset 0)
 $$;
 
--- Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?}]) need a row that is locked: the object's open restore
+-- Which of these reads ([{id, s3_bucket, s3_key, access_key_id?, principal?, principal_id?, account_id?}]) need a row that is locked: the object's open restore
 -- (of any version), or its reader's own row. It waits for no row lock. Recipe: one plan, by index.
 create or replace function locked_reads(p_reads jsonb) returns setof uuid
 language plpgsql volatile set lock_timeout = '300ms' set plan_cache_mode = force_generic_plan
@@ -221,8 +232,8 @@ declare
 begin
   for v_read in
     select i.id, i.s3_bucket, i.s3_key,
-           case when coalesce(i.access_key_id, '') <> '' then i.access_key_id else coalesce(i.principal, '') end as reader
-      from jsonb_to_recordset(p_reads) as i (id uuid, s3_bucket text, s3_key text, access_key_id text, principal text)
+           reader_of(coalesce(i.access_key_id, ''), coalesce(i.principal, ''), coalesce(i.principal_id, ''), coalesce(i.account_id, '')) as reader
+      from jsonb_to_recordset(p_reads) as i (id uuid, s3_bucket text, s3_key text, access_key_id text, principal text, principal_id text, account_id text)
   loop
     if (select count(*) from restores r where r.s3_bucket = v_read.s3_bucket and r.s3_key = v_read.s3_key and r.closed_at is null)
          > (select count(*) from (select from restores r where r.s3_bucket = v_read.s3_bucket and r.s3_key = v_read.s3_key
@@ -452,7 +463,7 @@ begin
        set status = 'pending', status_at = now(), accepted_at = now(), last_checked_at = null,
            ask_after = (select now() + h.to_hours * interval '1 hour' from usual_hours(o.storage_class, o.archive_status, o.tier, o.size_bytes) h),
            tier = o.tier, days = coalesce(o.days, r.days),
-           payer = coalesce(r.payer, (select payer_name(q.email, q.principal, q.access_key_id, q.account_id) from first_reader(r.id) q), 'unknown'),
+           payer = coalesce(r.payer, (select payer_name(q.email, q.principal, q.access_key_id, q.account_id, q.principal_id) from first_reader(r.id) q), 'unknown'),
            estimated_cost = case when r.charged is not null then r.estimated_cost
                                  when o.tier is not null
                                  then estimate_cost(o.region, o.storage_class, o.archive_status, o.tier, o.size_bytes, coalesce(o.days, r.days)) end,
@@ -658,9 +669,9 @@ begin
   perform move_untold_requests(v_closed);
 
   insert into restore_requests (id, restore_id, s3_bucket, s3_key, version_id, access_key_id, principal, account_id, source_identity,
-                                email, user_resolved, resolved_by, restore_status, status_at, last_read_at, last_event_id, observed)
+                                principal_id, on_behalf_of, email, user_resolved, resolved_by, restore_status, status_at, last_read_at, last_event_id, observed)
   select gen_random_uuid(), n.id, q.s3_bucket, q.s3_key, q.version_id, q.access_key_id, q.principal, q.account_id, q.source_identity,
-         q.email, q.user_resolved, q.resolved_by, n.status, n.status_at, q.last_read_at, q.last_event_id, q.observed
+         q.principal_id, q.on_behalf_of, q.email, q.user_resolved, q.resolved_by, n.status, n.status_at, q.last_read_at, q.last_event_id, q.observed
     from restores o
     join restore_requests q on q.restore_id = o.id
     join restores n on n.s3_bucket = o.s3_bucket and n.s3_key = o.s3_key and n.version_id = o.version_id and n.closed_at is null

@@ -92,7 +92,8 @@ create or replace view request_status as
          r.storage_class, r.tier, r.size_bytes, r.accepted_at, q.restored_at, r.restore_expires_at,
          coalesce(r.failure_code, '') as failure_code, coalesce(r.failure_message, '') as failure_message, r.closed_at,
          q.pre_notification_id, q.post_notification_id,
-         r.status = 'not_started' and r.attempt_after = 'infinity' as waits_for_approval, r.hold_id, r.payer, r.estimated_cost, q.observed
+         r.status = 'not_started' and r.attempt_after = 'infinity' as waits_for_approval, r.hold_id, r.payer, r.estimated_cost, q.observed,
+         q.principal_id, q.on_behalf_of
     from restore_requests q join restores r on r.id = q.restore_id;
 
 -- The subject of a mail. Its cost lets Postgres read the bodies of the rows that a limit leaves, and not those of all that it sorts.

@@ -57,6 +57,8 @@ export const restoreRequest = body({
     .optional(),
   account_id: text(64).optional(),
   source_identity: text(256).optional(),
+  principal_id: text(256).optional(),
+  on_behalf_of: text(256).optional(),
   region: string().regex(REGION_NAME, "must be an AWS region like eu-central-1").optional(),
   // refused: S3 refused the read. looked: a tool looked by HEAD and gave up, which proves nothing; Thaw asks S3 itself.
   evidence: z.enum(["refused", "looked"], { error: 'must be "refused" or "looked"' }).optional(),

@@ -19,7 +19,7 @@ const ANSWER_WITHIN_MS = 1_900;
 export interface RouteOptions {
   pool: pg.Pool;
   debounce: Debounce;
-  /** SESSION_EMAIL_DOMAINS. */
+  /** trustedSessions() of the settings. */
   session_domains: string[];
 }
 

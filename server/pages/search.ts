@@ -23,6 +23,9 @@ export function searchOf(q: string): SearchFor {
       return { kind: "names", bucket, is_whole: slash !== "", key };
     return { kind: "object", bucket, text: key };
   }
+  // IAM's ids of users and sessions. Before addresses, which a session may be named by.
+  if (/^A(IDA|ROA)[A-Z0-9]{17}(:|\*?$)/.test(q))
+    return { kind: "reads", of: isPrefix ? "reader_prefix" : "reader", text };
   if (/^[^@\s/]+@[^@\s/]+$/.test(q)) return { kind: "reads", of: "address", text: q };
   if (q.startsWith("arn:")) return { kind: "reads", of: isPrefix ? "reader_prefix" : "reader", text };
   // Keys of AWS. Of other stores any word may be one; there a file's name is meant more often.

@@ -58,6 +58,11 @@ export const awsAndResend = z
     AWS_ENDPOINT_URL: httpUrl,
     AWS_ENDPOINT_URL_S3: httpUrl,
     AWS_ENDPOINT_URL_STS: httpUrl,
+    AWS_ENDPOINT_URL_IDENTITYSTORE: httpUrl,
+    IDENTITY_STORE_REGION: region.regex(
+      AWS_REGION,
+      "must be a region of AWS, in small letters: eu-central-1",
+    ),
     AWS_MAX_ATTEMPTS: z.string().regex(/^[1-9]\d?$/, "must be a whole number from 1 to 99"),
     AWS_RETRY_MODE: z.string().regex(/^(standard|adaptive)$/, "must be standard or adaptive"),
     AWS_USE_FIPS_ENDPOINT: flag,

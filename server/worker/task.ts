@@ -4,6 +4,7 @@ import { sql } from "kysely";
 import type { Config, Debounce, WorkerConfig } from "../config.ts";
 import type { Database } from "../postgres/rows.ts";
 import { type Log, reasonOf } from "../log.ts";
+import type { IdentityStore } from "../identity_store.ts";
 import type { Mailer } from "../mail/resend.ts";
 import type { S3 } from "../s3/s3.ts";
 
@@ -12,9 +13,11 @@ export interface WorkerContext {
   db: Database;
   s3: S3;
   mailer: Mailer;
+  /** Undefined: there is none to ask. */
+  identity_store: IdentityStore | undefined;
   /** graphile-worker's name for this worker: jobs are locked, and rows claimed, in this name. */
   worker_id: string;
-  settings: WorkerConfig & Pick<Config, "SESSION_EMAIL_DOMAINS">;
+  settings: WorkerConfig & Pick<Config, "SESSION_EMAIL_DOMAINS" | "SESSION_ACCOUNTS">;
   debounce: Debounce;
   log: Log;
 }

@@ -6,6 +6,7 @@ import { Logger, run, type LogLevel, type WorkerEvents } from "graphile-worker";
 import type pg from "pg";
 
 import { debounceOf, type Config, type WorkerConfig } from "../config.ts";
+import { createIdentityStore } from "../identity_store.ts";
 import { createDatabase } from "../postgres/rows.ts";
 import { type Log, reasonOf } from "../log.ts";
 import { createMailer } from "../mail/resend.ts";
@@ -54,9 +55,11 @@ export async function startWorker(options: {
   const { pool, config, log, fatal } = options;
   const { check_every_ms, grace_ms, poll_every_ms } = { ...TIMING, ...options.timing };
   const s3 = createS3(config.worker);
+  const identity_store = createIdentityStore(config.worker);
   const context = {
     db: createDatabase(pool),
     s3,
+    identity_store,
     mailer: createMailer(config.worker),
     settings: { ...config.worker, ...config },
     debounce: debounceOf(config),
@@ -127,6 +130,7 @@ export async function startWorker(options: {
       closeTasks(worker_id);
       await presence.leave();
       s3.destroy();
+      identity_store?.destroy();
     },
   };
 }

@@ -79,11 +79,13 @@ type Expectation = object[] | "ignored" | RegExp;
 const ALICE = {
   access_key_id: "AKIAEXAMPLEALICE0001",
   principal_arn: "arn:aws:iam::111122223333:user/alice",
+  principal_id: "AIDAEXAMPLEALICE00001",
 };
 const JANE = {
   access_key_id: "ASIAEXAMPLEREADER001",
   principal_arn:
     "arn:aws:sts::111122223333:assumed-role/AWSReservedSSO_Reader_0123456789abcdef/jane@example.com",
+  principal_id: "AROAEXAMPLEREADER0001:jane@example.com",
 };
 const SUMMARY = { s3_bucket: "my-archive", s3_key: "reports/2019/summary.pdf" };
 
@@ -111,23 +113,31 @@ const READS: Record<string, Expectation> = {
   get_source_identity: read("get_source_identity", {
     ...JANE,
     principal_arn: "arn:aws:sts::111122223333:assumed-role/Analyst/build-42",
+    principal_id: "AROAEXAMPLEREADER0001:build-42",
     source_identity: "kim@example.com",
     s3_key: "a/b c+d%20é.txt",
   }),
   get_role_session_of_machine: read("get_role_session_of_machine", {
     access_key_id: "ASIAEXAMPLEBATCH0001",
     principal_arn: "arn:aws:sts::111122223333:assumed-role/batch/i-0123456789abcdef0",
+    principal_id: "AROAEXAMPLEBATCH00001:i-0123456789abcdef0",
   }),
   get_federated_user: read("get_federated_user", {
     access_key_id: "ASIAEXAMPLEBOB000001",
     principal_arn: "arn:aws:sts::111122223333:federated-user/bob",
+    principal_id: "111122223333:bob",
   }),
   get_identity_center_user: read("get_identity_center_user", {
     principal_arn: "arn:aws:identitystore:::user/94d00cd8-e9e6-4810-b177-b08e84725435",
+    on_behalf_of: "94d00cd8-e9e6-4810-b177-b08e84725435",
   }),
-  get_root: read("get_root", { principal_arn: "arn:aws:iam::111122223333:root" }),
+  get_root: read("get_root", {
+    principal_arn: "arn:aws:iam::111122223333:root",
+    principal_id: "111122223333",
+  }),
   get_other_account: read("get_other_account", {
     account_id: "444455556666",
+    principal_id: "AIDAEXAMPLESTRANGER01",
     event_id: "5ha7ed00-0000-4000-8000-000000000001",
   }),
   get_anonymous: without(
@@ -135,7 +145,12 @@ const READS: Record<string, Expectation> = {
     "account_id",
   ),
   get_aws_service: without(read("get_aws_service", {}), "account_id"),
-  get_web_identity_user: without(read("get_web_identity_user", {}), "account_id"),
+  get_web_identity_user: without(
+    read("get_web_identity_user", {
+      principal_id: "accounts.google.com:application-id.apps.googleusercontent.com:user-id",
+    }),
+    "account_id",
+  ),
   get_unknown_identity: without(read("get_unknown_identity", {}), "account_id"),
   get_presigned_url: read("get_presigned_url", ALICE),
   get_range: read("get_range", ALICE),
@@ -568,20 +583,37 @@ describe("a field of a wrong kind", () => {
     ["get_iam_user", "detail.userIdentity.accessKeyId", "access_key_id"],
     ["get_iam_user", "detail.userIdentity.arn", "principal_arn"],
     ["get_iam_user", "detail.userIdentity.accountId", "account_id"],
+    ["get_iam_user", "detail.userIdentity.principalId", "principal_id"],
     ["get_iam_user", "detail.awsRegion", "region"],
     ["get_source_identity", "detail.userIdentity.sessionContext.sourceIdentity", "source_identity"],
     ["get_source_identity", "detail.userIdentity.sessionContext", "source_identity"],
-    ["get_identity_center_user", "detail.userIdentity.onBehalfOf.userId", "principal_arn"],
-    ["get_identity_center_user", "detail.userIdentity.onBehalfOf", "principal_arn"],
-  ])("is left out where it only says who reads, or where to ask first: %s, %s", async (name, path, field) => {
+    ["get_identity_center_user", "detail.userIdentity.onBehalfOf.userId", "principal_arn on_behalf_of"],
+    ["get_identity_center_user", "detail.userIdentity.onBehalfOf", "principal_arn on_behalf_of"],
+  ])("is left out where it only says who reads, or where to ask first: %s, %s", async (name, path, names) => {
+    const fields = names.split(" ");
     for (const value of WRONG) {
       const calls = await thaw();
       await restoreRequested(fixture(name));
       await restoreRequested(bend(fixture(name), path, value));
       const [whole, bent] = calls.map(({ body }) => asObject(body));
-      expect(whole?.[field]).toBeTypeOf("string");
-      expect(bent).toEqual(without([whole ?? {}], field)[0]);
+      for (const field of fields) expect(whole?.[field]).toBeTypeOf("string");
+      expect(bent).toEqual(without([whole ?? {}], ...fields)[0]);
     }
+  });
+
+  test("principals that are none, and ids longer than Thaw takes, are left out", async () => {
+    const calls = await thaw();
+    for (const id of ["anonymous", "ANONYMOUS_PRINCIPAL", "UNKNOWN", "", "x".repeat(257), "é".repeat(129)])
+      await restoreRequested(bend(fixture("get_other_account"), "detail.userIdentity.principalId", id));
+    expect(calls).toHaveLength(6);
+    for (const { body } of calls) expect(asObject(body)).not.toHaveProperty("principal_id");
+  });
+
+  test("the user of Identity Center is told also of a role's session", async () => {
+    const calls = await thaw();
+    const onBehalfOf = { userId: "94d00cd8-e9e6-4810-b177-b08e84725435", identityStoreArn: "arn:x" };
+    await restoreRequested(bend(fixture("get_assumed_role"), "detail.userIdentity.onBehalfOf", onBehalfOf));
+    expect(asObject(calls[0]?.body)).toMatchObject({ ...JANE, on_behalf_of: onBehalfOf.userId });
   });
 
   test("is left out where it only names the event, and no one is named by it", async () => {

@@ -1051,7 +1051,7 @@ describe("permissions", () => {
     }
   });
 
-  test("Thaw's own policy: look at the objects, restore them, and no more", () => {
+  test("Thaw's own policy: look at the objects, restore them, ask who reads, and no more", () => {
     const policy = asObject(parseJson(readFileSync(join(ROOT, "lambdas/thaw_policy.json"), "utf8")));
     const allowed = statementsIn(policy).map(({ Effect, Action, Resource }) => ({
       Effect,
@@ -1068,6 +1068,12 @@ describe("permissions", () => {
         Effect: "Allow",
         Action: ["s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketNotification"],
         Resource: ["arn:aws:s3:::amzn-s3-demo-bucket"],
+      },
+      // The store's ARN has no more than its id: AWS knows no narrower resource for a right that is off by default.
+      {
+        Effect: "Allow",
+        Action: ["identitystore:DescribeUser", "identitystore:GetUserId"],
+        Resource: "*",
       },
     ]);
   });

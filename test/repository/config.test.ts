@@ -1,7 +1,7 @@
 /** What the environment may say, and how all that is wrong with it is told at once. */
 import { describe, expect, test } from "vitest";
 
-import { ConfigError, debounceOf, readConfig, type Role } from "../../server/config.ts";
+import { ConfigError, debounceOf, readConfig, trustedSessions, type Role } from "../../server/config.ts";
 
 const SECRET = "a-secret-of-at-least-32-characters-for-tests";
 const ALL: Role[] = ["migrate", "server", "worker"];
@@ -43,6 +43,7 @@ describe("the least that is needed", () => {
       NOTIFY_QUIET_SECONDS: 120,
       NOTIFY_MAX_WAIT_SECONDS: 900,
       SESSION_EMAIL_DOMAINS: [],
+      SESSION_ACCOUNTS: [],
       server: { RESTORE_SECRET: [SECRET], HOST: "127.0.0.1", PORT: 3000 },
       worker: {
         RESEND_API_KEY: "re_123456789",
@@ -132,6 +133,10 @@ describe("a variable", () => {
       WORKER_CONCURRENCY: "1.5",
       S3_CONCURRENCY: "0x10",
       METRICS_TOKEN: "guessed",
+      SESSION_ACCOUNTS: "1234",
+      IDENTITY_STORE_ID: "my-store",
+      IDENTITY_STORE_REGION: "EU-WEST-1",
+      AWS_ENDPOINT_URL_IDENTITYSTORE: "here",
     };
 
     expect(problemsOf({ ...MINIMAL, ...wrong }, [...ALL, "pages"]).toSorted()).toEqual(
@@ -401,5 +406,21 @@ describe("the waits of mails", () => {
       max_wait: "10 seconds",
     });
     expect(problemsOf(waits("10", "10"))).toEqual([]);
+  });
+});
+
+describe("who is who", () => {
+  const STORE = { IDENTITY_STORE_ID: "d-1234567890" };
+
+  test("other accounts count for domains only, and a store has a region", () => {
+    expect(problemsOf({ ...MINIMAL, SESSION_ACCOUNTS: "111122223333" })).toEqual(["SESSION_EMAIL_DOMAINS"]);
+    expect(problemsOf({ ...MINIMAL, ...STORE })).toEqual(["IDENTITY_STORE_REGION"]);
+    expect(errorOf({ ...MINIMAL, ...STORE, AWS_REGION: "eu-west-1" })).toBe("");
+    expect(errorOf({ ...MINIMAL, ...STORE, IDENTITY_STORE_REGION: "eu-west-1" })).toBe("");
+    const config = readConfig(
+      { ...MINIMAL, SESSION_EMAIL_DOMAINS: "example.com", SESSION_ACCOUNTS: "111122223333, 444455556666" },
+      ALL,
+    );
+    expect(trustedSessions(config)).toEqual(["example.com", "111122223333", "444455556666"]);
   });
 });

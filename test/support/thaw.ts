@@ -7,7 +7,7 @@ import pg from "pg";
 import { handler as restoreCompleted } from "../../lambdas/restore_completed.ts";
 import { handler as restoreRequested } from "../../lambdas/restore_requested.ts";
 import { createApp } from "../../server/http/app.ts";
-import { debounceOf, readConfig, type WorkerConfig } from "../../server/config.ts";
+import { debounceOf, readConfig, trustedSessions, type WorkerConfig } from "../../server/config.ts";
 import { createPool } from "../../server/postgres/pool.ts";
 import { listen } from "../../server/http/listen.ts";
 import { createLog } from "../../server/log.ts";
@@ -130,7 +130,7 @@ export async function startThaw(databaseUrl: string, options: ThawOptions = {}):
     pool,
     secrets: config.server.RESTORE_SECRET,
     debounce: debounceOf(config),
-    session_domains: config.SESSION_EMAIL_DOMAINS,
+    session_domains: trustedSessions(config),
     notReady: () => Promise.resolve(null),
     log,
   });

@@ -1,7 +1,7 @@
 /** What happens to reads: policies. */
 import { sql } from "kysely";
 
-import { readRestoreDefaults } from "../../config.ts";
+import { readRestoreDefaults, trustedSessions } from "../../config.ts";
 import type { Database } from "../../postgres/rows.ts";
 import { dollars } from "../../wording/dollars.ts";
 import { size } from "../../wording/sizes.ts";
@@ -285,7 +285,7 @@ export const policyCheck: Command = {
       } = await sql<Read>`
         select reader, problem, email, payer, policy_bucket, policy_prefix, policy_principal, action, tier, days, note, region,
                known_class, known_bytes::float8 as known_bytes
-          from check_read(${s3_bucket}, ${s3_key}, ${given(options, "by")}, ${config.SESSION_EMAIL_DOMAINS}::text[])`.execute(
+          from check_read(${s3_bucket}, ${s3_key}, ${given(options, "by")}, ${trustedSessions(config)}::text[])`.execute(
         db,
       );
       if (read === undefined) throw new Error("check_read returned no row");

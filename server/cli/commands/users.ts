@@ -4,7 +4,7 @@ import { sql } from "kysely";
 import { CommandError, EXIT, YES, type Command } from "../command.ts";
 import { readText, refuse, shapeProblem } from "../csv_file.ts";
 import { acting, call, withDatabase } from "../database.ts";
-import { ConfigError, debounceOf, type Config } from "../../config.ts";
+import { ConfigError, debounceOf, trustedSessions, type Config } from "../../config.ts";
 import { isForbidden } from "../../postgres/errors.ts";
 import { resolveRequests } from "../../postgres/people.ts";
 import type { Database } from "../../postgres/rows.ts";
@@ -36,10 +36,11 @@ export const usersList: Command = {
 export const usersCheck: Command = {
   name: "users check",
   args: "ID",
-  summary: "Shows the address that a key or an ARN leads to, and by which rule",
+  summary: "Shows the address that a key, an ARN or a principal id leads to, and by which rule",
   examples: [
     ["AKIAIOSFODNN7EXAMPLE", "an access key"],
     ["arn:aws:iam::111122223333:role/Analyst", "a role: its sessions"],
+    ["AROAIOSFODNN7EXAMPLE1", "a role of another account, by its id: its sessions"],
   ],
   run: (terminal, [who = ""]) =>
     withDatabase(terminal, "users", (db, config) => check(db, terminal, config, who), NO_TIMEOUT),
@@ -156,7 +157,7 @@ async function resolveWaiting(db: Database, config: Config): Promise<number> {
   const before = await known();
   await resolveRequests(db, {
     debounce: debounceOf(config),
-    session_domains: config.SESSION_EMAIL_DOMAINS,
+    session_domains: trustedSessions(config),
   });
   return (await known()) - before;
 }
@@ -179,25 +180,27 @@ const RULES: Record<string, string> = {
   access_key: "by its access key",
   principal: "by its ARN",
   principal_prefix: "by a prefix of its ARN",
+  principal_id: "by its principal id",
   source_identity: "by its source identity (SESSION_EMAIL_DOMAINS)",
   session_name: "by its session name (SESSION_EMAIL_DOMAINS)",
+  identity_store: "by IAM Identity Center (IDENTITY_STORE_ID)",
 };
 
 /** A role or a prefix is looked up as its sessions are, by what their ARNs have in common. */
 async function check(db: Database, terminal: Terminal, config: Config, who: string): Promise<void> {
-  const { rows: asked } = await sql<{ entry: string; problem: string | null }>`
-    select id as entry, id_problem as problem from check_users(jsonb_build_array(jsonb_build_object('id', ${who}::text)))`.execute(
+  const { rows: asked } = await sql<{ entry: string; problem: string | null; is_principal: boolean }>`
+    select id as entry, id_problem as problem, is_principal(id) from check_users(jsonb_build_array(jsonb_build_object('id', ${who}::text)))`.execute(
     db,
   );
-  const { entry, problem } = asked[0] ?? { entry: who, problem: null };
+  const { entry, problem, is_principal } = asked[0] ?? { entry: who, problem: null, is_principal: false };
   if (problem !== null) throw new ConfigError(`Nobody reads as ${quoted(who)}: ${problem}`);
   const isPrefix = entry.endsWith("*");
-  const key = entry.startsWith("arn:") ? "" : entry;
-  const principal = key === "" ? entry.replace(/\*$/, "") : "";
+  const key = is_principal ? "" : entry;
+  const principal = is_principal ? entry.replace(/\*$/, "") : "";
   const subject = isPrefix && entry !== who ? `${who} (its sessions, ${entry})` : who;
 
   const { rows } = await sql<{ email: string; resolved_by: string }>`
-    select email, resolved_by from who_reads(${key || principal}, ${config.SESSION_EMAIL_DOMAINS}::text[])`.execute(
+    select email, resolved_by from who_reads(${key || principal}, ${trustedSessions(config)}::text[])`.execute(
     db,
   );
   const found = rows[0];
@@ -224,7 +227,8 @@ async function check(db: Database, terminal: Terminal, config: Config, who: stri
     select count(*)::int as count, count(*) filter (where q.email is null)::int as unknown
       from request_status q
      where q.closed_at is null and (q.access_key_id = ${key} or ${key} = '')
-       and (q.principal = ${principal} or ${principal} = '' or (${isPrefix} and starts_with(q.principal, ${principal})))`.execute(
+       and (${principal} in ('', q.principal, q.principal_id)
+            or (${isPrefix} and (starts_with(q.principal, ${principal}) or starts_with(q.principal_id, ${principal}))))`.execute(
     db,
   );
   const { count, unknown } = waiting.rows[0] ?? { count: 0, unknown: 0 };

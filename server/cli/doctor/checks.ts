@@ -3,6 +3,7 @@ import type { Pool } from "pg";
 import { readConfig, type Config, type ConfigError, type Role } from "../../config.ts";
 import { createPool } from "../../postgres/pool.ts";
 import { CALL_TIMEOUT_MS, fail, ok, skip, within, type Finding } from "./finding.ts";
+import { checkIdentityStore } from "./identity_store.ts";
 import { checkFindings, checkPostgres, recentBuckets, silentBuckets, skipDatabase } from "./postgres.ts";
 import { checkResend } from "./resend.ts";
 import { checkBucket, type Silence } from "./bucket.ts";
@@ -27,6 +28,9 @@ export async function* checkUp(env: Env, names: string[]): AsyncGenerator<Findin
   else yield* [opened as Finding, ...skipDatabase("Postgres cannot be asked")];
 
   yield* checkS3(env, names, has_tables ? pool : undefined);
+
+  const people = await checkPeople(env);
+  if (people !== undefined) yield people;
 
   yield await mail;
 
@@ -87,6 +91,22 @@ async function checkMail(env: Env): Promise<Finding> {
   return checkResend(settings).catch((error: unknown) =>
     fail("Resend", `cannot be asked (${reasonOf(error)})`, "Check RESEND_API_KEY and RESEND_BASE_URL"),
   );
+}
+
+const PEOPLE_SETTINGS = [
+  "AWS_REGION",
+  "AWS_DEFAULT_REGION",
+  "IDENTITY_STORE_ID",
+  "IDENTITY_STORE_REGION",
+  "AWS_ENDPOINT_URL_IDENTITYSTORE",
+];
+
+async function checkPeople(env: Env): Promise<Finding | undefined> {
+  if (!env["IDENTITY_STORE_ID"]?.trim()) return undefined;
+  const settings = settingsOf(env, PEOPLE_SETTINGS)?.worker;
+  return settings === undefined
+    ? skip("identity store", `${PEOPLE_SETTINGS.join(" or ")} cannot be used`)
+    : checkIdentityStore(settings);
 }
 
 const S3_SETTINGS = ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "S3_FORCE_PATH_STYLE"];
