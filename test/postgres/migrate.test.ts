@@ -33,6 +33,7 @@ const ALL = [
   "0015_search.sql",
   "0016_gate_since.sql",
   "0017_cost.sql",
+  "0018_who.sql",
   "0019_looks.sql",
   "0020_ask_after.sql",
   "0021_named_readers.sql",
