@@ -45,6 +45,8 @@ const TRANSLATION: Translation = {
   read: (event) => {
     const detail = failedRead(event);
     if (typeof detail === "string") return { ignored: detail };
+    const ignored = ignoredReader(identityIn(detail));
+    if (ignored !== undefined) return { ignored };
     const body = requestBody(detail);
     return isWatched(body.s3_bucket) ? { body } : { ignored: `${body.s3_bucket} is none of BUCKETS` };
   },
@@ -54,6 +56,9 @@ const TRANSLATION: Translation = {
 /** The owner's and the reader's account each get the event under an eventID of its own. */
 const eventId = (detail: JsonObject): string | undefined =>
   textOf(detail["sharedEventID"]) ?? textOf(detail["eventID"]);
+
+const identityIn = (detail: JsonObject): JsonObject =>
+  isObject(detail["userIdentity"]) ? detail["userIdentity"] : {};
 
 /** The CloudTrail record of a read that found its object archived, or why the event is ignored. */
 function failedRead({ form, event }: AwsEvent): JsonObject | string {
@@ -72,11 +77,8 @@ function failedRead({ form, event }: AwsEvent): JsonObject | string {
   const errorCode = textIn(detail, "errorCode");
   if (errorCode === undefined) return `${eventName} succeeded`;
   if (!errors.includes(errorCode)) return `${eventName} failed with ${errorCode}, not for being archived`;
-  return ignoredReader(identityIn(detail)) ?? detail;
+  return detail;
 }
-
-const identityIn = (detail: JsonObject): JsonObject =>
-  isObject(detail["userIdentity"]) ? detail["userIdentity"] : {};
 
 /** A field about the reader is left out if of a wrong type: the file is restored anyway. @throws for one about the object. */
 function requestBody(detail: JsonObject): ThawBody & ArchivedObject {
