@@ -54,6 +54,8 @@ const TRANSLATION: Translation = {
   read: (event) => {
     const detail = failedRead(event);
     if (typeof detail === "string") return { ignored: detail };
+    const ignored = ignoredReader(identityIn(detail));
+    if (ignored !== undefined) return { ignored };
     const body = requestBody(detail);
     return isWatched(body.s3_bucket) ? { body } : { ignored: `${body.s3_bucket} is none of BUCKETS` };
   },
@@ -63,6 +65,9 @@ const TRANSLATION: Translation = {
 /** The owner's and the reader's account each get the event under an eventID of its own. */
 const eventId = (detail: JsonObject): string | undefined =>
   textOf(detail["sharedEventID"]) ?? textOf(detail["eventID"]);
+
+const identityIn = (detail: JsonObject): JsonObject =>
+  isObject(detail["userIdentity"]) ? detail["userIdentity"] : {};
 
 /** The CloudTrail record of a read that found its object archived, or of a look that may have; or why the event is ignored. */
 function failedRead({ form, event }: AwsEvent): JsonObject | string {
@@ -77,7 +82,7 @@ function failedRead({ form, event }: AwsEvent): JsonObject | string {
     return "not an event of S3";
   const eventName = required(textIn(detail, "eventName"), "eventName");
   const reason = eventName === "HeadObject" ? whyNoLook(detail) : whyNoFailedRead(eventName, detail);
-  return reason ?? ignoredReader(identityIn(detail)) ?? detail;
+  return reason ?? detail;
 }
 
 function whyNoFailedRead(eventName: string, detail: JsonObject): string | undefined {
@@ -96,9 +101,6 @@ function whyNoLook(detail: JsonObject): string | undefined {
     ? undefined
     : "HeadObject by another client than aws s3 cp and mv";
 }
-
-const identityIn = (detail: JsonObject): JsonObject =>
-  isObject(detail["userIdentity"]) ? detail["userIdentity"] : {};
 
 /** A field about the reader is left out if of a wrong type: the file is restored anyway. @throws for one about the object. */
 function requestBody(detail: JsonObject): ThawBody & ArchivedObject {

@@ -4,15 +4,15 @@
  */
 import { isObject, textOf, type JsonObject } from "./fields.ts";
 
-const listIn = (name: string): string[] =>
-  (process.env[name] ?? "")
+const listOf = (value = ""): string[] =>
+  value
     .split(",")
     .map((item) => item.trim())
     .filter((item) => item !== "");
 
 /** Whether BUCKETS names it. Without BUCKETS, every bucket is watched. */
 export function isWatched(bucket: string): boolean {
-  const buckets = listIn("BUCKETS");
+  const buckets = listOf(process.env["BUCKETS"]);
   return buckets.length === 0 || buckets.includes(bucket);
 }
 
@@ -23,7 +23,7 @@ const ANONYMOUS = new Set(["anonymous", "ANONYMOUS_PRINCIPAL"]);
 export function ignoredReader(identity: JsonObject): string | undefined {
   const session = isObject(identity["sessionContext"]) ? identity["sessionContext"] : {};
   const issuer = isObject(session["sessionIssuer"]) ? session["sessionIssuer"] : {};
-  const principals = listIn("IGNORED_PRINCIPALS");
+  const principals = listOf(process.env["IGNORED_PRINCIPALS"]);
   // The arn of a role's session ends with the session's name; the role's own is its issuer's.
   for (const arn of [textOf(identity["arn"]), textOf(issuer["arn"])]) {
     if (arn !== undefined && principals.includes(arn)) return `${arn} is one of IGNORED_PRINCIPALS`;

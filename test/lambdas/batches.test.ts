@@ -27,6 +27,15 @@ function readOf(s3_key: string): string {
   return JSON.stringify(event);
 }
 
+/** A copy of that source. */
+function copyOf(source: string): string {
+  const event = fixture("copy_source");
+  const detail = event["detail"];
+  if (!isObject(detail) || !isObject(detail["requestParameters"])) throw new TypeError("another fixture");
+  detail["requestParameters"]["x-amz-copy-source"] = source;
+  return JSON.stringify(event);
+}
+
 const message = (messageId: string, body: unknown = readOf(messageId)) => ({
   messageId,
   eventSource: "aws:sqs",
@@ -294,7 +303,9 @@ describe("while Thaw is away", () => {
 
 describe("one event's own trouble", () => {
   test("holds up no other: it is tried again, and returns alone", async () => {
-    const locked = json(503, {}, { "retry-after": "5" });
+    // After the others, so that none of them shows that Thaw is there.
+    const locked: Answer = (...call) =>
+      void setTimeout(() => json(503, {}, { "retry-after": "5" })(...call), 50);
     const { calls } = await thaw(by((key) => (key === "locked" ? locked : ok)));
     for (let round = 0; round < 12; round++) {
       const keys = ["locked", ...numbered(9, round * 9)];
@@ -330,7 +341,7 @@ describe("what will never be delivered", () => {
 
   test.each([
     ["no JSON", "no JSON"],
-    ["characters that no attribute holds", '{"detail-type":"\\u0000\\ud800"'],
+    ["characters that no attribute holds", copyOf("my-archive/%\u0001\ud800")],
     ["an envelope that nobody knows", JSON.stringify({ read: fixture("get_iam_user") })],
     ["a read without its file", JSON.stringify(fixture("get_unreadable"))],
     ["text of all kinds", `${readOf("é, 漢字, 🧊").slice(0, -1)},`],

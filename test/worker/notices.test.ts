@@ -144,7 +144,10 @@ describe("what waits for approval", () => {
       async () => subjects(thaw).filter((s) => /wait for/.test(s)).length === 2,
     );
     await decide(thaw, "approve");
-    await waitFor("all to be restored", async () => thaw.s3.counts.get("RestoreObject 202") === 5);
+    await waitFor("all to be restored", async () => {
+      const rows = await query(thaw.pool, "select from restores where status = 'pending'");
+      return rows.length === 5;
+    });
     await runNotify(thaw.pool);
     for (const key of keys(5)) thaw.s3.finishRestore({ bucket: BUCKET, key });
     await waitFor("all to be ready", async () => {
@@ -227,10 +230,10 @@ describe("what waits for approval", () => {
 describe("a mail about a hold that is not sent for long", () => {
   /** Sealed while the gate is shut, eleven minutes ago. */
   async function stale(thaw: Thaw): Promise<void> {
+    await query(thaw.pool, "select close_mail_gate(null, 'maintenance')");
     await holdAll(thaw);
     await readAll(thaw, keys(2));
     await held(thaw, 2);
-    await query(thaw.pool, "select close_mail_gate(null, 'maintenance')");
     await runNotify(thaw.pool);
     await waitFor("the mails to be sealed", async () => {
       const rows = await query(thaw.pool, "select from notifications where status = 'sealed'");
