@@ -309,7 +309,8 @@ declare
   v_answered boolean;
   v_failures integer;
 begin
-  -- In the order of want_identities.
+  -- In the order of resolve_unknown and want_identities, so that there is no deadlock.
+  perform from second_look s where s.only_row for no key update;
   perform from identity_store_users u
    where u.subject in (select a.subject from jsonb_to_recordset(p_answers) as a (subject text)) order by u.subject for no key update;
   with said as (

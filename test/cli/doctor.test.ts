@@ -18,6 +18,7 @@ import { ROOT } from "../support/root.ts";
 import { ago, insertRead, insertRestore, insertRequest, know } from "../support/rows.ts";
 import { test as roleTest } from "../support/roles.ts";
 import { runCommand } from "../support/run_command.ts";
+import { startIdentityStoreStandIn } from "../stand_ins/identity_store.ts";
 import { startResendStandIn, type ResendStandIn } from "../stand_ins/resend.ts";
 import { startS3StandIn, type S3StandIn } from "../stand_ins/s3.ts";
 import { BUCKET, JANE, SECRET, settingsFor } from "../support/thaw.ts";
@@ -95,6 +96,32 @@ const passwordOf = (url = ""): string => URL.parse(url)?.password ?? "";
 /** The lines that are neither ok nor skipped. */
 const complaints = (report: Report): string[] =>
   report.output.split("\n").filter((line) => /^(warn|FAIL)/.test(line));
+
+describe("the identity store", () => {
+  test("is asked for nobody, and has a line only where there is one", async ({ world }) => {
+    const store = await startIdentityStoreStandIn();
+    try {
+      const env = {
+        IDENTITY_STORE_ID: store.id,
+        IDENTITY_STORE_REGION: "eu-west-1",
+        AWS_ENDPOINT_URL_IDENTITYSTORE: store.url,
+      };
+      const line = async (change: Settings): Promise<string> =>
+        (await world.doctor([], change)).line("identity store");
+      expect(await line({})).toBe("");
+      expect(await line(env)).toBe("ok    identity store: d-1234567890 in eu-west-1 may be asked");
+      expect(store.calls.map(({ operation }) => operation)).toEqual(["DescribeUser", "GetUserId"]);
+      expect(await line({ ...env, IDENTITY_STORE_ID: "d-0000000000" })).toMatch(
+        /^FAIL .*d-0000000000 is not in eu-west-1/,
+      );
+      expect(await line({ ...env, IDENTITY_STORE_ID: "mine" })).toMatch(/skipped: .*cannot be used/);
+      store.fault = "denied";
+      expect(await line(env)).toMatch(/^FAIL .*may not ask d-1234567890/);
+    } finally {
+      await store.close();
+    }
+  });
+});
 
 describe("a healthy Thaw", () => {
   test("has a line per check, all ok, and 0", async ({ world, resend, pool }) => {

@@ -269,6 +269,25 @@ describe("an entry", () => {
 });
 
 describe("npm run users -- check", () => {
+  test("understands IAM's ids: of a role, of one of its sessions, and of a user", async ({ databaseUrl }) => {
+    const role = "AROACKCEVSQ6C2EXAMPLE";
+    const list = `principal,email\n${role},role@example.com\n${role}:jane,jane@example.com\nAIDACKCEVSQ6C2EXAMPLE,u@example.com\n`;
+    await withFile(list, async (file) => {
+      await users(databaseUrl, ["import", file]);
+      const { out } = await users(databaseUrl, ["check", role]);
+      expect(out).toContain(
+        `${role} (its sessions, ${role}:*) leads to role@example.com: by its principal id.`,
+      );
+      expect(out).toContain(`but ${role}:jane leads to jane@example.com`);
+      expect((await users(databaseUrl, ["check", `${role}:jane`])).out).toContain(
+        "leads to jane@example.com",
+      );
+      expect((await users(databaseUrl, ["check", "AIDACKCEVSQ6C2EXAMPLE"])).out).toContain(
+        "leads to u@example.com: by its principal id.",
+      );
+    });
+  });
+
   test("answers for a role by its sessions, and names the single ones that lead elsewhere", async ({
     databaseUrl,
   }) => {

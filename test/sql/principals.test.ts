@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import type { Pool } from "pg";
 import { describe, expect } from "vitest";
 
+import { searchOf } from "../../server/pages/search.ts";
 import { test } from "../support/database.ts";
 import { admitReads, policy } from "../support/cost.ts";
 import {
@@ -255,6 +256,15 @@ describe("operators", () => {
       { name: `${ROLE}:jane@example.com` },
       { name: `${ROLE}:john` },
     ]);
+    // What the search box of the pages makes of it.
+    for (const [q, of] of [
+      [`${ROLE}:john`, "reader"],
+      [`${ROLE}:jane@example.com`, "reader"],
+      [`${ROLE}:*`, "reader_prefix"],
+      [USER, "reader"],
+      ["jane@example.com", "address"],
+    ] as const)
+      expect(searchOf(q), q).toEqual({ kind: "reads", of, text: q.replace(/\*$/, "") });
   });
 
   test("erase a person from principal ids, maps by them, and what the identity store told", async ({

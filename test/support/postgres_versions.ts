@@ -39,6 +39,7 @@ const SQL_PART = [
   "sql/nudge",
   "sql/operators",
   "sql/people",
+  "sql/principals",
   "sql/plans",
   "sql/requests",
   "sql/retention",
