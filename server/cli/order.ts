@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 
 import { sql } from "kysely";
 
-import { debounceOf, type Config } from "../config.ts";
+import { debounceOf, trustedSessions, type Config } from "../config.ts";
 import { Batcher } from "../postgres/batch.ts";
 import { isBadRow, isLocked } from "../postgres/errors.ts";
 import { intervalsOf } from "../postgres/debounce.ts";
@@ -75,6 +75,8 @@ export class Plan {
   readonly failed = nothing();
   readonly ignored = nothing();
   readonly gone = nothing();
+  /** Archived, with NUL in the key, which Postgres cannot keep. */
+  readonly with_nul = nothing();
   looked_at = 0;
   /** Where those lie that would be restored; null: nobody knows. */
   readonly regions = new Set<string | null>();
@@ -115,6 +117,7 @@ export async function lookOver(
   for (const object of objects) {
     if (object.state === "readable") add(plan.readable, object);
     else if (object.state === "gone") add(plan.gone, object);
+    else if (object.s3_key.includes("\0")) add(plan.with_nul, object);
     else open.push(object);
   }
   if (open.length === 0) return;
@@ -243,7 +246,7 @@ export async function handIn(
       acting(db, terminal, async (trx) => {
         const { rows } = await sql<{ read_id: string; request_id: string | null }>`
           select read_id, request_id
-            from order_restores(${id}::bigint, ${JSON.stringify(items)}::jsonb, ${waits}::interval[], ${config.SESSION_EMAIL_DOMAINS}::text[])`.execute(
+            from order_restores(${id}::bigint, ${JSON.stringify(items)}::jsonb, ${waits}::interval[], ${trustedSessions(config)}::text[])`.execute(
           trx,
         );
         const requests = new Map(rows.map((row) => [row.read_id, row.request_id]));

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 
+import { trustedSessions } from "../config.ts";
 import { Batcher } from "../postgres/batch.ts";
 import { intervalsOf } from "../postgres/debounce.ts";
 import { isBadRow, isLocked } from "../postgres/errors.ts";
@@ -92,7 +93,7 @@ async function handIn({ db, debounce, settings }: TaskContext, looks: Looks[]): 
   const ids = looks.flatMap((of) => of.ids);
   await sql`
     select hand_in_looks(${looks[0]?.claim_id}, ${ids}::uuid[], ${intervalsOf(debounce)}::interval[],
-                         ${settings.SESSION_EMAIL_DOMAINS}::text[])`.execute(db);
+                         ${trustedSessions(settings)}::text[])`.execute(db);
   return looks.map(() => undefined);
 }
 

@@ -171,6 +171,21 @@ describe("a look at", () => {
   });
 });
 
+test("a look by a session of a trusted account is judged by its address when it is handed in, too", async ({
+  start,
+}) => {
+  const account_id = "222233334444";
+  const env = { SESSION_ACCOUNTS: account_id, SESSION_EMAIL_DOMAINS: "example.com" };
+  const thaw = await start({ worker: false, env });
+  thaw.archive("film.mov");
+  const principal_id = "AROAEXAMPLEROLE000001:jane@example.com";
+  await look(thaw, "film.mov", { access_key_id: undefined, account_id, principal_id });
+  await policy(thaw.pool, "ignore", { principal: "jane@example.com" });
+  await thaw.startWorker();
+  await decided(thaw);
+  expect(await query(thaw.pool, "select from restores")).toEqual([]);
+});
+
 test("a look and the read that fails after it are one request and one mail", async ({ start }) => {
   const thaw = await start();
   await thaw.know(JANE, "jane@example.com");
