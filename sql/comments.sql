@@ -161,7 +161,7 @@ comment on table identity_store_users is 'What IAM Identity Center''s identity s
 comment on column identity_store_users.subject is 'Who: user/ and the user id, or name/ and the user name (the name of a session).';
 comment on column identity_store_users.store is 'The identity store (IDENTITY_STORE_ID).';
 comment on column identity_store_users.is_wanted is 'Whether the store is to be asked.';
-comment on column identity_store_users.ask_after is 'Not asked before: the lease of a claim, or a day after an answer.';
+comment on column identity_store_users.ask_after is 'Not asked before: the lease of a claim, a day after an answer, at most 5 minutes after a failure.';
 comment on column identity_store_users.claim_id is 'Of the worker that asks just now: only it may say what the store answered. Null: none.';
 comment on column identity_store_users.answer is 'The latest answer. found: an address; not_found: no such person; disabled: the person may not sign in; no_address: none, or none that can be used. Null: none yet.';
 comment on column identity_store_users.email is 'The address, primary first. Used for a day, and for a week while the store does not answer. Null: none.';

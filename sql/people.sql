@@ -323,7 +323,10 @@ begin
            answer = case when not s.is_definite then u.answer when s.answer = 'found' and s.email is null then 'no_address' else s.answer end,
            email = case when s.is_definite then s.email::email_address else u.email end,
            answered_at = case when s.is_definite then now() else u.answered_at end,
-           ask_after = case when s.is_definite then now() + identity_lasts() else now() end,
+           ask_after = case when s.is_definite then now() + identity_lasts()
+                          -- As long again as the store has failed for them, so that one person for whom it always fails keeps nobody else waiting.
+                          when s.answer = 'trouble' then now() + least(interval '5 minutes', now() - coalesce(u.failing_since, now()))
+                          else now() end,
            failing_since = case when s.answer = 'trouble' then coalesce(u.failing_since, now()) when not s.is_definite then u.failing_since end
       from said s where u.subject = s.subject and u.claim_id = s.claim_id
     returning s.is_definite, is_current(u) as is_news)

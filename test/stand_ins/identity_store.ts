@@ -28,6 +28,8 @@ export interface IdentityStoreStandIn {
   calls: IdentityCall[];
   /** What happens to each call; null: nothing. */
   fault: IdentityFault | null;
+  /** The user name whose calls alone have the fault; null: everybody's. */
+  fault_of: string | null;
   /** Adds a person, and returns the user id. */
   add(user: Omit<StoredUser, "UserId">): string;
   close(): Promise<void>;
@@ -68,10 +70,11 @@ export async function startIdentityStoreStandIn(): Promise<IdentityStoreStandIn>
     const operation = String(request.headers["x-amz-target"]).replace("AWSIdentityStore.", "");
     const name = body.AlternateIdentifier?.UniqueAttribute?.AttributeValue;
     store.calls.push({ operation, of: body.UserId ?? name ?? "", at: Date.now() });
-    if (store.fault === "hang") return;
-    if (store.fault === "reset") return void request.socket.destroy();
-    if (store.fault !== null) {
-      const [status, type, message] = REFUSALS[store.fault];
+    const fault = store.fault_of === null || store.fault_of === name ? store.fault : null;
+    if (fault === "hang") return;
+    if (fault === "reset") return void request.socket.destroy();
+    if (fault !== null) {
+      const [status, type, message] = REFUSALS[fault];
       return refuse(response, status, type, message);
     }
     const nobody = (ResourceType: string): void =>
@@ -100,6 +103,7 @@ export async function startIdentityStoreStandIn(): Promise<IdentityStoreStandIn>
     users: [],
     calls: [],
     fault: null,
+    fault_of: null,
     add(user) {
       const UserId = randomUUID();
       store.users.push({ UserId, ...user });

@@ -300,6 +300,35 @@ describe("a store that fails", () => {
     expect(await query(pool, "select from restore_requests where email is null")).toEqual([]);
   });
 
+  test("for one person alone keeps nobody else waiting", async ({ pool, store }) => {
+    store.fault = "internal";
+    store.fault_of = "a";
+    for (const name of ["a", ...Array.from({ length: 30 }, (_, n) => `p${n}`)]) {
+      store.add({ UserName: name, Emails: [{ Value: `${name}@example.net` }] });
+      await readAs(pool, name);
+    }
+    const opens = (): Promise<unknown> =>
+      pool.query("update identity_store_gate set closed_until = '-infinity'");
+    await run(pool, store);
+    // It has failed for an hour by now.
+    await pool.query(
+      "update identity_store_users set failing_since = now() - interval '1 hour', ask_after = now() where failing_since is not null",
+    );
+    await opens();
+    await run(pool, store);
+    await opens();
+    await run(pool, store);
+    expect(await query(pool, "select principal from restore_requests where email is null")).toEqual([
+      { principal: `${SSO}/a` },
+    ]);
+    expect(await one(pool, "select failures from identity_store_gate")).toEqual({ failures: 0 });
+    // The mended store is asked about them, too.
+    store.fault = null;
+    await later(pool, "5 minutes");
+    await run(pool, store);
+    expect(await query(pool, "select from restore_requests where email is null")).toEqual([]);
+  });
+
   test("waits twice as long each time, five minutes at most", async ({ pool }) => {
     expect(
       await query(
