@@ -333,7 +333,7 @@ begin
      where lower(o.email) = v_person or lower(o.source_identity) = v_person
         or (o.principal <> '' and right(lower(o.principal), length(v_person) + 1) = '/' || v_person)
         or (o.principal_id <> '' and right(lower(o.principal_id), length(v_person) + 1) = ':' || v_person)
-        or (o.on_behalf_of <> '' and 'user/' || o.on_behalf_of = any (v_subjects))
+        or identity_subject(o.principal, o.on_behalf_of) = any (v_subjects)
      limit v_left);
   v_left := v_left - cardinality(v_requests);
   -- These have no id of their own. One that is moved meanwhile is found again by the next call.
@@ -353,7 +353,8 @@ begin
   -- What they looked at last. It would become a request of theirs.
   delete from looks l where l.id = any (array(
     select o.id from looks o
-     where without_address((o.read - 's3_key')::text, v_person) <> (o.read - 's3_key')::text limit v_left for update skip locked));
+     where without_address((o.read - 's3_key')::text, v_person) <> (o.read - 's3_key')::text
+        or identity_subject(o.read ->> 'principal', coalesce(o.read ->> 'on_behalf_of', '')) = any (v_subjects) limit v_left for update skip locked));
   get diagnostics v_changed = row_count;
   v_left := v_left - v_changed;
   v_all := v_all + v_changed;
@@ -369,16 +370,19 @@ begin
   update restore_requests q
      set email = case when lower(q.email) = v_person then null else q.email end,
          resolved_by = case when lower(q.email) = v_person then null else q.resolved_by end, user_resolved = true,
-         -- Who was found in the identity store would be found there again.
-         principal = case when q.resolved_by::text = 'identity_store' and lower(q.email) = v_person
+         principal = case when o.is_in_store
                           then regexp_replace(q.principal, '/[^/]*$', '/erased-' || left(q.id::text, 8))
                           else without_address(q.principal, v_person, 'erased-' || left(q.id::text, 8)) end,
-         principal_id = case when q.resolved_by::text = 'identity_store' and lower(q.email) = v_person
+         principal_id = case when o.is_in_store
                              then regexp_replace(q.principal_id, ':.*$', ':erased-' || left(q.id::text, 8))
                              else without_address(q.principal_id, v_person, 'erased-' || left(q.id::text, 8)) end,
          on_behalf_of = '',
          source_identity = without_address(q.source_identity, v_person)
-   where q.id = any (array(select o.id from restore_requests o where o.id = any (v_requests) for update skip locked));
+    -- The identity store would name them again.
+    from (select l.id, identity_subject(l.principal, l.on_behalf_of) is not null
+                       and (lower(l.email) = v_person or identity_subject(l.principal, l.on_behalf_of) = any (v_subjects)) as is_in_store
+            from restore_requests l where l.id = any (v_requests) for update skip locked) o
+   where q.id = o.id;
   get diagnostics v_changed = row_count;
   v_all := v_all + v_changed;
 

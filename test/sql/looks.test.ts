@@ -428,9 +428,16 @@ test("erasing a person erases what they look at, and nothing of others", async (
   await look(pool, { access_key_id: "A2", source_identity: "jane@example.com" });
   await look(pool, { access_key_id: "A3", principal: session("maryjane@example.com") });
   await look(pool, { access_key_id: "A4", s3_key: "home/jane@example.com" });
+  // Whom the identity store named.
+  await pool.query(
+    `insert into identity_store_users (subject, store, is_wanted, answer, email, answered_at)
+     values ('user/1', 'd-1234567890', false, 'found', 'jane@example.com', now())`,
+  );
+  await look(pool, { access_key_id: "A5", on_behalf_of: "1" });
+  await look(pool, { access_key_id: "A6", on_behalf_of: "2" });
   const { n } = await one(pool, "select erase_person('jane@example.com') as n");
   expect(n).toBeGreaterThanOrEqual(2);
-  expect((await looks(pool)).map((row) => row["reader"]).toSorted()).toEqual(["A3", "A4"]);
+  expect((await looks(pool)).map((row) => row["reader"]).toSorted()).toEqual(["A3", "A4", "A6"]);
   expect(await one(pool, "select erase_person('jane@example.com') as n")).toEqual({ n: 0 });
 });
 

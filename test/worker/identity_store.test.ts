@@ -412,6 +412,20 @@ describe("two workers", () => {
   });
 });
 
+test("an erased person is not found there again, whoever named them before", async ({ pool, store }) => {
+  store.add({ UserName: "jane", Emails: [{ Value: "jane@example.com" }] });
+  await pool.query("insert into aws_principal_user_map (principal, email) values ($1, 'jane@example.com')", [
+    `${SSO}/jane`,
+  ]);
+  await readAs(pool, "jane");
+  await run(pool, store);
+  expect(await people(pool)).toEqual([{ email: "jane@example.com", resolved_by: "principal" }]);
+  while (Number((await one(pool, "select erase_person('jane@example.com') as rows"))["rows"]) > 0);
+  await pool.query("update second_look set started_at = '-infinity'");
+  await run(pool, store);
+  expect(await people(pool)).toEqual([{ email: null, resolved_by: null }]);
+});
+
 test("an address that Postgres refuses is none, and harms no other answer", async ({ pool, store }) => {
   await readAs(pool, "a");
   await readAs(pool, "b");
