@@ -12,6 +12,7 @@ import { ConfigError } from "../config.ts";
 import { BUCKET_NAME } from "../s3/names.ts";
 import { lettersOf, PROBLEMS_SHOWN, refuse, type LineProblem } from "./csv_file.ts";
 import type { Spool } from "./spool.ts";
+import { visible } from "./terminal.ts";
 import { NO_TEXT, startsWith } from "./user_file.ts";
 
 export interface ManifestEntry {
@@ -67,10 +68,10 @@ const MAX_BYTES = 1024;
 function entryOf(fields: WithoutLine<Fields>, is_url_encoded: boolean): Omit<ManifestEntry, "line"> | string {
   if ("problem" in fields) return fields.problem;
   const { bucket, key, version } = fields;
-  if (!BUCKET.test(bucket)) return `'${bucket}' is no bucket's name`;
+  if (!BUCKET.test(bucket)) return `'${visible(bucket)}' is no bucket's name`;
   const s3_key = is_url_encoded ? decoded(key) : key;
   if (s3_key === null)
-    return `'${key}' is not URL-encoded: a % stands in it without two digits, or what it encodes is no text`;
+    return `'${visible(key)}' is not URL-encoded: a % stands in it without two digits, or what it encodes is no text`;
   if (s3_key === "") return "the key is missing";
   if (Buffer.byteLength(s3_key) > MAX_BYTES) return `the key is longer than ${MAX_BYTES} bytes`;
   if (s3_key.includes("\0")) return "the key has NUL in it";
@@ -155,7 +156,7 @@ async function* urlLines(text: AsyncGenerator<string>): AsyncGenerator<Fields> {
     if (url.trim() === "") return undefined;
     const [, bucket, key] = /^s3:\/\/([^/]*)\/(.*)$/su.exec(url) ?? [];
     return bucket === undefined || key === undefined
-      ? { line, problem: `'${url}' is no s3://bucket/key` }
+      ? { line, problem: `'${visible(url)}' is no s3://bucket/key` }
       : { line, bucket, key, version: "" };
   };
   for await (const piece of text) {
@@ -223,7 +224,7 @@ const UNNAMED: Layout = (record) => {
     : {
         problem:
           record.length === 1
-            ? `'${bucket}' is neither s3://bucket/key nor bucket,key`
+            ? `'${visible(bucket)}' is neither s3://bucket/key nor bucket,key`
             : `${record.length} fields, where bucket,key or bucket,key,version is expected (for a file with more, name its columns in a first line)`,
       };
 };

@@ -9,7 +9,7 @@ import { withTimeLimit } from "../time_limit.ts";
 import { CommandError, EXIT } from "./command.ts";
 import { readManifest, type ManifestEntry } from "./manifest.ts";
 import { Spool } from "./spool.ts";
-import { sentence } from "./terminal.ts";
+import { sentence, visible } from "./terminal.ts";
 
 /** @throws CommandError when S3 refuses, with what would help. */
 export async function* listedPages(
@@ -23,7 +23,7 @@ export async function* listedPages(
     if (stop.aborted) return;
     const action = place.versions ? "s3:ListBucketVersions" : "s3:ListBucket";
     throw refusal(error, place.s3_bucket, {
-      what: `list s3://${place.s3_bucket}/${place.key_prefix}`,
+      what: `list s3://${place.s3_bucket}/${visible(place.key_prefix)}`,
       action,
       resource: place.s3_bucket,
     });
@@ -98,7 +98,7 @@ async function look(s3: S3, entry: ManifestEntry, stop: AbortSignal): Promise<Li
     return { ...object, state, storage_class, archive_status, size_bytes };
   } catch (error) {
     throw refusal(error, s3_bucket, {
-      what: `look at s3://${s3_bucket}/${s3_key} (line ${entry.line} of the list)`,
+      what: `look at s3://${s3_bucket}/${visible(s3_key)} (line ${entry.line} of the list)`,
       action: version_id === "" ? "s3:GetObject" : "s3:GetObjectVersion",
       resource: `${s3_bucket}/*`,
     });

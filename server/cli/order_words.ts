@@ -47,6 +47,7 @@ const planRecord = (plan: Plan): Record<string, unknown> => ({
   failed_before: plan.failed.objects,
   ignored: plan.ignored.objects,
   gone: plan.gone.objects,
+  with_nul: plan.with_nul.objects,
 });
 
 export function showPlan(
@@ -97,7 +98,7 @@ export function showPlan(
 
 /** What is not restored by this order, and why. */
 function besides(person: string, plan: Plan): string[] {
-  const { readable, joined, held, ordered, maybe, failed, ignored, gone } = plan;
+  const { readable, joined, held, ordered, maybe, failed, ignored, gone, with_nul } = plan;
   const line = (files: { objects: number }, what: (one: boolean) => string): string[] =>
     files.objects === 0 ? [] : [`${counted(files.objects)} ${what(files.objects === 1)}`];
   return [
@@ -129,6 +130,11 @@ function besides(person: string, plan: Plan): string[] {
     ),
     ...line(ignored, (one) => `${one ? "is" : "are"} left out: a policy ignores ${person} there.`),
     ...line(gone, (one) => `${one ? "is" : "are"} not there, and left out: no such key, or version.`),
+    ...line(
+      with_nul,
+      (one) =>
+        `${one ? "has NUL in its key, and is" : "have NUL in their keys, and are"} left out: Thaw cannot keep such a key.`,
+    ),
   ];
 }
 

@@ -212,6 +212,17 @@ describe("a prefix", () => {
     expect(n).toBe(2100);
   });
 
+  test("has a key with NUL, which Postgres cannot keep: it is left out and told, the others are ordered", async ({
+    world: { s3, order },
+    pool,
+  }) => {
+    for (const key of ["a", "b\0", "c"]) put(s3, key);
+    const ended = await order("s3://archive/ --yes");
+    expect(ended).toMatchObject({ exit: 0, err: "" });
+    expect(ended.out).toContain("1 file has NUL in its key, and is left out");
+    expect(await keys(pool)).toEqual(["a", "c"]);
+  });
+
   test("is listed on where S3 throttles, breaks off, or sends to another region", async ({
     world: { s3, order },
     pool,
@@ -412,6 +423,8 @@ describe("a list", () => {
     expect(csv.err).toMatch(
       /line 2: 'only-one' is neither .*\n {2}line 3: 4 fields, .*\n {2}line 4: the key is missing\n$/,
     );
+    const forged = await order(["--manifest", file('archive,a\n"b\n  line 9: c",d\n'), "--yes"]);
+    expect(forged.err).toContain("line 3: 'b\\u{a}  line 9: c' is no bucket's name\n");
     const encoded = await order(["--manifest", file("archive,%zz\narchive,%C3\n"), "--url-encoded"]);
     expect(encoded.err).toMatch(/line 1: '%zz' is not URL-encoded.*\n {2}line 2: '%C3' is not/);
     const many = await order(["--manifest", file("s3://archive/a\n".concat("x\n".repeat(50_000)))]);
