@@ -254,7 +254,7 @@ create or replace view last_times as
 create or replace view read_silence as
   select r.last_read_at, now() - r.last_read_at as silent_for, greatest(interval '1 day', 2 * g.longest_gap) as news_after,
          g.longest_gap, g.hours
-    from (select greatest((select l.read_at from last_times l), (select max(q.requested_at) from restore_requests q)) as last_read_at) r
+    from (select coalesce((select l.read_at from last_times l), (select max(q.requested_at) from restore_requests q)) as last_read_at) r
    cross join lateral (
     select max(h.hour - h.before) as longest_gap, count(*) as hours
       from (select t.hour, lag(t.hour) over (order by t.hour) as before

@@ -99,7 +99,11 @@ export const METRICS: readonly Metric[] = [
     "Age of the oldest transaction in this database. A long one keeps vacuum from its work, and everything gets slower.",
   ),
 
-  counter("reads_total", "reads", "Failed reads that were taken in, repeats included."),
+  counter(
+    "reads_total",
+    "reads",
+    "Failed reads that were taken in, repeats included; not what operators order.",
+  ),
   {
     ...counter(
       "reads_ignored_total",

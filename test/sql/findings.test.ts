@@ -13,6 +13,7 @@ import {
   insertRow,
   one,
   query,
+  read,
   type Row,
   STATES,
 } from "../support/rows.ts";
@@ -306,6 +307,24 @@ describe("there is one", () => {
     expect(await findings(pool)).toMatchObject([{ finding: "no_reads" }]);
     await count(pool, "reads", 0);
     expect(await findings(pool)).toEqual([]);
+  });
+
+  test("when no read has come, however much is ordered meanwhile", async ({ pool }) => {
+    for (const hours of [25, 30, 40]) await count(pool, "reads", hours);
+    const { id } = await one(pool, "select open_order('jane@example.com', 's3://b/', '{}') as id");
+    for (const evidence of ["refused", "looked"]) {
+      const objects = JSON.stringify([{ id: randomUUID(), s3_bucket: "b", s3_key: evidence, evidence }]);
+      await pool.query("select order_restores($1, $2, '{}')", [id, objects]);
+    }
+    const looks = await query(pool, "select * from claim_looks(10)");
+    for (const { claim_id, ids } of looks)
+      await pool.query("select hand_in_looks($1, $2, '{}')", [claim_id, ids]);
+    expect(await query(pool, "select s3_key from restores")).toHaveLength(2);
+    expect((await findings(pool)).map(({ finding }) => finding)).toContain("no_reads");
+    // A read beside them is one.
+    await read(pool);
+    expect((await findings(pool)).map(({ finding }) => finding)).not.toContain("no_reads");
+    expect(await one(pool, "select sum(n)::int as n from totals where metric = 'reads'")).toEqual({ n: 4 });
   });
 
   test("when no read has come for weeks, as long as anybody can know what was usual", async ({ pool }) => {
