@@ -176,6 +176,19 @@ describe("a prefix", () => {
     expect([third.exit, third.asked]).toEqual([0, []]);
   });
 
+  test("without a slash at its end says that it is more than the folder of that name", async ({
+    world: { s3, order },
+  }) => {
+    for (const key of ["films/2019/a", "films/2019/b", "films/2019-old/c", "films/2019.mov"]) put(s3, key);
+    const says =
+      "2 files of these are not in the folder s3://archive/films/2019/. For that alone, end the prefix in /.";
+    expect((await order("s3://archive/films/2019 --dry-run")).out).toContain(says);
+    for (const prefix of ["films/2019/", "films/2019-", "films/2019/a", ""])
+      expect((await order(`s3://archive/${prefix} --dry-run`)).out, prefix).not.toContain(
+        "not in the folder",
+      );
+  });
+
   test("with --versions orders each version, and no delete marker", async ({
     world: { s3, order },
     pool,

@@ -112,8 +112,10 @@ async function order(terminal: Terminal, order: Order, given: Given): Promise<Ex
           ? (files as ManifestFiles).pages(s3, settings.S3_CONCURRENCY, stop)
           : listedPages(s3, source, stop);
       const progress = terminal.progress("files looked at");
+      const beside = "file" in source ? undefined : new BesideFolder(source);
       try {
         for await (const page of pages) {
+          beside?.add(page);
           await lookOver(db, plan, spool, asked, page, regionOf);
           progress.at(plan.looked_at, files?.count);
         }
@@ -127,6 +129,10 @@ async function order(terminal: Terminal, order: Order, given: Given): Promise<Ex
       const limits = await limitsOf(db, asked, plan);
       const prices = await pricesOf(db, asked, plan);
       showPlan(terminal, order, asked, plan, limits, prices);
+      if (beside !== undefined && beside.count > 0)
+        terminal.text(
+          `${counted(beside.count)} of these ${beside.count === 1 ? "is" : "are"} not in the folder ${order.of}/. For that alone, end the prefix in /.`,
+        );
       if (files !== undefined && files.looks_encoded > 0)
         terminal.text(
           `${counted(files.looks_encoded)} of the list ${files.looks_encoded === 1 ? "has a key" : "have keys"} with %XX in it, taken as it is. If the list is from S3 Inventory, or for Batch Operations, add --url-encoded.`,
@@ -141,6 +147,29 @@ async function order(terminal: Terminal, order: Order, given: Given): Promise<Ex
     s3.destroy();
     await spool.close();
     await files?.close();
+  }
+}
+
+/** Files that a prefix of the name of a folder has beside those in it: "2019" has 2019-old/a, too. */
+class BesideFolder {
+  readonly #prefix: string;
+  #within = 0;
+  #beside = 0;
+
+  constructor({ key_prefix }: Place) {
+    this.#prefix = key_prefix;
+  }
+
+  add(page: readonly ListedObject[]): void {
+    for (const { s3_key } of page) {
+      if (s3_key.startsWith(`${this.#prefix}/`)) this.#within += 1;
+      else if (s3_key !== this.#prefix) this.#beside += 1;
+    }
+  }
+
+  /** 0 where the prefix is the name of no folder. */
+  get count(): number {
+    return this.#within > 0 && this.#prefix !== "" && !this.#prefix.endsWith("/") ? this.#beside : 0;
   }
 }
 
