@@ -265,7 +265,8 @@ create or replace function silence_needs_lost() returns integer language sql imm
 create or replace function late_event_grace() returns interval language sql immutable as $$ select interval '15 minutes' $$;
 
 -- Buckets that tell of nothing any more: since the last event of the bucket (within a day) the poll has found some restores readable
--- of which no event had come. One that gets lost among many makes none of these, for the next event ends it.
+-- of which no event had come. One that gets lost among many makes none of these, for the next event ends it. What was
+-- found just now may still be told of.
 create or replace view silent_buckets as
   select l.s3_bucket, sum(l.n)::bigint as lost, coalesce(min(e.last_at), min(l.hour)) as since, min(e.last_at) as last_event_at
     from (select t.labels ->> 's3_bucket' as s3_bucket, t.n, t.hour, t.last_at from totals t
@@ -273,7 +274,7 @@ create or replace view silent_buckets as
     left join (select t.labels ->> 's3_bucket' as s3_bucket, max(t.last_at) as last_at from totals t
                 where t.hour > now() - interval '1 day' and t.metric = 'events' group by 1) e
       on e.s3_bucket = l.s3_bucket
-   where e.last_at is null or l.last_at > e.last_at + late_event_grace()
+   where (e.last_at is null or l.last_at > e.last_at + late_event_grace()) and l.last_at <= now() - late_event_grace()
    group by l.s3_bucket
   having sum(l.n) >= silence_needs_lost();
 

@@ -158,6 +158,11 @@ test(
       "count(*) > 0 from notifications where kind = 'post' and status = 'sent'",
     );
 
+    // A quarter of an hour later the events are lost, and not just late.
+    await pool.query(
+      "update totals set last_at = last_at - interval '16 minutes' where metric = 'completions_lost'",
+    );
+
     // Resend refuses Bob's address.
     const allowBob = resend.refuse("bob@example.com");
     await read("bob.tif", BOB);

@@ -373,6 +373,19 @@ describe("there is one", () => {
     expect(await findings(pool)).toMatchObject([{ what_to_do: expect.stringMatching(/npm run doctor$/) }]);
   });
 
+  test("when the events of a few restores may only be late, not yet", async ({ pool }) => {
+    await count(pool, "reads", 0);
+    await count(pool, "completions_lost", 0, 3, { s3_bucket: "slow" });
+    // Of another bucket the last event came this morning.
+    await count(pool, "events", 5, 1, { s3_bucket: "other" });
+    await count(pool, "completions_lost", 0, 3, { s3_bucket: "other" });
+    expect(await findings(pool)).toEqual([]);
+    await pool.query("update totals set last_at = last_at - interval '16 minutes'");
+    expect(
+      (await query(pool, "select s3_bucket from silent_buckets order by 1")).map((row) => row["s3_bucket"]),
+    ).toEqual(["other", "slow"]);
+  });
+
   test("while a transaction keeps vacuum from its work", async ({ pool, databaseUrl }) => {
     // Nothing can be an hour old here: the view's own text, with a shorter hour.
     const { text } = await one(pool, "select pg_get_viewdef('findings'::regclass) as text");
