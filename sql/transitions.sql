@@ -188,7 +188,7 @@ begin
     raise exception 'a restore closed while it was being read' using errcode = 'serialization_failure', hint = 'Call again.';
   end if;
   -- Not what operators order: it would hide that no event of a read comes any more (read_silence).
-  v_answered := jsonb_array_length(jsonb_path_query_array(p_requests, '$[*] ? (!(@.principal starts with "mailto:"))'));
+  v_answered := v_answered - jsonb_array_length(jsonb_path_query_array(p_requests, '$[*] ? (@.principal starts with "mailto:")'));
   if v_answered > 0 then insert into totals (metric, n) values ('reads', v_answered); end if;
 end
 $$;
