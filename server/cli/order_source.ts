@@ -97,8 +97,11 @@ async function look(s3: S3, entry: ManifestEntry, stop: AbortSignal): Promise<Li
     const { state, storage_class, archive_status, size_bytes } = head;
     return { ...object, state, storage_class, archive_status, size_bytes };
   } catch (error) {
+    const version = version_id === "" ? "" : `, version ${visible(version_id)}`;
     throw refusal(error, s3_bucket, {
-      what: `look at s3://${s3_bucket}/${visible(s3_key)} (line ${entry.line} of the list)`,
+      what: `look at s3://${s3_bucket}/${visible(s3_key)}${version} (line ${entry.line} of the list)`,
+      // S3 refuses what cannot be a version by its status alone.
+      ...(version !== "" && { hint: " Is that no version? A key with a comma needs quotes around it." }),
       action: version_id === "" ? "s3:GetObject" : "s3:GetObjectVersion",
       resource: `${s3_bucket}/*`,
     });
@@ -109,7 +112,7 @@ async function look(s3: S3, entry: ManifestEntry, stop: AbortSignal): Promise<Li
 function refusal(
   error: unknown,
   bucket: string,
-  denied: { what: string; action: string; resource: string },
+  denied: { what: string; action: string; resource: string; hint?: string },
 ): CommandError {
   const { code, message } = troubleOf(error);
   if (code === "NoSuchBucket")
@@ -131,5 +134,8 @@ function refusal(
       EXIT.failed,
       `There are no AWS credentials (${message.replace(/^.*?\((.*)\).*$/s, "$1")}). Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.`,
     );
-  return new CommandError(EXIT.failed, `S3 did not let us ${denied.what}: ${code}. ${sentence(message)}`);
+  return new CommandError(
+    EXIT.failed,
+    `S3 did not let us ${denied.what}: ${code}. ${sentence(message)}${denied.hint ?? ""}`,
+  );
 }

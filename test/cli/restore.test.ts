@@ -469,6 +469,17 @@ describe("a list", () => {
     ]);
   });
 
+  test("whose key has a comma without quotes says what was taken for a version", async ({
+    world: { s3, order, file },
+  }) => {
+    put(s3, "a,b");
+    const ended = await order(["--manifest", file("archive,a,b\n"), "--yes"]);
+    expect(ended.exit).toBe(1);
+    expect(ended.err).toMatch(
+      /look at s3:\/\/archive\/a, version b \(line 1 of the list\): BadRequest\. .*A key with a comma needs quotes around it\.\n$/,
+    );
+  });
+
   test("says what S3 refuses to look at", async ({ world: { s3, order, file } }) => {
     put(s3, "a");
     s3.fail({ with: "access_denied", operation: "HeadObject" });
