@@ -147,11 +147,14 @@ function retryAfter(headers: IncomingHttpHeaders): number | undefined {
   return Number.isNaN(at) ? undefined : Math.max(0, at - Date.now());
 }
 
+/** Thaw's own codes for a body that it will never take (server/http/errors.ts). */
+const REFUSALS = new Set(["invalid_request", "too_large", "unprocessable"]);
+
 /** What Thaw says is wrong with the body, field by field; undefined when it is not Thaw that speaks. */
 function issuesIn(answer: string): string | undefined {
   const parsed = parseJson(answer);
   const error = isObject(parsed) ? parsed["error"] : undefined;
-  if (!isObject(error) || textOf(error["code"]) === undefined) return undefined;
+  if (!isObject(error) || !REFUSALS.has(textOf(error["code"]) ?? "")) return undefined;
   const message = textOf(error["message"]) ?? "no message";
   return error["issues"] === undefined ? message : `${message} ${quote(JSON.stringify(error["issues"]))}`;
 }

@@ -375,6 +375,10 @@ describe("what will never be delivered", () => {
     ["a redirect", json(308, {}, { location: "https://example.com" })],
     ["a refusal by a proxy", ((response) => void response.writeHead(400).end("<html>")) satisfies Answer],
     ["a refusal by somebody else's JSON", json(400, { error: "bad" })],
+    [
+      "a refusal by a platform before Thaw, in the same form",
+      json(413, { error: { code: "FUNCTION_PAYLOAD_TOO_LARGE", message: "Request Entity Too Large" } }),
+    ],
     ["500", json(500, { error: { code: "internal", message: "Internal error." } })],
   ])("is not what may heal: %s", async (_, bad) => {
     await thaw(bad);
