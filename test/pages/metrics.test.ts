@@ -788,7 +788,16 @@ const TROUBLES: Record<string, Trouble> = {
       );
     },
   },
-  ThawNoEvents: { happens: (pool) => restoreMany(pool, 3) },
+  ThawNoEvents: {
+    happens: async (pool) => {
+      await restoreMany(pool, 3);
+      // Until then the events may only be late.
+      await query(
+        pool,
+        "update totals set last_at = last_at - interval '16 minutes' where metric = 'completions_lost'",
+      );
+    },
+  },
   ThawEventsLost: {
     happens: async (pool) => {
       await restoreMany(pool, 12);
