@@ -257,7 +257,8 @@ async function makePictures(pool: Pool): Promise<string> {
       select t, now() - interval '12 minutes' from unnest(array['resolve_users', 'trigger_restores', 'poll_pending_restores', 'pre_notify', 'post_notify']) t;
     update mail_gate set closed_until = now() + interval '90 minutes', reason = 'Resend''s daily quota is used up';
     delete from totals;
-    insert into totals (hour, metric, labels, n) values (date_trunc('hour', now()) - interval '2 hours', 'completions_lost', '{"s3_bucket": "acme-archive"}', 4);
+    insert into totals (hour, metric, labels, n, last_at)
+      values (date_trunc('hour', now()) - interval '2 hours', 'completions_lost', '{"s3_bucket": "acme-archive"}', 4, now() - interval '2 hours');
     insert into totals (hour, metric, labels, n, last_at)
       select date_trunc('hour', now()) - make_interval(hours => h), m.metric, m.labels::jsonb, m.n * (1 + (h * 7) % 11), now() - make_interval(hours => h)
         from generate_series(0, 40) h,
