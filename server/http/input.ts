@@ -19,6 +19,12 @@ const text = (max_bytes: number) =>
     .refine((value) => value.isWellFormed(), { message: "must not contain a lone surrogate" })
     .refine((value) => !value.includes("\0"), { message: "must not contain NUL" });
 
+/** mailto: is the reader of an order (sql/orders.sql), which only operators make. */
+const who = (max_bytes: number) =>
+  text(max_bytes).refine((value) => !/^mailto:/i.test(value), {
+    message: "must be what AWS names, not an address",
+  });
+
 const filled = (max_bytes: number) => text(max_bytes).min(1, "must not be empty");
 
 const bucket = string().regex(new RegExp(`^${BUCKET_NAME}$`), "must be the name of an S3 bucket");
@@ -51,13 +57,10 @@ export const restoreRequest = body({
   access_key_id: string()
     .regex(/^[\w-]{0,128}$/, "must be an AWS access key id")
     .optional(),
-  // The reader of an order (sql/orders.sql), which only operators make.
-  principal_arn: text(2048)
-    .refine((value) => !/^mailto:/i.test(value), { message: "must be an ARN, not an address" })
-    .optional(),
+  principal_arn: who(2048).optional(),
   account_id: text(64).optional(),
   source_identity: text(256).optional(),
-  principal_id: text(256).optional(),
+  principal_id: who(256).optional(),
   on_behalf_of: text(256).optional(),
   region: string().regex(REGION_NAME, "must be an AWS region like eu-central-1").optional(),
   // refused: S3 refused the read. looked: a tool looked by HEAD and gave up, which proves nothing; Thaw asks S3 itself.

@@ -254,6 +254,7 @@ describe("a body that cannot be right", () => {
     "principal_arn with a lone surrogate": ["principal_arn", LONE],
     "principal_arn too long": ["principal_arn", long(2049)],
     "principal_arn that is an order's": ["principal_arn", '"Mailto:jane@example.com"'],
+    "principal_id that is an order's": ["principal_id", '"mailto:jane@example.com"'],
     "source_identity with NUL": ["source_identity", NUL],
     "source_identity with a lone surrogate": ["source_identity", LONE],
     "source_identity too long": ["source_identity", long(257)],
