@@ -156,9 +156,11 @@ describe("what waits for approval", () => {
     });
 
     const jane = subjects(thaw).filter((subject) => subject.startsWith("jane"));
-    const counted = (pattern: RegExp): number =>
-      jane.reduce((sum, subject) => sum + Number(pattern.exec(subject)?.[1] ?? 0), 0);
-    expect(counted(/Your (\d) files are being restored/)).toBe(5);
+    // In as many mails as the restores began apart.
+    const counted = jane
+      .map((subject) => /Your (?:(\d) files are|file is) being restored/.exec(subject))
+      .reduce((sum, found) => sum + (found === null ? 0 : Number(found[1] ?? 1)), 0);
+    expect(counted).toBe(5);
     expect(jane.filter((subject) => / need/.test(subject))).toHaveLength(1);
   });
 
