@@ -18,7 +18,7 @@ export type ThawPath = "/restore/request" | "/restore/completed";
  * Posts one JSON body to Thaw and returns its response.
  *
  * Delivers at least once: a try whose response is lost is repeated, and Thaw recognises repeats. Retries transient errors
- * (network, 429, 5xx) until `retry_until`; everything else throws at once, with a message that says what to do. The secret
+ * (network, 408, 429, 5xx) until `retry_until`; everything else throws at once, with a message that says what to do. The secret
  * is in no message.
  *
  * @throws Permanent when Thaw refuses this very event, Unreachable when it would take no other one either; else an Error.
@@ -88,7 +88,8 @@ async function tryOnce(url: URL, text: string, secret: string, deadline: number)
   const { status, headers } = response;
   // A proxy may echo our headers, and responses are quoted in errors.
   const answer = response.text.replaceAll(secret, "[secret]");
-  if (status === 429 || status >= 500) {
+  // 408: the body came too slowly, which happens to anybody on a busy machine, and nothing was taken.
+  if (status === 408 || status === 429 || status >= 500) {
     return { kind: "busy", problem: `answered ${status}: ${quote(answer)}`, wait_ms: retryAfter(headers) };
   }
   if (status >= 200 && status < 300) {

@@ -676,6 +676,7 @@ describe("delivery", () => {
   test.each([
     ["503", json(503, {})],
     ["500 with a page", ((response) => void response.writeHead(500).end("<html>")) satisfies Answer],
+    ["408", json(408, {})],
     ["429", json(429, {})],
     ["a cut connection", ((response) => void response.destroy()) satisfies Answer],
     [
