@@ -15,7 +15,7 @@ import { ROOT } from "../support/root.ts";
 import { aRead, know, one, query, requestRestores, type Row } from "../support/rows.ts";
 import { startTcpProxy } from "../support/tcp_proxy.ts";
 import { BUCKET, JANE, startThaw } from "../support/thaw.ts";
-import { jsonLines, thaw, type Ended } from "../support/thaw_command.ts";
+import { atTerminal, jsonLines, thaw, type Ended } from "../support/thaw_command.ts";
 import { startS3StandIn, type S3StandIn } from "../stand_ins/s3.ts";
 
 const PERSON = "jane@example.com";
@@ -574,20 +574,11 @@ describe("as a process", () => {
     "draws a bar on a terminal, and takes it away",
     async ({ world: { s3, env }, pool }) => {
       fill(s3);
-      const command = `${process.execPath} ${THAW} restore s3://archive/ --for ${PERSON}`;
-      const terminal = spawn("script", ["-qec", command, "/dev/null"], {
-        cwd: tmpdir(),
-        env: { TERM: "xterm", ...baseEnv(), ...env },
-      });
-      let output = "";
-      let is_asked = false;
-      terminal.stdout.on("data", (chunk) => {
-        output += String(chunk);
-        if (is_asked || !output.includes("[y/N]")) return;
-        is_asked = true;
-        terminal.stdin.write("y\n");
-      });
-      const code = await new Promise((resolve) => terminal.once("close", resolve));
+      const { code, output } = await atTerminal(
+        `restore s3://archive/ --for ${PERSON}`,
+        { ...baseEnv(), ...env },
+        "y\n",
+      );
       // Each line drawn, and what is written over the last one.
       const drawn = output.split("\r\u001B[2K");
       expect(drawn.filter((line) => /^[\d,]+ files looked at$/.test(line))).not.toEqual([]);

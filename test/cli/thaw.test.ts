@@ -30,7 +30,7 @@ import {
 import { runCommand } from "../support/run_command.ts";
 import { startTcpProxy } from "../support/tcp_proxy.ts";
 import { JANE } from "../support/thaw.ts";
-import { jsonLines, thaw, type Ended } from "../support/thaw_command.ts";
+import { atTerminal, jsonLines, thaw, type Ended } from "../support/thaw_command.ts";
 import { withFile } from "../support/users_command.ts";
 
 const actions = (pool: Pool): Promise<Row[]> =>
@@ -821,28 +821,6 @@ describe("as a process", () => {
     const code = await new Promise((resolve) => child.once("close", resolve));
     expect([code, stderr]).toEqual([1, ""]);
   });
-
-  /** On a terminal of its own; `answer` is typed when it asks. */
-  const atTerminal = async (
-    words: string,
-    environment: Record<string, string>,
-    answer: string,
-  ): Promise<{ code: unknown; output: string }> => {
-    const terminal = spawn("script", ["-qec", `${process.execPath} ${THAW} ${words}`, "/dev/null"], {
-      cwd: tmpdir(),
-      env: { TERM: "xterm", ...environment },
-    });
-    let output = "";
-    let is_asked = false;
-    terminal.stdout.on("data", (chunk) => {
-      output += String(chunk);
-      if (is_asked || !output.includes("[y/N]")) return;
-      is_asked = true;
-      terminal.stdin.write(answer);
-    });
-    const code = await new Promise((resolve) => terminal.once("close", resolve));
-    return { code, output };
-  };
 
   test.skipIf(process.platform !== "linux")(
     "asks at a real terminal, and takes Ctrl-C and Ctrl-D for a no",

@@ -1,4 +1,8 @@
-/** `npm run thaw`, in this process. */
+/** `npm run thaw`, in this process, and at a terminal of its own. */
+import { spawn } from "node:child_process";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
 import { run } from "../../server/cli/door.ts";
 import type { Io } from "../../server/cli/terminal.ts";
 import type { Row } from "./rows.ts";
@@ -32,6 +36,30 @@ export async function thaw(
     ...changes,
   });
   return ended;
+}
+
+const THAW = join(import.meta.dirname, "../../server/cli/thaw.ts");
+
+/** As a process at a terminal of its own (script); `answer` is typed when it asks. */
+export async function atTerminal(
+  words: string,
+  environment: Record<string, string>,
+  answer: string,
+): Promise<{ code: unknown; output: string }> {
+  const terminal = spawn("script", ["-qec", `${process.execPath} ${THAW} ${words}`, "/dev/null"], {
+    cwd: tmpdir(),
+    env: { TERM: "xterm", ...environment },
+  });
+  let output = "";
+  let is_asked = false;
+  terminal.stdout.on("data", (chunk) => {
+    output += String(chunk);
+    if (is_asked || !output.includes("[y/N]")) return;
+    is_asked = true;
+    terminal.stdin.write(answer);
+  });
+  const code = await new Promise((resolve) => terminal.once("close", resolve));
+  return { code, output };
 }
 
 export const jsonLines = (out: string): Row[] =>
